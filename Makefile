@@ -1,0 +1,35 @@
+# `make demo` and `make test` need Python 3.10+, make and a network, nothing else.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint types clean
+
+help: ## Show this list.
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+demo: $(VENV)/.examples ## Render scenes, train on them, write runs/demo/report.html (about 6 minutes on 2 cores).
+	$(BIN)/python -m examples.cityscapes demo --out runs/demo
+
+test: lint types ## Lint, type-check and test.
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.dev ## Check style and formatting.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.dev ## Type-check the package.
+	$(BIN)/mypy
+
+clean: ## Remove the environment and everything that was built or measured.
+	rm -rf $(VENV) build dist runs .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+# One stamp per set of extras: a later target adds to the environment that an earlier one made.
+$(VENV)/.%: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable ".[$*]"
+	@touch $@
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
