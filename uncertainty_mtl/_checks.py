@@ -1,0 +1,168 @@
+"""Checks of what a caller hands in: each costs no device time and raises one clear error.
+
+Every message says what was expected, what was found, and the way out. Only shapes, types and names
+are looked at: reading a *value* would make the host wait for the device.
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+
+def check_floating(name: str, tensor: object) -> None:
+    """Raise unless ``tensor`` is a real floating-point tensor."""
+    if not isinstance(tensor, Tensor):
+        raise TypeError(f"`{name}` should be a tensor. Found {type(tensor).__name__}.")
+    if not tensor.is_floating_point():
+        raise TypeError(
+            f"`{name}` should be a floating-point tensor. Found dtype {tensor.dtype}. "
+            f"Convert it with `{name}.float()`."
+        )
+
+
+def check_same_shape(prediction: Tensor, target: Tensor) -> None:
+    """Raise unless the shapes are equal."""
+    if prediction.shape != target.shape:
+        raise ValueError(
+            "`prediction` and `target` should have the same shape; they are never broadcast. Found "
+            f"`prediction.shape = {tuple(prediction.shape)}` and `target.shape = "
+            f"{tuple(target.shape)}`. An extra channel axis can be dropped with `.squeeze(1)`."
+        )
+
+
+def check_labels(logits: Tensor, target: object) -> None:
+    """Raise unless ``target`` holds one integer label for every position of ``logits``."""
+    if not isinstance(target, Tensor):
+        raise TypeError(f"`target` should be a tensor of labels. Found {type(target).__name__}.")
+    if target.is_floating_point() or target.is_complex() or target.dtype == torch.bool:
+        raise TypeError(
+            f"`target` should hold integer class labels. Found dtype {target.dtype}. Convert "
+            "labels with `target.long()`; class probabilities turn into labels with `.argmax(1)`."
+        )
+    if logits.ndim < 2 or target.shape != without_channels(logits):
+        raise ValueError(
+            "`prediction` should hold logits of shape (N, C, *) and `target` labels of shape (N, "
+            f"*), without the channel axis. Found `prediction.shape = {tuple(logits.shape)}` and "
+            f"`target.shape = {tuple(target.shape)}`. A channel axis of size 1 can be dropped with "
+            "`.squeeze(1)`; channels in the last place move with `.movedim(-1, 1)`."
+        )
+
+
+def check_mask(mask: object, *shapes: Iterable[int]) -> None:
+    """Raise unless ``mask`` is a bool tensor of one of ``shapes``."""
+    if not isinstance(mask, Tensor):
+        raise TypeError(f"`mask` should be a bool tensor or None. Found {type(mask).__name__}.")
+    if mask.dtype != torch.bool:
+        raise TypeError(
+            f"`mask` should be a bool tensor, True where the target is used. Found dtype "
+            f"{mask.dtype}. Convert it with `mask.bool()`."
+        )
+    expected = list(dict.fromkeys(tuple(shape) for shape in shapes))
+    if tuple(mask.shape) not in expected:
+        raise ValueError(
+            f"`mask` should have shape {' or '.join(map(str, expected))}; it is not broadcast "
+            f"otherwise. Found `mask.shape = {tuple(mask.shape)}`. An extra channel axis can be "
+            "dropped with `.squeeze(1)`."
+        )
+
+
+def check_channels(tensor: Tensor, num_channels: int) -> None:
+    """Raise unless axis 1 of ``tensor`` has ``num_channels`` entries."""
+    if tensor.ndim < 2 or tensor.shape[1] != num_channels:
+        raise ValueError(
+            f"`prediction` should have {num_channels} channels on axis 1, one per entry of "
+            f"`log_var`. Found `prediction.shape = {tuple(tensor.shape)}`. Set `num_channels` of "
+            "the head to the number of channels, or leave it out for one sigma in all."
+        )
+
+
+def check_reduced_loss(loss: object, shape: tuple[int, ...]) -> None:
+    """Raise unless ``loss`` is a reduced loss of ``shape``, () or one value per channel."""
+    check_floating("loss", loss)
+    found = tuple(cast(Tensor, loss).shape)
+    if found != shape:
+        expected = "a scalar, shape ()" if not shape else f"one value per channel, shape {shape}"
+        raise ValueError(
+            f"An already reduced loss should be {expected}. Found shape {found}. Reduce it "
+            "with `.mean()`, or give predictions and targets: `loss_fn(predictions, targets)`."
+        )
+
+
+def check_positive(name: str, value: float) -> None:
+    """Raise unless ``value`` is a finite number above 0."""
+    if not (isinstance(value, int | float) and math.isfinite(value) and value > 0):
+        raise ValueError(f"`{name}` should be a finite number above 0. Found {value!r}.")
+
+
+def check_sigma(init_sigma: float, bounds: tuple[float, float]) -> None:
+    """Raise unless ``0 < low < high`` and the start lies between them."""
+    if not (isinstance(bounds, tuple | list) and len(bounds) == 2):
+        raise ValueError(f"`sigma_bounds` should be a pair (low, high). Found {bounds!r}.")
+    low, high = bounds
+    check_positive("init_sigma", init_sigma)
+    check_positive("sigma_bounds[0]", low)
+    check_positive("sigma_bounds[1]", high)
+    if low >= high:
+        raise ValueError(f"`sigma_bounds` should be (low, high) with low < high. Found {bounds}.")
+    if not low <= init_sigma <= high:
+        raise ValueError(
+            f"`init_sigma` should lie within `sigma_bounds`. Found {init_sigma} and {bounds}. "
+            "Widen the bounds or start inside them."
+        )
+
+
+def check_num_channels(num_channels: int | None) -> None:
+    """Raise unless ``num_channels`` is None or a positive integer."""
+    if num_channels is not None and not (isinstance(num_channels, int) and num_channels >= 1):
+        raise ValueError(
+            "`num_channels` should be None (one sigma in all) or an integer of at least 1 (one "
+            f"sigma per channel). Found {num_channels!r}."
+        )
+
+
+def check_class_weight(class_weight: Tensor | None) -> None:
+    """Raise unless ``class_weight`` is None or a floating 1-D tensor."""
+    if class_weight is not None:
+        check_floating("class_weight", class_weight)
+        if class_weight.ndim != 1:
+            raise ValueError(
+                "`class_weight` should have shape (C,), one weight per class. Found "
+                f"`class_weight.shape = {tuple(class_weight.shape)}`."
+            )
+
+
+def check_label_smoothing(label_smoothing: float) -> None:
+    """Raise unless ``label_smoothing`` is in [0, 1]."""
+    if not 0 <= label_smoothing <= 1:
+        raise ValueError(f"`label_smoothing` should be in [0, 1]. Found {label_smoothing}.")
+
+
+def check_tasks(
+    argument: str, found: object, tasks: Iterable[str], *, may_be_left_out: bool = False
+) -> Mapping[str, Any]:
+    """Return ``found``; raise unless it is a mapping whose names are exactly the ``tasks``."""
+    tasks = list(tasks)
+    if not isinstance(found, Mapping):
+        raise TypeError(
+            f"`{argument}` should be a mapping with the tasks {tasks}. Found "
+            f"{type(found).__name__}. Only already reduced losses may come in order, as a sequence "
+            "or a 1-D tensor."
+        )
+    missing = [] if may_be_left_out else [name for name in tasks if name not in found]
+    unknown = [name for name in found if name not in tasks]
+    if missing or unknown:
+        raise ValueError(
+            f"`{argument}` should have the tasks {tasks}. Found {list(found)}"
+            + (f"; missing: {missing}" if missing else "")
+            + (f"; unknown: {unknown}" if unknown else "")
+            + ". A task without labels in this step is passed as None."
+        )
+    return found
+
+
+def without_channels(tensor: Tensor) -> tuple[int, ...]:
+    """Return the shape of ``tensor`` without its channel axis, axis 1."""
+    return tuple(tensor.shape[:1]) + tuple(tensor.shape[2:])

@@ -1,0 +1,448 @@
+"""Task heads: a likelihood each, and the scale that it learns."""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Categorical, Distribution, Laplace, Normal
+
+from uncertainty_mtl import functional
+from uncertainty_mtl._checks import (
+    check_class_weight,
+    check_floating,
+    check_label_smoothing,
+    check_num_channels,
+    check_reduced_loss,
+    check_sigma,
+)
+from uncertainty_mtl.functional import BaseLoss
+
+
+class TaskHead(nn.Module, ABC):
+    r"""A likelihood and the scale it learns: what every head provides.
+
+    A head turns one task's prediction and target into a negative log-likelihood whose scale
+    :math:`\sigma` is learned. Derive from it to add a likelihood: say how the plain error is
+    measured (:meth:`base_loss`), how the scale enters (:meth:`nll`), by which factor the error is
+    multiplied (:attr:`weight`), and which distribution that is (:meth:`distribution`). Wherever
+    these need the scale, they take it from :meth:`bounded_log_var`.
+
+    ``log_var`` holds :math:`s = \log \sigma^2`. Its logarithm is learned, as a raw sigma may cross
+    zero. It stays float32 under ``.to(dtype)``, ``.half()`` and autocast: near -7 the steps of
+    bfloat16 are 0.03, and an optimizer's updates would vanish.
+
+    Args:
+        init_sigma: Where :math:`\sigma` starts.
+        sigma_bounds: The interval ``(low, high)`` that :math:`\sigma` is kept in. A training
+            forward first projects ``log_var`` onto it, in place: a huge first loss then cannot
+            throw the scale so far off that it needs thousands of steps to return, and a loss of 0
+            cannot drive it to infinity. The projection does not move an optimum within the bounds.
+        num_channels: ``None`` for one scale in all, or C for one per channel (axis 1).
+
+    Raises:
+        ValueError: If the bounds are not ``0 < low < high``, or the start is outside of them.
+    """
+
+    log_var: nn.Parameter
+
+    def __init__(
+        self,
+        *,
+        init_sigma: float = 1.0,
+        sigma_bounds: tuple[float, float] = (1e-6, 1e6),
+        num_channels: int | None = None,
+    ) -> None:
+        super().__init__()
+        check_sigma(init_sigma, sigma_bounds)
+        check_num_channels(num_channels)
+        self.init_sigma = init_sigma
+        self.sigma_bounds = sigma_bounds
+        self.num_channels = num_channels
+        # One axis even for a single scale: filters that spare 1-D parameters from weight decay
+        # overlook a 0-dim one.
+        self.log_var = nn.Parameter(torch.empty(num_channels or 1, dtype=torch.float32))
+        self.reset_parameters()
+
+    @abstractmethod
+    def base_loss(self, prediction: Tensor, target: Tensor, mask: Tensor | None = None) -> BaseLoss:
+        """Return the plain error summed over valid elements, and their number."""
+
+    @abstractmethod
+    def nll(self, base: BaseLoss) -> Tensor:
+        """Return the scalar negative log-likelihood for a base loss; 0 if nothing is valid."""
+
+    @abstractmethod
+    def distribution(self, prediction: Tensor) -> Distribution:
+        """Return the distribution of the target that the head assumes for this prediction."""
+
+    @property
+    @abstractmethod
+    def weight(self) -> Tensor:
+        """The factor now multiplying the base loss, detached; 0-dim, or ``(C,)``."""
+
+    @property
+    def sigma(self) -> Tensor:
+        r"""The scale :math:`\sigma = e^{s/2}`, detached; 0-dim, or ``(C,)``."""
+        return self._for_logging(lambda log_var: torch.exp(0.5 * log_var))
+
+    def forward(self, prediction: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Return the scalar negative log-likelihood of ``target``; shapes as in the class."""
+        return self.nll(self.base_loss(prediction, target, mask))
+
+    def weigh(self, loss: Tensor) -> Tensor:
+        """Return the scalar negative log-likelihood from an already reduced base loss.
+
+        Args:
+            loss: The mean of the base loss over the valid elements, 0-dim, or ``(C,)`` per channel.
+
+        Raises:
+            TypeError: If ``loss`` is not a floating-point tensor.
+            ValueError: If ``loss`` has another shape.
+        """
+        check_reduced_loss(loss, () if self.num_channels is None else (self.num_channels,))
+        loss = loss.to(torch.promote_types(loss.dtype, torch.float32))
+        return self.nll(BaseLoss(loss, torch.ones_like(loss)))
+
+    def bounded_log_var(self) -> Tensor:
+        """Return ``log_var`` within its bounds; in training mode, project the parameter itself."""
+        low, high = (2 * math.log(sigma) for sigma in self.sigma_bounds)
+        if not self.training:
+            return self.log_var.clamp(low, high)
+        # The parameter, not a clamped copy of it: a clamp has no gradient outside its bounds, so a
+        # parameter that was thrown out would never come back.
+        with torch.no_grad():
+            self.log_var.clamp_(low, high)
+        return self.log_var
+
+    def reset_parameters(self) -> None:
+        """Put sigma back to where it started."""
+        with torch.no_grad():
+            self.log_var.fill_(2 * math.log(self.init_sigma))
+
+    def extra_repr(self) -> str:
+        """Return the settings that differ from their defaults, for printing."""
+        settings = {"init_sigma": 1.0, "sigma_bounds": (1e-6, 1e6), "num_channels": None}
+        return _changed_settings(self, settings)
+
+    def _for_logging(self, function: Callable[[Tensor], Tensor]) -> Tensor:
+        # What the next forward will use: an optimizer may just have stepped out of the bounds.
+        with torch.no_grad():
+            low, high = (2 * math.log(sigma) for sigma in self.sigma_bounds)
+            value = function(self.log_var.clamp(low, high))
+        return value.squeeze(0) if self.num_channels is None else value
+
+    def _per_channel(self, value: Tensor, ndim: int) -> Tensor:
+        # (C,) -> (C, 1, ..., 1), which lines up with axis 1 of a tensor of `ndim` axes.
+        return value if self.num_channels is None else value.view(-1, *[1] * (ndim - 2))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "TaskHead":
+        def keep_dtype(tensor: Tensor) -> Tensor:
+            moved = fn(tensor)
+            # Not `moved.float()`, which would keep the rounding of the trip through half precision.
+            return moved if moved.dtype == tensor.dtype else tensor.to(moved.device)
+
+        super()._apply(keep_dtype, recurse)  # type: ignore[no-untyped-call]
+        return self
+
+
+class GaussianHead(TaskHead):
+    r"""Gaussian likelihood, for regression scored by squared error.
+
+    Returns the mean negative log-likelihood per valid element, less its constant
+    :math:`\tfrac12 \log 2\pi` unless ``full``:
+
+    .. math:: \mathcal{L} = \tfrac12 e^{-s}\, \overline{(f - y)^2} + \tfrac12 s,
+              \qquad s = \log \sigma^2.
+
+    :math:`\sigma` is the standard deviation of the noise, in the units of the target. The weight of
+    the mean squared error is :math:`1/(2\sigma^2)`; for fixed predictions the optimum is
+    :math:`\sigma^2 = \text{MSE}`. The loss may be negative: a density may exceed 1.
+
+    Args:
+        init_sigma: Where :math:`\sigma` starts, in the units of the target.
+        sigma_bounds: The interval that :math:`\sigma` is kept in; see
+            :class:`~uncertainty_mtl.TaskHead`.
+        full: Whether to add the constant.
+        num_channels: ``None`` for one sigma in all, or C for one per channel.
+
+    Shape:
+        - ``prediction``: :math:`(*)`, any number of axes; :math:`(N, C, *)` with ``num_channels``.
+        - ``target``: same as ``prediction``, never broadcast; floating.
+        - ``mask``: same as ``prediction``, or that shape without its channel axis (axis 1); bool,
+          True where the target is used. What is masked may be nan.
+        - output: scalar; exactly 0 if no element is valid. float32, or float64 for float64.
+
+    The mean runs over elements and components alike: a map of two-component vectors has one
+    :math:`\tfrac12 s` for each component.
+
+    Raises:
+        TypeError: If prediction or target is not floating, or the mask is not bool.
+        ValueError: If the shapes differ, or an argument is out of its range.
+
+    Example:
+        >>> head = GaussianHead()
+        >>> head(torch.tensor([0.0, 2.0]), torch.tensor([1.0, 2.0])).item()
+        0.25
+
+    References:
+        Kendall, Gal and Cipolla, *Multi-Task Learning Using Uncertainty to Weigh Losses for Scene
+        Geometry and Semantics*, CVPR 2018, equations 5 and 7.
+    """
+
+    def __init__(
+        self,
+        *,
+        init_sigma: float = 1.0,
+        sigma_bounds: tuple[float, float] = (1e-6, 1e6),
+        full: bool = False,
+        num_channels: int | None = None,
+    ) -> None:
+        super().__init__(
+            init_sigma=init_sigma, sigma_bounds=sigma_bounds, num_channels=num_channels
+        )
+        self.full = full
+
+    def base_loss(self, prediction: Tensor, target: Tensor, mask: Tensor | None = None) -> BaseLoss:
+        """Return the squared error, summed, and the number of valid elements."""
+        return functional.squared_error(
+            prediction, target, mask, num_channels=self.num_channels or 1
+        )
+
+    def nll(self, base: BaseLoss) -> Tensor:
+        """Return the mean negative log-likelihood for a squared error."""
+        constant = functional.GAUSSIAN_CONSTANT if self.full else 0.0
+        return functional.scaled_nll(
+            base, self.bounded_log_var(), functional.gaussian_weight, constant
+        )
+
+    def distribution(self, prediction: Tensor) -> Normal:
+        """Return ``Normal(prediction, sigma)``."""
+        check_floating("prediction", prediction)
+        sigma = torch.exp(0.5 * self.bounded_log_var())
+        return Normal(prediction, self._per_channel(sigma, prediction.ndim))
+
+    @property
+    def weight(self) -> Tensor:
+        r"""The factor on the mean squared error, :math:`1/(2\sigma^2)`, detached."""
+        return self._for_logging(functional.gaussian_weight)
+
+
+class LaplaceHead(TaskHead):
+    r"""Laplace likelihood, for regression scored by absolute error.
+
+    Returns the mean negative log-likelihood per valid element, less its constant
+    :math:`\tfrac12 \log 2` unless ``full``:
+
+    .. math:: \mathcal{L} = \sqrt2\, e^{-s/2}\, \overline{|f - y|} + \tfrac12 s,
+              \qquad s = \log \sigma^2.
+
+    :math:`\sigma` is the standard deviation of the noise, in the units of the target, and not the
+    scale :math:`b = \sigma/\sqrt2` of the distribution: a Laplace and a Gaussian head fed noise of
+    their own kind report the same number. The weight of the mean absolute error is
+    :math:`\sqrt2/\sigma = 1/b`; for fixed predictions the optimum is
+    :math:`\sigma = \sqrt2\,\text{MAE}`. The loss may be negative: a density may exceed 1.
+
+    Args:
+        init_sigma: Where :math:`\sigma` starts, in the units of the target.
+        sigma_bounds: The interval that :math:`\sigma` is kept in; see
+            :class:`~uncertainty_mtl.TaskHead`.
+        full: Whether to add the constant.
+        num_channels: ``None`` for one sigma in all, or C for one per channel.
+
+    Shape:
+        - ``prediction``: :math:`(*)`, any number of axes; :math:`(N, C, *)` with ``num_channels``.
+        - ``target``: same as ``prediction``, never broadcast; floating.
+        - ``mask``: same as ``prediction``, or that shape without its channel axis (axis 1); bool,
+          True where the target is used. What is masked may be nan.
+        - output: scalar; exactly 0 if no element is valid. float32, or float64 for float64.
+
+    Raises:
+        TypeError: If prediction or target is not floating, or the mask is not bool.
+        ValueError: If the shapes differ, or an argument is out of its range.
+
+    Example:
+        >>> head = LaplaceHead(init_sigma=2**0.5)  # b = 1
+        >>> loss = head(torch.tensor([0.0, 2.0]), torch.tensor([1.0, 2.0]))
+        >>> round(loss.item(), 4)  # 0.5 + log(sigma)
+        0.8466
+
+    References:
+        Kendall, Gal and Cipolla, *Multi-Task Learning Using Uncertainty to Weigh Losses for Scene
+        Geometry and Semantics*, CVPR 2018. The paper trains with absolute errors but derives the
+        Gaussian form, whose factor is :math:`1/(2\sigma^2)`; this is the likelihood that belongs
+        to them.
+    """
+
+    def __init__(
+        self,
+        *,
+        init_sigma: float = 1.0,
+        sigma_bounds: tuple[float, float] = (1e-6, 1e6),
+        full: bool = False,
+        num_channels: int | None = None,
+    ) -> None:
+        super().__init__(
+            init_sigma=init_sigma, sigma_bounds=sigma_bounds, num_channels=num_channels
+        )
+        self.full = full
+
+    def base_loss(self, prediction: Tensor, target: Tensor, mask: Tensor | None = None) -> BaseLoss:
+        """Return the absolute error, summed, and the number of valid elements."""
+        return functional.absolute_error(
+            prediction, target, mask, num_channels=self.num_channels or 1
+        )
+
+    def nll(self, base: BaseLoss) -> Tensor:
+        """Return the mean negative log-likelihood for an absolute error."""
+        constant = functional.LAPLACE_CONSTANT if self.full else 0.0
+        return functional.scaled_nll(
+            base, self.bounded_log_var(), functional.laplace_weight, constant
+        )
+
+    def distribution(self, prediction: Tensor) -> Laplace:
+        r"""Return ``Laplace(prediction, b)``, :math:`b = \sigma/\sqrt2`."""
+        check_floating("prediction", prediction)
+        scale = torch.exp(0.5 * self.bounded_log_var()) / math.sqrt(2)
+        return Laplace(prediction, self._per_channel(scale, prediction.ndim))
+
+    @property
+    def weight(self) -> Tensor:
+        r"""The factor on the mean absolute error, :math:`\sqrt2/\sigma`, detached."""
+        return self._for_logging(functional.laplace_weight)
+
+
+class ScaledSoftmaxHead(TaskHead):
+    r"""Softmax with a learned temperature, for classification scored by cross-entropy.
+
+    Returns, per valid element and with :math:`\sigma^2` the temperature, the paper's form
+
+    .. math:: \mathcal{L} = e^{-s}\, \overline{\mathrm{CE}(f, y)} + \tfrac12 s,
+              \qquad s = \log \sigma^2,
+
+    whose weight on the mean cross-entropy is :math:`1/\sigma^2` and whose optimum for fixed
+    predictions is :math:`\sigma^2 = 2\,\text{CE}`; or, if ``exact``, the likelihood that it
+    approximates,
+
+    .. math:: \mathcal{L} = \overline{\mathrm{CE}(e^{-s} f, y)}.
+
+    They agree at :math:`\sigma = 1`. The exact form is temperature scaling. It cannot weigh a task
+    whose last layer is trained along, as scaling logits and :math:`\sigma^2` together changes
+    nothing: use it to calibrate frozen logits.
+
+    Args:
+        init_sigma: Where :math:`\sigma` starts, the root of the temperature.
+        sigma_bounds: The interval that :math:`\sigma` is kept in; see
+            :class:`~uncertainty_mtl.TaskHead`.
+        full: Accepted as in the other heads; this likelihood drops no constant.
+        ignore_index: Label of the elements to leave out, as in :class:`torch.nn.CrossEntropyLoss`.
+        exact: Whether to use the likelihood itself instead of the paper's approximation.
+        class_weight: Weight of each class, shape ``(C,)``: ``weight`` of
+            :class:`torch.nn.CrossEntropyLoss`, a name that here is the task's.
+        label_smoothing: As in :class:`torch.nn.CrossEntropyLoss`, in [0, 1].
+
+    Shape:
+        - ``prediction``: logits, :math:`(N, C, *)`.
+        - ``target``: labels, :math:`(N, *)`; any integer dtype.
+        - ``mask``: same as ``target``; bool, True where the target is used.
+        - output: scalar; exactly 0 if no element is valid. float32, or float64 for float64.
+
+    Raises:
+        TypeError: If the logits are not floating, the labels not integers, or the mask not bool.
+        ValueError: If the shapes do not fit, or an argument is out of its range. On the CPU also
+            for a label outside 0..C-1; a CUDA device stops with its own assertion, as looking at
+            the labels would make the host wait for it.
+
+    Example:
+        >>> head = ScaledSoftmaxHead(ignore_index=255)
+        >>> logits = torch.zeros(1, 4, 3)
+        >>> round(head(logits, torch.tensor([[0, 3, 255]])).item(), 4)  # log(4)
+        1.3863
+
+    References:
+        Kendall, Gal and Cipolla, *Multi-Task Learning Using Uncertainty to Weigh Losses for Scene
+        Geometry and Semantics*, CVPR 2018, equations 8 to 10.
+    """
+
+    class_weight: Tensor | None
+
+    def __init__(
+        self,
+        *,
+        init_sigma: float = 1.0,
+        sigma_bounds: tuple[float, float] = (1e-6, 1e6),
+        full: bool = False,
+        ignore_index: int = -100,
+        exact: bool = False,
+        class_weight: Tensor | None = None,
+        label_smoothing: float = 0.0,
+    ) -> None:
+        super().__init__(init_sigma=init_sigma, sigma_bounds=sigma_bounds)
+        check_class_weight(class_weight)
+        check_label_smoothing(label_smoothing)
+        self.full = full
+        self.ignore_index = ignore_index
+        self.exact = exact
+        self.label_smoothing = label_smoothing
+        # Not in the state_dict, as it is a setting and not something learned.
+        self.register_buffer("class_weight", class_weight, persistent=False)
+
+    def base_loss(self, prediction: Tensor, target: Tensor, mask: Tensor | None = None) -> BaseLoss:
+        """Return the cross-entropy, summed, and the number of valid elements.
+
+        If ``exact``, of the tempered logits: that form has no error apart from its scale.
+        """
+        if self.exact:
+            prediction = functional.temper(prediction, self.bounded_log_var())
+        return functional.cross_entropy(
+            prediction,
+            target,
+            mask,
+            ignore_index=self.ignore_index,
+            class_weight=self.class_weight,
+            label_smoothing=self.label_smoothing,
+        )
+
+    def nll(self, base: BaseLoss) -> Tensor:
+        """Return the loss for a cross-entropy."""
+        if self.exact:
+            return base.mean()
+        return functional.scaled_nll(base, self.bounded_log_var(), functional.softmax_weight)
+
+    def weigh(self, loss: Tensor) -> Tensor:
+        """Return the loss from an already reduced cross-entropy; see :meth:`TaskHead.weigh`.
+
+        Raises:
+            ValueError: If ``exact``: that form needs the logits.
+        """
+        if self.exact:
+            raise ValueError(
+                "An exact softmax head should be given logits and labels. Found a reduced loss, "
+                "from which the scaled likelihood cannot be computed. Pass predictions and "
+                "targets, or leave out `exact=True`."
+            )
+        return super().weigh(loss)
+
+    def distribution(self, prediction: Tensor) -> Categorical:
+        """Return the categorical distribution of the tempered logits, classes moved to the end."""
+        logits = functional.temper(prediction, self.bounded_log_var())
+        return Categorical(logits=logits.movedim(1, -1))
+
+    @property
+    def weight(self) -> Tensor:
+        r"""The factor on the mean cross-entropy, :math:`1/\sigma^2`, detached."""
+        return self._for_logging(functional.softmax_weight)
+
+    def extra_repr(self) -> str:
+        """Return the settings that differ from their defaults, for printing."""
+        own = {"ignore_index": -100, "exact": False, "label_smoothing": 0.0}
+        return ", ".join(filter(None, [super().extra_repr(), _changed_settings(self, own)]))
+
+
+def _changed_settings(head: TaskHead, defaults: dict[str, Any]) -> str:
+    changed = {
+        k: getattr(head, k) for k, default in defaults.items() if getattr(head, k) != default
+    }
+    return ", ".join(f"{name}={value!r}" for name, value in changed.items())
