@@ -42,7 +42,7 @@ def test_figure_is_written(tmp_path):
 
 
 def test_minimal_example_recovers_its_noise():
-    run = subprocess.run(  # noqa: S603
+    run = subprocess.run(
         [sys.executable, "examples/minimal.py"], capture_output=True, text=True, check=True
     )
     last = run.stdout.splitlines()[-1]
