@@ -1,0 +1,1 @@
+"""The CityScapes scene-understanding system of the paper: data, network, training, figures."""

@@ -1,0 +1,122 @@
+"""Writes synthetic scenes in the official folder layout, all or nothing."""
+
+import json
+import shutil
+import uuid
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from examples.cityscapes.errors import InputError
+from examples.cityscapes.synthetic.camera import CALIBRATIONS
+from examples.cityscapes.synthetic.render import Scene, render_scene
+
+CITIES = {"train": ("arbora", "brunnhafen", "castelle"), "val": ("dornwald", "estrava")}
+"""Invented cities of each split, which share none; scenes go round them."""
+
+MIN_SIZE = (32, 64)
+"""Height and width below which people and poles vanish."""
+
+_COMPRESSION = {"compress_level": 1, "compress_type": zlib.Z_RLE}
+"""After PNG's own filters, runs are all that is left to find; a search takes 3 times as long."""
+
+_FRAME = 19
+"""The frame of each sequence that the real data set labels."""
+
+
+def synthesize(out: Path, *, train: int, val: int, size: tuple[int, int], seed: int) -> None:
+    """Write a data set of random street scenes in the layout of CityScapes.
+
+    Scene number i of a split depends on ``seed``, split and i only. The folder appears when it is
+    complete: until then everything is in a folder beside it, removed if anything goes wrong.
+
+    Args:
+        out: Folder to create; it may exist if it is empty.
+        train: Number of training scenes.
+        val: Number of validation scenes.
+        size: Height and width of the images in pixels.
+        seed: A whole number, at least 0.
+
+    Raises:
+        InputError: If ``out`` is taken, or a number makes no sense.
+    """
+    _check(out, {"train": train, "val": val}, size, seed)
+    out = out.resolve()
+    partial = out.with_name(f"{out.name}.partial-{uuid.uuid4().hex[:8]}")
+    partial.mkdir(parents=True)
+    try:
+        jobs = [("train", i) for i in range(train)] + [("val", i) for i in range(val)]
+        for split, index in tqdm(jobs, desc="synthesize", unit="scene"):
+            write_scene(partial, split, index, sample_scene(split, index, size=size, seed=seed))
+        if out.exists():
+            out.rmdir()  # it is empty; not every system renames onto a folder
+        partial.replace(out)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def sample_scene(split: str, index: int, *, size: tuple[int, int], seed: int) -> Scene:
+    """Scene number ``index`` of a split, as `synthesize` writes it.
+
+    Args:
+        split: ``"train"`` or ``"val"``.
+        index: Number of the scene, from 0.
+        size: Height and width in pixels.
+        seed: Of the data set.
+    """
+    city = list(CITIES).index(split) + index % len(CITIES[split])
+    rng = np.random.default_rng([seed, list(CITIES).index(split), index])
+    return render_scene(rng, size, CALIBRATIONS[city % len(CALIBRATIONS)])
+
+
+def write_scene(root: Path, split: str, index: int, scene: Scene) -> None:
+    """Write the five files of one scene under ``root``."""
+    city = CITIES[split][index % len(CITIES[split])]
+    stem = f"{city}_{index:06d}_{_FRAME:06d}"
+    for package, suffix, pixels in (
+        ("leftImg8bit", "leftImg8bit", scene.image),
+        ("gtFine", "gtFine_labelIds", scene.label_ids),
+        ("gtFine", "gtFine_instanceIds", scene.instance_ids),
+        ("disparity", "disparity", scene.disparity),
+    ):
+        picture = Image.fromarray(pixels)
+        _write_atomically(
+            root / package / split / city / f"{stem}_{suffix}.png",
+            lambda file, picture=picture: picture.save(file, format="PNG", **_COMPRESSION),
+        )
+    text = json.dumps(scene.camera.as_json(), indent=4)
+    _write_atomically(
+        root / "camera" / split / city / f"{stem}_camera.json",
+        lambda file: file.write(text.encode()),
+    )
+
+
+def _write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("wb") as file:
+        write(file)
+    temporary.replace(path)
+
+
+def _check(out: Path, counts: dict[str, int], size: tuple[int, int], seed: int) -> None:
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(
+            f"{out} is already there and is not an empty folder. Choose another --out, or remove "
+            "it first."
+        )
+    for split, count in counts.items():
+        if count < 1:
+            raise InputError(f"--{split} should be at least 1. Found {count}.")
+    if size[0] < MIN_SIZE[0] or size[1] < MIN_SIZE[1]:
+        raise InputError(
+            f"--size should be at least {MIN_SIZE[0]}x{MIN_SIZE[1]} (height x width). Found "
+            f"{size[0]}x{size[1]}."
+        )
+    if seed < 0:
+        raise InputError(f"--seed should be at least 0. Found {seed}.")
