@@ -1,0 +1,205 @@
+"""The command line: `python -m examples.cityscapes <command>`."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+from examples.cityscapes.config import (
+    BACKBONES,
+    DEVICES,
+    TASKS,
+    TrainConfig,
+    load_config,
+    resume_config,
+)
+from examples.cityscapes.errors import InputError
+
+# Read when torch is imported, further down. Its threads otherwise wait for each other by spinning,
+# and on a CPU that something else uses as well, that makes training 10 to 40 times slower.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command; returns the exit status."""
+    options = vars(build_parser().parse_args(arguments))
+    command = options.pop("command")
+    try:
+        command(**options)
+    except (InputError, OSError) as error:  # an OSError names its file: no space, no permission
+        return _complain(error, status=2)
+    except KeyboardInterrupt:
+        return _complain("interrupted; `train --resume` goes on from the last checkpoint", 130)
+    return 0
+
+
+# The commands import what they need when they run: an argument error or --help need not wait for
+# torch, scikit-learn and matplotlib.
+
+
+def synthesize(out: Path, train: int, val: int, size: tuple[int, int], seed: int) -> None:
+    """Render street scenes."""
+    from examples.cityscapes.synthetic import synthesize
+
+    synthesize(out, train=train, val=val, size=size, seed=seed)
+
+
+def train(resume: bool = False, **given: object) -> None:
+    """Train a network."""
+    from examples.cityscapes.metric_log import NonFiniteLossError
+    from examples.cityscapes.train import train
+
+    if not resume and "data" not in given:
+        raise InputError("--data: needed, unless a run is resumed")
+    config = resume_config(given["out"], given) if resume else TrainConfig(**given)
+    try:
+        train(config, resume=resume)
+    except NonFiniteLossError as error:
+        sys.exit(_complain(error, status=1))
+
+
+def evaluate(run: Path, data: Path, device: str) -> None:
+    """Measure a run on the validation split."""
+    from examples.cityscapes.evaluate import evaluate, summary
+
+    print(summary(evaluate(load_config(run), data, device)))
+
+
+def predict(run: Path, image: Path, out: Path, device: str) -> None:
+    """Predict one image."""
+    from examples.cityscapes.predict import predict
+
+    for path in predict(load_config(run), image, out, device):
+        print(path)
+
+
+def demo(**options: object) -> None:
+    """Render, train, evaluate and report."""
+    from examples.cityscapes.demo import demo
+
+    print(demo(**options))
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of all commands."""
+    parser = _OneLineParser(
+        prog="python -m examples.cityscapes", description=__doc__, allow_abbrev=False
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_synthesize(commands)
+    _add_train(commands)
+    _add_evaluate(commands)
+    _add_predict(commands)
+    _add_demo(commands)
+    return parser
+
+
+def _add_synthesize(commands: argparse._SubParsersAction) -> None:
+    add = _command(commands, "synthesize", synthesize, "render street scenes with all labels")
+    add("--out", type=Path, required=True, help="new folder for the dataset")
+    add("--train", type=_count, default=300, metavar="N", help="scenes for training")
+    add("--val", type=_count, default=50, metavar="N", help="scenes for validation")
+    add("--size", type=_size, default=(128, 256), metavar="HxW", help="of the images")
+    add("--seed", type=_count, default=0)
+
+
+def _add_train(commands: argparse._SubParsersAction) -> None:
+    # What is not given is left to TrainConfig, or, on resuming, to the recorded run.
+    nothing = {"argument_default": argparse.SUPPRESS}
+    add = _command(commands, "train", train, "train a network", **nothing)
+    add("--data", type=Path, help="dataset in the official layout")
+    add("--out", type=Path, required=True, help="folder of the run")
+    add("--resume", action="store_true", help="go on from the last checkpoint in --out")
+    add("--tasks", type=_names, metavar="T,T", help=f"any of {','.join(TASKS)}")
+    add("--weighting", help="uncertainty, equal or fixed:w1,w2,... in the order of --tasks")
+    add("--size", type=_size, metavar="HxW", help="of the network's input (128x256)")
+    add("--backbone", choices=BACKBONES)
+    add("--backbone-weights", metavar="W", help="imagenet, none or a path")
+    add("--optimizer", choices=("sgd", "adamw"))
+    add("--learning-rate", type=float, metavar="X", help="of the network (2.5e-3)")
+    add("--weight-decay", type=float, metavar="X", help="of the network (1e-4)")
+    add("--warmup", type=int, metavar="N", help="iterations of rising learning rate (0)")
+    add("--sigma-lr", type=float, metavar="X", help="learning rate of the log variances (2e-2)")
+    add("--iterations", type=int, metavar="N", help="optimizer steps (50000)")
+    add("--batch-size", type=int, metavar="B", help="images per step (8)")
+    add("--seed", type=int, metavar="S")
+    add("--checkpoint-every", type=int, metavar="N", help="iterations (500)")
+    add("--device", choices=DEVICES)
+    add("--num-workers", type=int, metavar="N", help="processes that decode images (2)")
+    add("--cache-mb", type=int, metavar="MB", help="memory for keeping decoded images (512)")
+
+
+def _add_evaluate(commands: argparse._SubParsersAction) -> None:
+    add = _command(commands, "evaluate", evaluate, "measure a run on the validation split")
+    add("--run", type=Path, required=True, help="folder of the run; metrics.json goes there")
+    add("--data", type=Path, required=True, help="dataset in the official layout")
+    add("--device", choices=DEVICES, default="auto")
+
+
+def _add_predict(commands: argparse._SubParsersAction) -> None:
+    add = _command(commands, "predict", predict, "predict one image")
+    add("--run", type=Path, required=True, help="folder of the run")
+    add("--image", type=Path, required=True, help="an RGB image")
+    add("--out", type=Path, required=True, help="folder for the panels and the arrays")
+    add("--device", choices=DEVICES, default="auto")
+
+
+def _add_demo(commands: argparse._SubParsersAction) -> None:
+    add = _command(commands, "demo", demo, "all of it on rendered scenes, in about 5 minutes")
+    add("--out", type=Path, default=Path("runs/demo"), help="folder; an earlier demo is replaced")
+    add("--compare", action="store_true", help="train with equal weights too (twice the time)")
+    add("--seed", type=_count, default=0)
+    add("--iterations", type=_positive, default=1800, metavar="N")
+    add("--train-scenes", type=_positive, default=1500, metavar="N")
+    add("--val-scenes", type=_positive, default=60, metavar="N")
+    add("--size", type=_size, default=(64, 128), metavar="HxW")
+
+
+def _command(
+    commands: argparse._SubParsersAction, name: str, run: object, text: str, **settings: object
+) -> object:
+    parser = commands.add_parser(name, help=text, description=text, allow_abbrev=False, **settings)
+    parser.set_defaults(command=run)
+    return parser.add_argument
+
+
+class _OneLineParser(argparse.ArgumentParser):
+    """Says what is wrong in one line, without the whole usage before it."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message} (see {self.prog} --help)\n")
+
+
+def _size(text: str) -> tuple[int, int]:
+    height, separator, width = text.partition("x")
+    if not (separator and height.isdecimal() and width.isdecimal()):
+        raise argparse.ArgumentTypeError(f"should be HEIGHTxWIDTH, such as 128x256; found {text!r}")
+    return int(height), int(width)
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"should be a whole number from 0 up; found {text!r}")
+    return int(text)
+
+
+def _positive(text: str) -> int:
+    number = _count(text)
+    if number == 0:
+        raise argparse.ArgumentTypeError("should be at least 1; found 0")
+    return number
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(","))
+
+
+def _complain(message: object, status: int) -> int:
+    line = " ".join(str(message).split())
+    print(f"error: {line}", file=sys.stderr)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,175 @@
+"""Everything that decides a training run, as one checked and saved dataclass."""
+
+import dataclasses
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from examples.cityscapes.errors import InputError
+
+TASKS = ("semantic", "instance", "depth")
+BACKBONES = ("resnet18", "resnet34", "resnet50", "resnet101")
+DEVICES = ("auto", "cpu", "cuda")
+
+_FREE_ON_RESUME = {"data", "iterations", "checkpoint_every", "device", "num_workers", "cache_mb"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Everything that decides a run; the defaults are the paper's Tiny CityScapes setting."""
+
+    data: Path
+    """Root of the dataset, in the official layout (`leftImg8bit/`, `gtFine/`, `disparity/`)."""
+    out: Path
+    """Folder of the run: config.json, metrics.jsonl, last.pt."""
+    tasks: tuple[str, ...] = TASKS
+    """The tasks to train; the order is the one that `fixed:` weights follow."""
+    weighting: str = "uncertainty"
+    """`uncertainty` (learned), `equal` (1/K each) or `fixed:w1,w2,...` in the order of `tasks`."""
+    size: tuple[int, int] = (128, 256)
+    """Height and width of the network's input; the images are resized to it."""
+    flip: bool = True
+    """Whether half of the training images are mirrored."""
+
+    backbone: str = "resnet101"
+    """The ResNet whose convolutions make the trunk."""
+    backbone_weights: str = "imagenet"
+    """`imagenet`, `none`, or the path of a ResNet state dict."""
+    stages: int = 4
+    """How many of the four ResNet stages to keep, counted from the input."""
+    output_stride: int = 8
+    """Input pixels per feature pixel; strides beyond it are replaced by dilation."""
+    aspp_channels: int = 256
+    """Channels of each of the five branches of the spatial pyramid."""
+    aspp_rates: tuple[int, ...] = (12, 24, 36)
+    """Dilation of the 3x3 branches of the spatial pyramid."""
+    decoder_channels: int = 256
+    """Hidden channels of every decoder."""
+    start_at_mean: bool = False
+    """Whether the depth decoder's last bias starts at the mean of the training labels."""
+
+    optimizer: str = "sgd"
+    """`sgd` (Nesterov momentum 0.9) or `adamw`, for the network; sigma always has plain SGD."""
+    learning_rate: float = 2.5e-3
+    """Of the network, before the schedule `(1 - i / iterations) ** 0.9`."""
+    warmup: int = 0
+    """Iterations over which the learning rate first rises linearly."""
+    weight_decay: float = 1e-4
+    """Of the network; sigma is never decayed."""
+    sigma_lr: float = 2e-2
+    """Learning rate of the log variances, constant: sigma has to follow the losses to the end."""
+    iterations: int = 50_000
+    """Optimizer steps."""
+    batch_size: int = 8
+    """Images per step."""
+    seed: int = 0
+    """Decides the initial weights, the order of the images and their augmentation."""
+
+    checkpoint_every: int = 500
+    """Iterations between checkpoints; the last iteration is always saved."""
+    device: str = "auto"
+    """`auto` takes the GPU if there is one."""
+    num_workers: int = 2
+    """Processes that decode images; unused when the decoded images are kept in memory."""
+    cache_mb: int = 512
+    """Decode every image once and keep it, if all of them fit into so many megabytes."""
+
+    def __post_init__(self) -> None:
+        _check_choices("--tasks", self.tasks, TASKS)
+        if not self.tasks or len(set(self.tasks)) != len(self.tasks):
+            raise InputError("--tasks: name at least one task, and none of them twice")
+        _check_choices("--backbone", (self.backbone,), BACKBONES)
+        _check_choices("--optimizer", (self.optimizer,), ("sgd", "adamw"))
+        _check_choices("--device", (self.device,), DEVICES)
+        fixed_weights(self.weighting, self.tasks)
+        if len(self.size) != 2 or min(self.size) < 8:
+            raise InputError(f"--size: height and width should be at least 8; found {self.size}")
+        if self.batch_size < 2:
+            raise InputError(
+                f"--batch-size: should be at least 2, as batch norm cannot train on the pooled "
+                f"features of one image; found {self.batch_size}"
+            )
+        if self.stages not in (1, 2, 3, 4) or self.output_stride not in (4, 8, 16, 32):
+            raise InputError("`stages` should be 1 to 4 and `output_stride` 4, 8, 16 or 32")
+        for flag in ("iterations", "checkpoint_every", "aspp_channels", "decoder_channels"):
+            if (value := getattr(self, flag)) < 1:
+                raise InputError(f"{_flag(flag)}: should be at least 1; found {value}")
+        for flag in ("learning_rate", "sigma_lr"):
+            if not 0 < (value := getattr(self, flag)) < math.inf:
+                raise InputError(f"{_flag(flag)}: should be above 0; found {value}")
+        for flag in ("weight_decay", "warmup", "num_workers", "cache_mb", "seed"):
+            if not 0 <= (value := getattr(self, flag)) < math.inf:
+                raise InputError(f"{_flag(flag)}: should not be negative; found {value}")
+
+
+def fixed_weights(weighting: str, tasks: tuple[str, ...]) -> dict[str, float] | None:
+    """Return the weight of each task by name, or None where the weights are learned."""
+    if weighting == "uncertainty":
+        return None
+    if weighting == "equal":
+        return {task: 1 / len(tasks) for task in tasks}
+    kind, _, numbers = weighting.partition(":")
+    try:
+        values = [float(number) for number in numbers.split(",")] if kind == "fixed" else []
+    except ValueError:
+        values = []
+    if not values or not all(0 <= value < math.inf for value in values):
+        raise InputError(
+            f"--weighting: should be uncertainty, equal or fixed:w1,w2,... with numbers from 0 up; "
+            f"found {weighting!r}"
+        )
+    if len(values) != len(tasks):
+        raise InputError(
+            f"--weighting: {weighting!r} has {len(values)} weights for {len(tasks)} tasks "
+            f"({','.join(tasks)})"
+        )
+    return dict(zip(tasks, values, strict=True))
+
+
+def to_json(config: TrainConfig) -> str:
+    """Return the text of config.json."""
+    fields = {k: str(v) if isinstance(v, Path) else v for k, v in vars(config).items()}
+    return json.dumps(fields, indent=2) + "\n"
+
+
+def load_config(run: Path) -> TrainConfig:
+    """Read the config.json of a run folder."""
+    path = run / "config.json"
+    if not run.is_dir():
+        raise InputError(f"{run}: no such run folder")
+    if not path.is_file():
+        raise InputError(f"{path}: not found, so {run} does not hold a training run")
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+        fields = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+        # The folder may have been moved since: `out` is where the file was found.
+        return TrainConfig(**{**fields, "data": Path(fields["data"]), "out": run})
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise InputError(f"{path}: not a training configuration ({error})") from error
+
+
+def resume_config(run: Path, given: dict[str, object]) -> TrainConfig:
+    """Return a run's configuration with the flags `given` on resuming it.
+
+    Only what leaves the weights alone may differ from the recorded run, and `iterations`, which
+    stretches the schedule.
+    """
+    recorded = load_config(run)
+    for name, value in given.items():
+        if name not in _FREE_ON_RESUME and name != "out" and value != getattr(recorded, name):
+            raise InputError(
+                f"{_flag(name)}: {run} was started with {getattr(recorded, name)!r}; "
+                f"--resume cannot change it to {value!r}"
+            )
+    return dataclasses.replace(recorded, **{**given, "out": run})
+
+
+def _flag(field: str) -> str:
+    return "--" + field.replace("_", "-")
+
+
+def _check_choices(flag: str, found: tuple[str, ...], choices: tuple[str, ...]) -> None:
+    for value in found:
+        if value not in choices:
+            raise InputError(f"{flag}: unknown {value!r}; choose from {', '.join(choices)}")

@@ -1,0 +1,189 @@
+"""From samples to batches: the dataset, its batches, and the order of the images."""
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from examples.cityscapes import targets as target_ops
+from examples.cityscapes.errors import InputError
+from examples.cityscapes.files import check_aspect, find_frames, image_size
+from examples.cityscapes.labels import IGNORE_INDEX
+from examples.cityscapes.samples import Sample, flip, read_sample
+
+
+class Batch(NamedTuple):
+    """What one training step needs; the dictionaries hold only the tasks that are trained."""
+
+    image: Tensor
+    targets: dict[str, Tensor]
+    masks: dict[str, Tensor]
+    """True where a target is valid, (B, H, W)."""
+
+    def to(self, device: torch.device) -> "Batch":
+        """Copy to a device."""
+
+        def move(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+            return {name: tensor.to(device, non_blocking=True) for name, tensor in tensors.items()}
+
+        image = self.image.to(device, non_blocking=True)
+        return Batch(image, move(self.targets), move(self.masks))
+
+
+class Draw(NamedTuple):
+    """Which image comes next, and the seed of its augmentation.
+
+    Drawn by the sampler, not by the dataset: a worker then has no random state of its own, and a
+    resumed run sees exactly what an uninterrupted one would have seen.
+    """
+
+    index: int
+    seed: int | None
+    """None: no augmentation."""
+
+
+def collate(samples: list[Sample], tasks: Iterable[str]) -> Batch:
+    """Stack samples and derive the targets and masks of `tasks`."""
+    targets, masks = {}, {}
+    if "semantic" in tasks:
+        targets["semantic"] = torch.stack([s.semantic for s in samples]).long()
+        masks["semantic"] = targets["semantic"] != IGNORE_INDEX
+    if "instance" in tasks:
+        vectors = [target_ops.offsets(s.instance_ids, s.centroids) for s in samples]
+        targets["instance"] = torch.stack(vectors)
+        masks["instance"] = torch.stack([s.instance_ids for s in samples]) > 0
+    if "depth" in tasks:
+        disparity = torch.stack([s.disparity for s in samples])
+        targets["depth"] = disparity.unsqueeze(1)
+        masks["depth"] = ~torch.isnan(disparity)
+    return Batch(torch.stack([s.image for s in samples]), targets, masks)
+
+
+class CityscapesDataset(Dataset[Sample | InputError]):
+    """The frames of one split at one size.
+
+    Args:
+        root: Folder in the official layout.
+        split: `train` or `val`.
+        size: Height and width to resize to, of the same shape as the images.
+        tasks: Decides which labels a frame must have.
+
+    Raises:
+        InputError: If a file is absent, or an image has another shape than `size`.
+    """
+
+    def __init__(self, root: Path, split: str, size: tuple[int, int], tasks: Iterable[str]) -> None:
+        self.size = size
+        self.frames = find_frames(root, split, need_instances="instance" in tasks)
+        for frame in self.frames:
+            check_aspect(frame.image, image_size(frame.image), size)
+        self._kept: list[Sample] | None = None
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def __getitem__(self, draw: Draw) -> Sample | InputError:
+        try:
+            sample = self.read(draw.index)
+        except InputError as error:
+            # Returned, as a worker process would wrap an exception in its own traceback.
+            return error
+        if draw.seed is not None and draw.seed % 2:
+            sample = flip(sample)
+        return sample
+
+    def read(self, index: int) -> Sample:
+        """Return a frame without augmentation."""
+        return self._kept[index] if self._kept else read_sample(self.frames[index], self.size)
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether the decoded images are in memory."""
+        return self._kept is not None
+
+    def keep(self, limit_mb: int) -> None:
+        """Decode every frame now and keep it, if all fit into `limit_mb` megabytes."""
+        bytes_per_pixel = 3 + 1 + 4 + 4
+        if len(self) * self.size[0] * self.size[1] * bytes_per_pixel <= limit_mb * 2**20:
+            # On a terminal only: elsewhere an error is to be the one line that is printed.
+            with tqdm(self.frames, "reading", unit="image", leave=False, disable=None) as bar:
+                self._kept = [read_sample(frame, self.size) for frame in bar]
+
+
+class TrainingOrder:
+    """Batches of draws for the iterations `start` to `stop`: a new permutation every epoch.
+
+    Every draw follows from the seed and the iteration alone, so resuming needs no other state.
+    """
+
+    def __init__(
+        self, num_images: int, batch_size: int, *, start: int, stop: int, seed: int, flip: bool
+    ) -> None:
+        self.num_images, self.batch_size = num_images, batch_size
+        self.start, self.stop, self.seed, self.flip = start, stop, seed, flip
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        # The last images of an epoch that fill no batch are dropped: batch norm must not meet a
+        # batch of one.
+        batches_per_epoch = self.num_images // self.batch_size
+        for iteration in range(self.start, self.stop):
+            epoch, position = divmod(iteration, batches_per_epoch)
+            if position == 0 or iteration == self.start:
+                rng = np.random.default_rng([self.seed, epoch])
+                order = rng.permutation(self.num_images)
+                seeds = rng.integers(2**31, size=self.num_images)
+            chosen = slice(position * self.batch_size, (position + 1) * self.batch_size)
+            yield [
+                Draw(int(index), int(seed) if self.flip else None)
+                for index, seed in zip(order[chosen], seeds[chosen], strict=True)
+            ]
+
+
+class _Collate:
+    """`collate` for given tasks, handing on an error; a class, so that workers can receive it."""
+
+    def __init__(self, tasks: tuple[str, ...]) -> None:
+        self.tasks = tasks
+
+    def __call__(self, samples: list[Sample | InputError]) -> Batch | InputError:
+        errors = [sample for sample in samples if isinstance(sample, InputError)]
+        return errors[0] if errors else collate(samples, self.tasks)
+
+
+def batches(
+    dataset: CityscapesDataset,
+    order: Iterable[list[Draw]],
+    tasks: tuple[str, ...],
+    *,
+    num_workers: int = 0,
+    pin_memory: bool = False,
+) -> Iterator[Batch]:
+    """Yield the batches of `order`; an unreadable file raises its InputError here."""
+    loader = DataLoader(
+        dataset,
+        batch_sampler=order,
+        num_workers=0 if dataset.is_kept else min(num_workers, os.cpu_count() or 1),
+        collate_fn=_Collate(tasks),
+        pin_memory=pin_memory,
+        # Its own, or starting workers would advance the global one, and resuming start them twice.
+        generator=torch.Generator(),
+    )
+    for batch in loader:
+        if isinstance(batch, InputError):
+            raise batch
+        yield batch
+
+
+def in_order(dataset: CityscapesDataset, batch_size: int = 8) -> list[list[Draw]]:
+    """Every image once, in order and without augmentation."""
+    draws = [Draw(index, None) for index in range(len(dataset))]
+    return [draws[i : i + batch_size] for i in range(0, len(draws), batch_size)]

@@ -1,0 +1,124 @@
+"""All of it at the small size: render scenes, train on them, evaluate, and write a report."""
+
+import dataclasses
+import shutil
+import sys
+import time
+from pathlib import Path
+
+from examples.cityscapes.checkpoint import write_atomically
+from examples.cityscapes.config import TrainConfig, to_json
+from examples.cityscapes.errors import InputError
+from examples.cityscapes.evaluate import evaluate, summary
+from examples.cityscapes.report import Run, render_report
+from examples.cityscapes.synthetic import synthesize
+from examples.cityscapes.train import train
+
+TRAINING_SECONDS = 275
+"""When training stops early, so that a slow machine finishes the demo in six minutes as well."""
+
+SMALL_NETWORK = {
+    "backbone": "resnet18",
+    "backbone_weights": "none",
+    # Half a trunk at twice the resolution: at stride 8, poles and people are gone.
+    "stages": 2,
+    "output_stride": 4,
+    "aspp_channels": 64,
+    "aspp_rates": (4, 8, 16),
+    "decoder_channels": 64,
+    "start_at_mean": True,
+    "optimizer": "adamw",
+    "learning_rate": 2e-3,
+    "warmup": 50,
+    "sigma_lr": 4e-2,
+    "batch_size": 8,
+}
+"""What two CPU cores can train in minutes, where it differs from the paper's setting."""
+
+
+def demo(
+    *,
+    out: Path,
+    compare: bool = False,
+    seed: int = 0,
+    iterations: int = 1800,
+    train_scenes: int = 1500,
+    val_scenes: int = 60,
+    size: tuple[int, int] = (64, 128),
+) -> Path:
+    """Run the demo; returns the path of its report.
+
+    Everything is made in a folder beside `out` and takes its place at the end, so that an earlier
+    demo is there until a new one is complete.
+    """
+    out = out.resolve()
+    check_replaceable(out)
+    if train_scenes < SMALL_NETWORK["batch_size"]:
+        raise InputError(
+            f"--train-scenes: should be at least {SMALL_NETWORK['batch_size']}, one batch; "
+            f"found {train_scenes}"
+        )
+    partial = out.with_name(f".{out.name}.partial")
+    scenes = partial / "scenes"
+    configs = [
+        TrainConfig(
+            data=scenes,
+            out=partial / weighting,
+            weighting=weighting,
+            size=size,
+            iterations=iterations,
+            seed=seed,
+            **SMALL_NETWORK,
+        )
+        for weighting in (("uncertainty", "equal") if compare else ("uncertainty",))
+    ]
+    if partial.exists():
+        shutil.rmtree(partial)  # left by a demo that was interrupted
+    synthesize(scenes, train=train_scenes, val=val_scenes, size=size, seed=seed)
+    runs = [train_and_evaluate(config) for config in configs]
+    write_atomically(partial / "report.html", render_report(runs, scenes))
+
+    for run in runs:
+        moved = dataclasses.replace(run.config, data=out / "scenes", out=out / run.config.out.name)
+        write_atomically(run.config.out / "config.json", to_json(moved))
+    replace_folder(partial, out)
+    return out / "report.html"
+
+
+def train_and_evaluate(config: TrainConfig) -> Run:
+    """Train one network and measure it; prints its figures."""
+    print(f"training with {config.weighting} weights", file=sys.stderr)
+    start = time.monotonic()
+    done = train(config, deadline=start + TRAINING_SECONDS)
+    seconds = time.monotonic() - start
+    if done < config.iterations:
+        print(
+            f"warning: stopped after {done} of {config.iterations} iterations, as they took more "
+            f"than {TRAINING_SECONDS} seconds; the figures are lower than they should be",
+            file=sys.stderr,
+        )
+    metrics = evaluate(config, config.data)
+    print(summary(metrics))
+    return Run(config, metrics, done, seconds)
+
+
+def check_replaceable(out: Path) -> None:
+    """Raise if `out` holds anything but an earlier demo."""
+    if out.exists() and not out.is_dir():
+        raise InputError(f"--out: {out} is not a folder")
+    parts = ("report.html", "scenes", "uncertainty/config.json")
+    is_demo = all((out / part).exists() for part in parts)
+    if out.is_dir() and any(out.iterdir()) and not is_demo:
+        raise InputError(f"--out: {out} holds something other than an earlier demo")
+
+
+def replace_folder(new: Path, old: Path) -> None:
+    """Put a folder where another one may be."""
+    retired = old.with_name(f".{old.name}.old")
+    if retired.exists():
+        shutil.rmtree(retired)
+    if old.exists():
+        old.rename(retired)
+    new.rename(old)
+    if retired.exists():
+        shutil.rmtree(retired)

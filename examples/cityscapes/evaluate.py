@@ -1,0 +1,148 @@
+"""A run's figures of merit on the validation split, beside those of two baselines."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.metrics import adjusted_rand_score
+from torch import Tensor
+
+from examples.cityscapes.checkpoint import read_checkpoint, write_atomically
+from examples.cityscapes.config import TrainConfig
+from examples.cityscapes.data import CityscapesDataset, batches, in_order
+from examples.cityscapes.device import pick_device
+from examples.cityscapes.errors import InputError
+from examples.cityscapes.initial import backbone_state, initial_model
+from examples.cityscapes.instances import group_pixels
+from examples.cityscapes.metrics import DepthError, InstanceError, SemanticIoU
+from examples.cityscapes.model import SceneNet
+from examples.cityscapes.prior import position_prior
+
+Metrics = dict[str, Any]
+Predictor = Callable[[Tensor], dict[str, Tensor]]
+"""From images (B, 3, H, W) to maps by task: train ids (B, H, W), offsets (B, 2, H, W) and
+disparity (B, 1, H, W)."""
+
+RAND_INDEX_IMAGES = 20
+"""Images on which clusterings are compared; each takes up to a second."""
+
+
+def evaluate(config: TrainConfig, data: Path, device: str = "auto") -> Metrics:
+    """Measure the run in `config.out` and write its metrics.json.
+
+    Args:
+        config: The run's configuration.
+        data: Dataset whose `val` split is measured, and whose `train` split makes the prior.
+        device: `auto`, `cpu` or `cuda`.
+
+    Returns:
+        The network's figures, and under `position_prior` and `untrained` those of the baselines.
+    """
+    where = pick_device(device)
+    trained = by_network(load_trained(config), where)
+    train = CityscapesDataset(data, "train", config.size, config.tasks)
+    val = CityscapesDataset(data, "val", config.size, config.tasks)
+    for split in (train, val):
+        split.keep(config.cache_mb)
+    weights = backbone_state(config.backbone, config.backbone_weights)
+    untrained = by_network(initial_model(config, train, weights), where)
+
+    metrics = measure(val, config.tasks, trained)
+    metrics["instance_rand_index"] = None
+    if "instance" in config.tasks:
+        metrics["instance_rand_index"] = instance_rand_index(val, trained)
+    metrics["num_images"] = len(val)
+    metrics["position_prior"] = measure(val, config.tasks, by_position(train))
+    metrics["untrained"] = measure(val, config.tasks, untrained)
+    write_atomically(config.out / "metrics.json", json.dumps(metrics, indent=2) + "\n")
+    return metrics
+
+
+def load_trained(config: TrainConfig) -> SceneNet:
+    """Return the network of a run's last checkpoint."""
+    path = config.out / "last.pt"
+    if not path.is_file():
+        raise InputError(f"{path}: not found; {config.out} holds no trained network yet")
+    model = SceneNet(config)
+    try:
+        model.load_state_dict(read_checkpoint(path)["model"])
+    except (KeyError, TypeError, RuntimeError) as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise InputError(f"{path}: does not fit the run's config.json ({reason})") from error
+    return model
+
+
+def by_network(model: SceneNet, device: torch.device) -> Predictor:
+    """Predict by a network."""
+    model.to(device, memory_format=torch.channels_last).eval()
+
+    @torch.no_grad()
+    def predict(image: Tensor) -> dict[str, Tensor]:
+        maps = {task: output.cpu() for task, output in model(image.to(device)).items()}
+        if "semantic" in maps:
+            maps["semantic"] = maps["semantic"].argmax(dim=1)
+        return maps
+
+    return predict
+
+
+def by_position(train: CityscapesDataset) -> Predictor:
+    """Predict by position alone, and no offset at all."""
+    prior = position_prior(train)
+
+    def predict(image: Tensor) -> dict[str, Tensor]:
+        batch, _, height, width = image.shape
+        return {
+            "semantic": prior.semantic.expand(batch, height, width),
+            "instance": torch.zeros(batch, 2, height, width),
+            "depth": prior.disparity.expand(batch, 1, height, width),
+        }
+
+    return predict
+
+
+def measure(dataset: CityscapesDataset, tasks: tuple[str, ...], predict: Predictor) -> Metrics:
+    """Return the figures of a predictor over a split; None for a task outside of `tasks`."""
+    semantic, instance, depth = SemanticIoU(), InstanceError(), DepthError()
+    for batch in batches(dataset, in_order(dataset), tasks):
+        maps = predict(batch.image)
+        if "semantic" in tasks:
+            semantic.add(maps["semantic"], batch.targets["semantic"])
+        if "instance" in tasks:
+            instance.add(maps["instance"], batch.targets["instance"], batch.masks["instance"])
+        if "depth" in tasks:
+            depth.add(maps["depth"], batch.targets["depth"], batch.masks["depth"])
+    return {**semantic.compute(), **instance.compute(), **depth.compute()}
+
+
+def instance_rand_index(
+    dataset: CityscapesDataset, predict: Predictor, max_images: int = RAND_INDEX_IMAGES
+) -> float | None:
+    """Return how well predicted vectors separate the pixels of the true instances.
+
+    The mean adjusted Rand index over images; 1 is perfect, 0 is chance. The mask is the truth's,
+    so that only the vectors are judged.
+    """
+    scores = []
+    for index in range(min(len(dataset), max_images)):
+        sample = dataset.read(index)
+        mask = sample.instance_ids.numpy() > 0
+        if mask.any():
+            offsets = predict(sample.image.unsqueeze(0))["instance"][0].numpy()
+            truth = sample.instance_ids.numpy()[mask]
+            scores.append(adjusted_rand_score(truth, group_pixels(offsets, mask)))
+    return float(np.mean(scores)) if scores else None
+
+
+def summary(metrics: Metrics) -> str:
+    """Return the main figures as a table."""
+    columns = {"network": metrics, **{k: metrics[k] for k in ("position_prior", "untrained")}}
+    lines = [f"{'':24}" + "".join(f"{name:>16}" for name in columns)]
+    for figure in ("semantic_iou", "semantic_iou_present", "instance_error_px", "depth_error_px"):
+        values = [column[figure] for column in columns.values()]
+        cells = ["-" if value is None else f"{value:.4f}" for value in values]
+        lines.append(f"{figure:24}" + "".join(f"{cell:>16}" for cell in cells))
+    return "\n".join(lines)

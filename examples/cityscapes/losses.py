@@ -1,0 +1,75 @@
+"""The plain error of each task, and the ways of weighing them against each other."""
+
+import torch
+from torch import Tensor, nn
+
+from examples.cityscapes.config import TrainConfig, fixed_weights
+from examples.cityscapes.labels import IGNORE_INDEX
+from uncertainty_mtl import (
+    LaplaceHead,
+    MultiTaskLoss,
+    ScaledSoftmaxHead,
+    UncertaintyWeightedLoss,
+    functional,
+)
+
+ByTask = dict[str, Tensor]
+
+
+def build_loss(config: TrainConfig) -> "UncertaintyWeightedLoss | FixedWeights":
+    """Return the loss that `--weighting` asks for; all of them are called alike."""
+    weights = fixed_weights(config.weighting, config.tasks)
+    if weights is not None:
+        return FixedWeights(weights)
+    heads = {
+        "semantic": ScaledSoftmaxHead(ignore_index=IGNORE_INDEX),
+        "instance": LaplaceHead(),
+        "depth": LaplaceHead(),
+    }
+    return UncertaintyWeightedLoss({task: heads[task] for task in config.tasks})
+
+
+def base_losses(
+    predictions: ByTask, targets: ByTask, masks: ByTask
+) -> dict[str, functional.BaseLoss]:
+    """Return cross-entropy and mean absolute errors, each over its own labelled pixels.
+
+    An offset counts as two elements, x and y: the instance error is half of the paper's.
+    """
+    return {
+        task: functional.cross_entropy(prediction, targets[task], ignore_index=IGNORE_INDEX)
+        if task == "semantic"
+        else functional.absolute_error(prediction, targets[task], masks[task])
+        for task, prediction in predictions.items()
+    }
+
+
+class FixedWeights(nn.Module):
+    """Weighted sum of the paper's losses, with the interface of `UncertaintyWeightedLoss`.
+
+    The paper's instance loss is `|dx| + |dy|` per pixel, twice the mean over components.
+    """
+
+    def __init__(self, weights: dict[str, float]) -> None:
+        super().__init__()
+        self.weight_of_mean = {
+            task: 2 * weight if task == "instance" else weight for task, weight in weights.items()
+        }
+
+    def forward(self, predictions: ByTask, targets: ByTask, masks: ByTask) -> MultiTaskLoss:
+        """Return the total and each task's weighted loss."""
+        losses = base_losses(predictions, targets, masks)
+        tasks = {task: self.weight_of_mean[task] * loss.mean() for task, loss in losses.items()}
+        return MultiTaskLoss(torch.stack(list(tasks.values())).sum(), tasks)
+
+    def sigmas(self) -> ByTask:
+        """Nothing is learned."""
+        return {}
+
+    def weights(self) -> ByTask:
+        """Return the factors of the mean errors, as the learned loss does."""
+        return {task: torch.tensor(weight) for task, weight in self.weight_of_mean.items()}
+
+    def param_groups(self, lr: float | None = None) -> list[dict[str, object]]:
+        """Nothing is learned."""
+        return []

@@ -1,0 +1,289 @@
+"""Training on tiny trees: what it writes, how it resumes, and when it refuses."""
+
+import dataclasses
+import json
+import math
+
+import pytest
+import torch
+
+from examples.cityscapes import train as training
+from examples.cityscapes.checkpoint import read_checkpoint
+from examples.cityscapes.config import TrainConfig, load_config
+from examples.cityscapes.errors import InputError
+from examples.cityscapes.evaluate import evaluate
+from examples.cityscapes.losses import FixedWeights, build_loss
+from examples.cityscapes.metric_log import MetricLog, NonFiniteLossError, read_log
+from tests.examples.tiny_tree import write_tree
+from uncertainty_mtl import UncertaintyWeightedLoss
+
+TINY = {
+    "size": (16, 32),
+    "backbone": "resnet18",
+    "backbone_weights": "none",
+    "stages": 1,
+    "output_stride": 4,
+    "aspp_channels": 4,
+    "aspp_rates": (1, 2),
+    "decoder_channels": 4,
+    "learning_rate": 0.01,
+    "batch_size": 2,
+    "iterations": 8,
+    "device": "cpu",
+    "num_workers": 0,
+}
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory):
+    return write_tree(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture
+def config(tree, tmp_path):
+    return TrainConfig(data=tree, out=tmp_path / "run", **TINY)
+
+
+def assert_same(one, other):
+    """Compare nested dicts and lists of tensors, bit by bit."""
+    assert type(one) is type(other)
+    if isinstance(one, dict):
+        assert one.keys() == other.keys()
+        for key in one:
+            assert_same(one[key], other[key])
+    elif isinstance(one, list):
+        assert len(one) == len(other)
+        for first, second in zip(one, other, strict=True):
+            assert_same(first, second)
+    elif isinstance(one, torch.Tensor):
+        assert torch.equal(one, other)
+    else:
+        assert one == other
+
+
+def test_a_run_leaves_its_configuration_a_line_per_iteration_and_a_checkpoint(config):
+    assert training.train(config) == 8
+    assert load_config(config.out) == config
+    lines = read_log(config.out / "metrics.jsonl")
+    assert [line["iteration"] for line in lines] == list(range(8))
+    for line in lines:
+        for quantity in ("loss", "nll", "sigma", "weight"):
+            assert set(line[quantity]) == {"semantic", "instance", "depth"}
+    assert read_checkpoint(config.out / "last.pt")["iteration"] == 8
+    assert sorted(p.name for p in config.out.iterdir()) == [
+        "config.json",
+        "last.pt",
+        "metrics.jsonl",
+    ]
+
+
+def test_logged_losses_and_weights_belong_together(config):
+    training.train(config)
+    for line in read_log(config.out / "metrics.jsonl"):
+        for task, loss in line["loss"].items():
+            log_var = 2 * math.log(line["sigma"][task])
+            expected = line["weight"][task] * loss + log_var / 2
+            assert line["nll"][task] == pytest.approx(expected, rel=1e-4, abs=1e-5)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_an_interrupted_and_resumed_run_ends_bit_identical(config, optimizer, monkeypatch):
+    config = dataclasses.replace(config, checkpoint_every=3, optimizer=optimizer)
+    training.train(config)
+
+    def stop_at_five(state, batch, config, iteration, log, step=training.train_one_step):
+        if iteration == 5:
+            log.flush()  # logged beyond the checkpoint
+            raise KeyboardInterrupt
+        step(state, batch, config, iteration, log)
+
+    again = dataclasses.replace(config, out=config.out.with_name("again"))
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "train_one_step", stop_at_five)
+        with pytest.raises(KeyboardInterrupt):
+            training.train(again)
+    assert read_checkpoint(again.out / "last.pt")["iteration"] == 3
+    assert len(read_log(again.out / "metrics.jsonl")) == 5
+    training.train(again, resume=True)
+
+    assert_same(*(read_checkpoint(c.out / "last.pt") for c in (config, again)))
+    assert_same(*(read_log(c.out / "metrics.jsonl") for c in (config, again)))
+
+
+def test_a_run_killed_before_its_first_checkpoint_starts_again(config):
+    training.train(config)
+    before = read_checkpoint(config.out / "last.pt")
+    (config.out / "last.pt").unlink()
+    assert training.train(config, resume=True) == 8
+    assert_same(before, read_checkpoint(config.out / "last.pt"))
+    assert len(read_log(config.out / "metrics.jsonl")) == 8
+
+
+def test_worker_processes_change_nothing(config):
+    training.train(dataclasses.replace(config, iterations=3))
+    other = dataclasses.replace(config, iterations=3, out=config.out.with_name("other"))
+    training.train(dataclasses.replace(other, num_workers=2, cache_mb=0))
+    assert_same(*(read_checkpoint(c.out / "last.pt") for c in (config, other)))
+
+
+def test_training_lowers_the_losses_and_beats_the_untrained_network(config):
+    config = dataclasses.replace(config, iterations=60, start_at_mean=True)
+    training.train(config)
+    metrics = evaluate(config, config.data, "cpu")
+    untrained = metrics["untrained"]
+    assert metrics["semantic_iou_present"] > untrained["semantic_iou_present"] + 0.1
+    assert metrics["instance_error_px"] < untrained["instance_error_px"]
+    assert metrics["depth_error_px"] < untrained["depth_error_px"]
+    zero_offset = metrics["position_prior"]["instance_error_px"]
+    assert 0 < zero_offset < 32
+    assert json.loads((config.out / "metrics.json").read_text()) == metrics
+
+
+def test_a_task_that_is_unlabelled_throughout_leaves_its_sigma_alone(tmp_path):
+    tree = write_tree(tmp_path / "data", disparity=False)
+    config = TrainConfig(data=tree, out=tmp_path / "run", **{**TINY, "start_at_mean": True})
+    training.train(config)
+    saved = read_checkpoint(config.out / "last.pt")["loss"]
+    assert saved["heads.depth.log_var"].item() == 0.0
+    assert saved["heads.instance.log_var"].item() != 0.0
+    lines = read_log(config.out / "metrics.jsonl")
+    assert {line["loss"]["depth"] for line in lines} == {None}
+    assert {line["sigma"]["depth"] for line in lines} == {1.0}
+    metrics = evaluate(config, tree, "cpu")
+    assert metrics["depth_error_px"] is None
+    assert metrics["position_prior"]["depth_error_px"] is None
+
+
+def test_a_single_task_trains_alone_and_leaves_the_other_figures_empty(config):
+    config = dataclasses.replace(config, tasks=("depth",))
+    training.train(config)
+    assert not any("semantic" in k for k in read_checkpoint(config.out / "last.pt")["model"])
+    metrics = evaluate(config, config.data, "cpu")
+    assert metrics["semantic_iou"] is metrics["instance_error_px"] is None
+    assert metrics["depth_error_px"] > 0
+
+
+def test_fixed_weights_follow_the_tasks_and_multiply_the_papers_losses(config):
+    config = dataclasses.replace(
+        config, tasks=("instance", "semantic", "depth"), weighting="fixed:0.5,2,3"
+    )
+    loss_fn = build_loss(config)
+    logits = torch.zeros(1, 19, 1, 2)
+    predictions = {
+        "semantic": logits,
+        "instance": torch.tensor([[[[1.0, 1.0]], [[3.0, 3.0]]]]),
+        "depth": torch.full((1, 1, 1, 2), 5.0),
+    }
+    targets = {
+        "semantic": torch.tensor([[[0, 255]]]),
+        "instance": torch.zeros(1, 2, 1, 2),
+        "depth": torch.zeros(1, 1, 1, 2),
+    }
+    mask = torch.tensor([[[True, False]]])
+    masks = {"semantic": mask, "instance": mask, "depth": mask}
+    total, tasks = loss_fn(predictions, targets, masks)
+    assert tasks["instance"].item() == 0.5 * (1 + 3)
+    assert tasks["semantic"].item() == pytest.approx(2 * math.log(19))
+    assert tasks["depth"].item() == 3 * 5
+    assert total.item() == pytest.approx(2 + 2 * math.log(19) + 15)
+
+
+def test_equal_weights_are_one_over_the_number_of_tasks(config):
+    loss_fn = build_loss(
+        dataclasses.replace(config, weighting="equal", tasks=("semantic", "depth"))
+    )
+    assert isinstance(loss_fn, FixedWeights)
+    assert {task: w.item() for task, w in loss_fn.weights().items()} == {
+        "semantic": 0.5,
+        "depth": 0.5,
+    }
+
+
+def test_sigma_has_its_own_rate_no_decay_and_no_momentum(config):
+    model, loss_fn = torch.nn.Linear(2, 2), build_loss(config)
+    assert isinstance(loss_fn, UncertaintyWeightedLoss)
+    network, sigma = training.build_optimizers(
+        model, loss_fn, dataclasses.replace(config, sigma_lr=0.03)
+    )
+    assert (network.defaults["momentum"], network.defaults["nesterov"]) == (0.9, True)
+    assert network.param_groups[0]["weight_decay"] == 1e-4
+    group = sigma.param_groups[0]
+    assert (group["lr"], group["weight_decay"], group["momentum"]) == (0.03, 0.0, 0)
+    assert len(group["params"]) == 3
+
+
+def test_the_learning_rate_decays_as_in_the_paper_and_may_rise_first(config):
+    config = dataclasses.replace(config, learning_rate=2.0, iterations=10)
+    rates = [training.scheduled_rate(config, i) for i in range(10)]
+    assert rates[0] == 2.0
+    assert rates[5] == pytest.approx(2.0 * 0.5**0.9)
+    warm = dataclasses.replace(config, warmup=4)
+    assert training.scheduled_rate(warm, 0) == pytest.approx(2.0 / 5)
+    assert training.scheduled_rate(warm, 5) == rates[5]
+
+
+def test_a_run_is_not_overwritten(config):
+    training.train(config)
+    before = (config.out / "last.pt").read_bytes()
+    with pytest.raises(InputError, match="already holds a run"):
+        training.train(config)
+    assert (config.out / "last.pt").read_bytes() == before
+
+
+def test_a_loss_that_is_not_finite_stops_training_and_names_iteration_and_task(config, monkeypatch):
+    config = dataclasses.replace(config, checkpoint_every=2)
+
+    def poison_at_five(state, batch, config, iteration, log, step=training.train_one_step):
+        if iteration == 5:
+            batch.targets["depth"].fill_(math.inf)
+        step(state, batch, config, iteration, log)
+
+    monkeypatch.setattr(training, "train_one_step", poison_at_five)
+    with pytest.raises(NonFiniteLossError, match=r"iteration 5: .* task 'depth' is"):
+        training.train(config)
+    assert read_checkpoint(config.out / "last.pt")["iteration"] == 4
+
+
+def test_a_deadline_saves_and_stops(config):
+    assert training.train(config, deadline=0.0) == 1
+    assert read_checkpoint(config.out / "last.pt")["iteration"] == 1
+    assert training.train(config, resume=True) == 8
+
+
+def test_the_log_drops_half_a_line_left_by_a_killed_run(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"iteration": 0}\n{"itera')
+    assert read_log(path) == [{"iteration": 0}]
+
+
+def test_nothing_is_read_back_from_the_device_between_writes(tmp_path):
+    log = MetricLog(tmp_path / "metrics.jsonl", chunk=3)
+    values = {q: {"depth": torch.tensor(1.5)} for q in ("loss", "num_labelled", "nll", "sigma")}
+    for iteration in range(4):
+        log.add({"iteration": iteration}, values)
+    assert len(read_log(log.path)) == 3
+    log.flush()
+    assert len(read_log(log.path)) == 4
+
+
+@pytest.mark.parametrize(
+    ("changes", "flag"),
+    [
+        ({"tasks": ("semantic", "normals")}, "--tasks"),
+        ({"tasks": ()}, "--tasks"),
+        ({"tasks": ("depth", "depth")}, "--tasks"),
+        ({"weighting": "fixed:1,2"}, "--weighting"),
+        ({"weighting": "fixed:1,two,3"}, "--weighting"),
+        ({"weighting": "fixed:1,-2,3"}, "--weighting"),
+        ({"weighting": "learned"}, "--weighting"),
+        ({"backbone": "vgg16"}, "--backbone"),
+        ({"batch_size": 1}, "--batch-size"),
+        ({"iterations": 0}, "--iterations"),
+        ({"learning_rate": math.nan}, "--learning-rate"),
+        ({"sigma_lr": -1.0}, "--sigma-lr"),
+        ({"seed": -1}, "--seed"),
+    ],
+)
+def test_a_setting_that_makes_no_sense_is_refused_by_the_name_of_its_flag(config, changes, flag):
+    with pytest.raises(InputError, match=flag):
+        dataclasses.replace(config, **changes)
