@@ -49,3 +49,7 @@ def _mask(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
     mask = torch.rand(shape, generator=generator) < 0.6
     mask.view(-1)[0] = True  # An empty mask has tests of its own.
     return mask
+
+
+losses = st.floats(0.01, 100)
+"""A reduced base loss."""

@@ -275,13 +275,36 @@ def test_a_huge_first_loss_is_forgotten(case):
 
 
 @weighing_heads
+def test_the_bounds_do_not_bias_what_noisy_losses_lead_to(case):
+    # Chi-square noise of one degree of freedom: the mean is 1, single losses go from 0 to 20.
+    def averaged_log_var(**options) -> float:
+        head = case.head(**options)
+        optimizer = torch.optim.SGD(head.parameters(), lr=2e-3)
+        generator, values = torch.Generator().manual_seed(0), []
+        for step in range(6000):
+            optimizer.zero_grad()
+            head.weigh(torch.randn((), generator=generator).square()).backward()
+            optimizer.step()
+            if step >= 2000:
+                values.append(head.log_var.item())
+        return sum(values) / len(values)
+
+    bounded, free = averaged_log_var(), averaged_log_var(sigma_bounds=(1e-30, 1e30))
+    assert bounded == free
+    assert bounded == pytest.approx(2 * math.log(case.optimum(1.0)), abs=0.1)
+
+
+@weighing_heads
 def test_a_loss_of_zero_stays_finite(case):
     head = case.head()
-    descend(head, torch.tensor(0.0), steps=2000, lr=0.1)
+    descend(head, torch.tensor(0.0), steps=10_000, lr=0.1)
     loss = head.weigh(torch.tensor(1.0))
     assert head.log_var.isfinite().all()
     assert loss.isfinite()
     assert head.sigma.item() == pytest.approx(1e-6)
+    # And it comes back when the loss does.
+    descend(head, torch.tensor(1.0), steps=1000, lr=0.1)
+    assert head.weight.item() == pytest.approx(case.weighted_optimum, rel=0.05)
 
 
 @weighing_heads
@@ -373,7 +396,7 @@ def test_label_errors_say_what_was_found():
 
 
 def test_exact_softmax_has_no_reduced_loss():
-    with pytest.raises(ValueError, match="Pass predictions and targets"):
+    with pytest.raises(ValueError, match="should be given predictions and targets"):
         ScaledSoftmaxHead(exact=True).weigh(torch.tensor(1.0))
 
 

@@ -20,6 +20,9 @@ from uncertainty_mtl import (
     UncertaintyWeightedLoss,
 )
 
+# Constants stand for losses here; that the loss warns of them is tested elsewhere.
+pytestmark = pytest.mark.filterwarnings("ignore:No reduced loss carries a gradient")
+
 
 def scene_loss() -> UncertaintyWeightedLoss:
     return UncertaintyWeightedLoss(
@@ -203,10 +206,37 @@ def test_state_dict_carries_task_names():
 
 
 def test_loading_other_tasks_fails_by_name():
-    renamed = UncertaintyWeightedLoss({"semantic": "softmax", "offset": "laplace"})
-    with pytest.raises(RuntimeError, match=r"heads\.offset\.log_var") as error:
-        renamed.load_state_dict(scene_loss().state_dict())
-    assert "heads.instance.log_var" in str(error.value)
+    state = scene_loss().state_dict()
+    renamed = UncertaintyWeightedLoss(
+        {"semantic": "softmax", "offset": "laplace", "depth": "laplace"}
+    )
+    expected = (
+        r"missing: \['offset'\]; unexpected: \['instance'\]; was 'instance' renamed to 'offset'"
+    )
+    with pytest.raises(RuntimeError, match=expected):
+        renamed.load_state_dict(state)
+    with pytest.raises(RuntimeError, match=r"unexpected: \['instance', 'depth'\]"):
+        UncertaintyWeightedLoss({"semantic": "softmax"}).load_state_dict(state)
+
+    class Model(nn.Module):
+        def __init__(self, loss_fn):
+            super().__init__()
+            self.loss_fn = loss_fn
+
+    with pytest.raises(RuntimeError, match=r"Missing.*loss_fn\.heads\.offset\.log_var"):
+        Model(renamed).load_state_dict(Model(scene_loss()).state_dict())
+
+
+def test_adding_or_removing_a_task_keeps_the_sigmas_of_the_others():
+    loss_fn = scene_loss()
+    others = UncertaintyWeightedLoss(
+        {"a.b": "gaussian", "depth": "gaussian", "instance": "laplace"}
+    )
+    result = others.load_state_dict(loss_fn.state_dict(), strict=False)
+    assert result.missing_keys == ["heads.a%2Eb.log_var"]
+    assert result.unexpected_keys == ["heads.semantic.log_var"]
+    sigmas = {task: sigma.item() for task, sigma in others.sigmas().items()}
+    assert sigmas == pytest.approx({"a.b": 1, "depth": 0.5, "instance": 2})
 
 
 def test_reordered_tasks_load_by_name():

@@ -6,7 +6,7 @@ are looked at: reading a *value* would make the host wait for the device.
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -23,13 +23,36 @@ def check_floating(name: str, tensor: object) -> None:
         )
 
 
-def check_same_shape(prediction: Tensor, target: Tensor) -> None:
+def check_same_shape(
+    prediction: Tensor, target: Tensor, names: tuple[str, str] = ("prediction", "target")
+) -> None:
     """Raise unless the shapes are equal."""
     if prediction.shape != target.shape:
         raise ValueError(
-            "`prediction` and `target` should have the same shape; they are never broadcast. Found "
-            f"`prediction.shape = {tuple(prediction.shape)}` and `target.shape = "
+            f"`{names[0]}` and `{names[1]}` should have the same shape; they are never broadcast. "
+            f"Found `{names[0]}.shape = {tuple(prediction.shape)}` and `{names[1]}.shape = "
             f"{tuple(target.shape)}`. An extra channel axis can be dropped with `.squeeze(1)`."
+        )
+
+
+def check_pair(prediction: object) -> tuple[Tensor, Tensor]:
+    """Return the two parts of a prediction with its noise; raise unless it is a pair."""
+    if not (isinstance(prediction, tuple | list) and len(prediction) == 2):
+        raise TypeError(
+            "`prediction` should be a pair (mean, log_var) of tensors, as the noise is predicted "
+            f"along. Found {type(prediction).__name__}. A tensor of 2C channels splits with "
+            "`tuple(tensor.chunk(2, dim=1))`."
+        )
+    return prediction[0], prediction[1]
+
+
+def check_logit_noise(logits: Tensor, log_var: Tensor) -> None:
+    """Raise unless there is one noise scale per logit, or one per element."""
+    per_element = (logits.shape[0], 1, *logits.shape[2:])
+    if tuple(log_var.shape) not in (tuple(logits.shape), per_element):
+        raise ValueError(
+            f"`prediction[1]`, the log-variance of the logits' noise, should have shape "
+            f"{tuple(logits.shape)} or {per_element}. Found {tuple(log_var.shape)}."
         )
 
 
@@ -141,17 +164,17 @@ def check_label_smoothing(label_smoothing: float) -> None:
 
 
 def check_tasks(
-    argument: str, found: object, tasks: Iterable[str], *, may_be_left_out: bool = False
-) -> Mapping[str, Any]:
-    """Return ``found``; raise unless it is a mapping whose names are exactly the ``tasks``."""
-    tasks = list(tasks)
+    argument: str, found: object, tasks: Iterable[str], *, may_be_left_out: Iterable[str] = ()
+) -> None:
+    """Raise unless ``found`` is a mapping with exactly the ``tasks``, but those to be left out."""
+    tasks, optional = list(tasks), list(may_be_left_out)
     if not isinstance(found, Mapping):
         raise TypeError(
             f"`{argument}` should be a mapping with the tasks {tasks}. Found "
             f"{type(found).__name__}. Only already reduced losses may come in order, as a sequence "
             "or a 1-D tensor."
         )
-    missing = [] if may_be_left_out else [name for name in tasks if name not in found]
+    missing = [name for name in tasks if name not in found and name not in optional]
     unknown = [name for name in found if name not in tasks]
     if missing or unknown:
         raise ValueError(
@@ -160,9 +183,33 @@ def check_tasks(
             + (f"; unknown: {unknown}" if unknown else "")
             + ". A task without labels in this step is passed as None."
         )
-    return found
+
+
+def check_no_masks(masks: object) -> None:
+    """Raise if masks come without targets."""
+    if masks is not None:
+        raise ValueError(
+            "`masks` should come with `targets`. Found `masks` alone: an already reduced loss has "
+            "no elements left to mask."
+        )
 
 
 def without_channels(tensor: Tensor) -> tuple[int, ...]:
     """Return the shape of ``tensor`` without its channel axis, axis 1."""
     return tuple(tensor.shape[:1]) + tuple(tensor.shape[2:])
+
+
+def check_choice(name: str, value: object, choices: Iterable[object]) -> None:
+    """Raise unless ``value`` is one of the choices."""
+    choices = list(choices)
+    if value not in choices:
+        raise ValueError(f"`{name}` should be one of {choices}. Found {value!r}.")
+
+
+def check_momentum(momentum: float) -> None:
+    """Raise unless ``momentum`` is above 0 and at most 1."""
+    if not 0 < momentum <= 1:
+        raise ValueError(
+            "`momentum` should be above 0 and at most 1 (the newest batch alone). Found "
+            f"{momentum}."
+        )

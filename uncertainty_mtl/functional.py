@@ -7,7 +7,6 @@ The heads in :mod:`uncertainty_mtl.heads` hold the parameter and call these.
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -17,36 +16,18 @@ from uncertainty_mtl._checks import (
     check_channels,
     check_floating,
     check_labels,
+    check_logit_noise,
     check_mask,
     check_same_shape,
     without_channels,
 )
+from uncertainty_mtl.forms import GAUSSIAN, LAPLACE, SOFTMAX, BaseLoss, PowerForm
 
 GAUSSIAN_CONSTANT = 0.5 * math.log(2 * math.pi)
 """What the Gaussian negative log-likelihood drops unless ``full=True``."""
 
 LAPLACE_CONSTANT = 0.5 * math.log(2)
 """What the Laplace negative log-likelihood drops unless ``full=True``."""
-
-
-class BaseLoss(NamedTuple):
-    """The plain error that a head weighs, before its mean is taken.
-
-    A sum and a count, not a mean: parts of a batch then combine exactly, and a part without a
-    single valid element needs no special case.
-
-    Attributes:
-        summed: Error summed over the valid elements, shape ``()``, or ``(C,)`` per channel.
-        num_valid: Number of valid elements (their total class weight, where classes are
-            weighted), a floating tensor of the same shape.
-    """
-
-    summed: Tensor
-    num_valid: Tensor
-
-    def mean(self) -> Tensor:
-        """Return the mean over the valid elements, or 0 where there are none."""
-        return self.summed / _at_least_one_element(self.num_valid)
 
 
 def squared_error(
@@ -95,7 +76,7 @@ def cross_entropy(
     else:
         class_weight = class_weight.to(logits.dtype)
         num_valid = torch.where(valid, class_weight[torch.where(valid, target, 0)], 0.0).sum()
-    summed = _summed_cross_entropy(logits, target, class_weight, ignore_index, label_smoothing)
+    summed = _cross_entropy(logits, target, class_weight, ignore_index, label_smoothing)
     return BaseLoss(summed, num_valid)
 
 
@@ -113,7 +94,7 @@ def gaussian_nll(
               \quad \bigl[ + \tfrac12 \log 2\pi \text{ if full} \bigr]
     """
     base = squared_error(prediction, target, mask, num_channels=log_var.numel())
-    return scaled_nll(base, log_var, gaussian_weight, GAUSSIAN_CONSTANT if full else 0.0)
+    return GAUSSIAN.term(base, log_var, GAUSSIAN_CONSTANT if full else 0.0)
 
 
 def laplace_nll(
@@ -130,7 +111,7 @@ def laplace_nll(
               \quad \bigl[ + \tfrac12 \log 2 \text{ if full} \bigr]
     """
     base = absolute_error(prediction, target, mask, num_channels=log_var.numel())
-    return scaled_nll(base, log_var, laplace_weight, LAPLACE_CONSTANT if full else 0.0)
+    return LAPLACE.term(base, log_var, LAPLACE_CONSTANT if full else 0.0)
 
 
 def scaled_softmax_nll(
@@ -159,22 +140,104 @@ def scaled_softmax_nll(
         class_weight=class_weight,
         label_smoothing=label_smoothing,
     )
-    return base.mean() if exact else scaled_nll(base, log_var, softmax_weight)
+    return base.mean() if exact else SOFTMAX.term(base, log_var)
 
 
-def gaussian_weight(log_var: Tensor) -> Tensor:
-    r"""Return the factor on the mean squared error, :math:`\tfrac12 e^{-s} = 1/(2\sigma^2)`."""
-    return 0.5 * torch.exp(-log_var)
+def heteroscedastic_gaussian_nll(
+    mean: Tensor,
+    log_var: Tensor,
+    target: Tensor,
+    mask: Tensor | None = None,
+    *,
+    full: bool = False,
+) -> Tensor:
+    r"""Mean of :math:`\tfrac12 e^{-s_i} (f_i - y_i)^2 + \tfrac12 s_i`, with a scale per element.
+
+    See :class:`~uncertainty_mtl.HeteroscedasticGaussianHead`.
+    """
+    return summed_noise_nll(GAUSSIAN, torch.square, mean, log_var, target, mask, full).mean()
 
 
-def laplace_weight(log_var: Tensor) -> Tensor:
-    r"""Return the factor on the mean absolute error, :math:`\sqrt2 e^{-s/2} = \sqrt2/\sigma`."""
-    return math.sqrt(2) * torch.exp(-0.5 * log_var)
+def heteroscedastic_laplace_nll(
+    mean: Tensor,
+    log_var: Tensor,
+    target: Tensor,
+    mask: Tensor | None = None,
+    *,
+    full: bool = False,
+) -> Tensor:
+    r"""Mean of :math:`\sqrt2 e^{-s_i/2} |f_i - y_i| + \tfrac12 s_i`, with a scale per element.
+
+    See :class:`~uncertainty_mtl.HeteroscedasticLaplaceHead`.
+    """
+    return summed_noise_nll(LAPLACE, torch.abs, mean, log_var, target, mask, full).mean()
 
 
-def softmax_weight(log_var: Tensor) -> Tensor:
-    r"""Return the factor on the mean cross-entropy, :math:`e^{-s} = 1/\sigma^2`."""
-    return torch.exp(-log_var)
+def summed_noise_nll(
+    form: PowerForm,
+    error: Callable[[Tensor], Tensor],
+    mean: Tensor,
+    log_var: Tensor,
+    target: Tensor,
+    mask: Tensor | None,
+    full: bool,
+) -> BaseLoss:
+    """Return the regression likelihood with a scale per element, summed, and its count."""
+    residual, mask = _masked_residual(mean, target, mask)
+    check_floating("log_var", log_var)
+    check_same_shape(mean, log_var, names=("prediction[0]", "prediction[1]"))
+    log_var = log_var.to(residual.dtype)
+    constant = (GAUSSIAN_CONSTANT if form is GAUSSIAN else LAPLACE_CONSTANT) if full else 0.0
+    nll = form.weight(log_var) * error(residual) + form.penalty(log_var) + constant
+    if mask is None:
+        return BaseLoss(nll.sum(), torch.full_like(nll.sum(), nll.numel()))
+    nll = torch.where(mask, nll, 0.0)
+    return BaseLoss(nll.sum(), mask.expand_as(nll).sum().to(nll.dtype))
+
+
+def noisy_softmax_nll(
+    logits: Tensor,
+    log_var: Tensor,
+    target: Tensor,
+    mask: Tensor | None = None,
+    *,
+    num_samples: int = 10,
+    ignore_index: int = -100,
+) -> Tensor:
+    r"""Mean of :math:`-\log \tfrac1T \sum_t \mathrm{softmax}(f + \sigma \epsilon_t)_y`.
+
+    See :class:`~uncertainty_mtl.HeteroscedasticSoftmaxHead`.
+    """
+    return summed_noisy_softmax_nll(logits, log_var, target, mask, num_samples, ignore_index).mean()
+
+
+def summed_noisy_softmax_nll(
+    logits: Tensor,
+    log_var: Tensor,
+    target: Tensor,
+    mask: Tensor | None,
+    num_samples: int,
+    ignore_index: int,
+) -> BaseLoss:
+    """Return the classification likelihood under noise on the logits, summed, and its count."""
+    check_floating("prediction[0]", logits)
+    check_floating("prediction[1]", log_var)
+    check_labels(logits, target)
+    check_logit_noise(logits, log_var)
+    logits, target = _at_least_float32(logits), target.long()
+    if mask is not None:
+        check_mask(mask, target.shape)
+        target = torch.where(mask, target, ignore_index)
+    sigma = torch.exp(0.5 * log_var.to(logits.dtype))
+    log_likelihoods = [
+        -_cross_entropy(
+            logits + sigma * torch.randn_like(logits), target, None, ignore_index, 0.0, "none"
+        )
+        for _ in range(num_samples)
+    ]
+    valid = target != ignore_index
+    nll = math.log(num_samples) - torch.stack(log_likelihoods).logsumexp(0)
+    return BaseLoss(torch.where(valid, nll, 0.0).sum(), valid.sum().to(nll.dtype))
 
 
 def temper(logits: Tensor, log_var: Tensor) -> Tensor:
@@ -184,20 +247,6 @@ def temper(logits: Tensor, log_var: Tensor) -> Tensor:
     return logits * torch.exp(-log_var.to(logits.dtype))
 
 
-def scaled_nll(
-    base: BaseLoss, log_var: Tensor, weight: Callable[[Tensor], Tensor], constant: float = 0.0
-) -> Tensor:
-    r"""Return the mean over valid elements of :math:`w(s)\,\text{error} + s/2 + \text{constant}`.
-
-    The form that all three likelihoods share, 0-dim. Exactly 0, with zero gradients, if no element
-    is valid: a task without labels must not pull its own scale to the bound.
-    """
-    # Explicit, as a 0-dim float64 error times a 1-dim float32 weight would be a float32.
-    log_var = log_var.to(base.summed.dtype)
-    nll = weight(log_var) * base.summed + (0.5 * log_var + constant) * base.num_valid
-    return nll.sum() / _at_least_one_element(base.num_valid.sum())
-
-
 def _summed_error(
     error: Callable[[Tensor], Tensor],
     prediction: Tensor,
@@ -205,34 +254,42 @@ def _summed_error(
     mask: Tensor | None,
     num_channels: int,
 ) -> BaseLoss:
+    residual, mask = _masked_residual(prediction, target, mask)
+    if num_channels > 1:
+        check_channels(prediction, num_channels)
+    summed_axes = [axis for axis in range(residual.ndim) if num_channels == 1 or axis != 1]
+    summed = error(residual).sum(summed_axes)
+    if mask is None:
+        return BaseLoss(summed, torch.full_like(summed, residual.numel() / num_channels))
+    return BaseLoss(summed, mask.expand_as(residual).sum(summed_axes).to(summed.dtype))
+
+
+def _masked_residual(
+    prediction: Tensor, target: Tensor, mask: Tensor | None
+) -> tuple[Tensor, Tensor | None]:
+    """Return the residual, 0 where masked, and the mask with a channel axis."""
     check_floating("prediction", prediction)
     check_floating("target", target)
     check_same_shape(prediction, target)
-    if num_channels > 1:
-        check_channels(prediction, num_channels)
     prediction = _at_least_float32(prediction)
     residual = prediction - target.to(prediction.dtype)
-    summed_axes = [axis for axis in range(residual.ndim) if num_channels == 1 or axis != 1]
     if mask is None:
-        summed = error(residual).sum(summed_axes)
-        return BaseLoss(summed, torch.full_like(summed, residual.numel() / num_channels))
-
+        return residual, None
     check_mask(mask, prediction.shape, without_channels(prediction))
     if mask.ndim < prediction.ndim:
         mask = mask.unsqueeze(1)
     # Blank before squaring, not after: an invalid target may be nan, and 0 * nan is nan.
     # `where`, not `residual[mask]`: indexing by a mask makes the host wait for the GPU.
-    residual = torch.where(mask, residual, 0.0)
-    num_valid = mask.expand_as(residual).sum(summed_axes)
-    return BaseLoss(error(residual).sum(summed_axes), num_valid.to(residual.dtype))
+    return torch.where(mask, residual, 0.0), mask
 
 
-def _summed_cross_entropy(
+def _cross_entropy(
     logits: Tensor,
     target: Tensor,
     class_weight: Tensor | None,
     ignore_index: int,
     label_smoothing: float,
+    reduction: str = "sum",
 ) -> Tensor:
     try:
         return F.cross_entropy(
@@ -240,7 +297,7 @@ def _summed_cross_entropy(
             target,
             weight=class_weight,
             ignore_index=ignore_index,
-            reduction="sum",
+            reduction=reduction,
             label_smoothing=label_smoothing,
         )
     except IndexError as error:  # On the CPU only: a CUDA device stops with its own assertion.
@@ -255,8 +312,3 @@ def _summed_cross_entropy(
 def _at_least_float32(tensor: Tensor) -> Tensor:
     # Half precision has 8 to 11 bits: a mean over a dense map would be wrong in the third digit.
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
-
-
-def _at_least_one_element(num_valid: Tensor) -> Tensor:
-    # Not `clamp(min=1)`: with class weights the count is a sum that may be a fraction.
-    return torch.where(num_valid > 0, num_valid, 1.0)

@@ -1,14 +1,38 @@
 """The multi-task loss: one head per task, matched by name, and the sum of their likelihoods."""
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from uncertainty_mtl._checks import check_tasks
-from uncertainty_mtl.heads import GaussianHead, LaplaceHead, ScaledSoftmaxHead, TaskHead
+from uncertainty_mtl import estimators, forms
+from uncertainty_mtl._checks import (
+    check_choice,
+    check_momentum,
+)
+from uncertainty_mtl._measure import measure_tasks, naming, reduced_losses
+from uncertainty_mtl._naming import (
+    HeadsByName,
+    all_heads,
+    check_options,
+    entries,
+    names_within,
+    own_heads,
+    tasks_in,
+)
+from uncertainty_mtl.collectives import sum_over_ranks
+from uncertainty_mtl.constraint import UnitSum
+from uncertainty_mtl.forms import BaseLoss
+from uncertainty_mtl.heads import (
+    GaussianHead,
+    LaplaceHead,
+    ScaledSoftmaxHead,
+    TaskHead,
+    changed_settings,
+)
 
 LIKELIHOODS: dict[str, Callable[[], TaskHead]] = {
     "gaussian": GaussianHead,
@@ -49,12 +73,36 @@ class UncertaintyWeightedLoss(nn.Module):
         heads: One head per task, by name: a :class:`TaskHead`, one of the names ``"gaussian"``,
             ``"laplace"`` and ``"softmax"``, or another ``UncertaintyWeightedLoss`` for a group of
             tasks, whose arguments and results are then mappings themselves.
+        estimator: How the scales are found. ``"learned"``: by gradient, as parameters.
+            ``"closed_form"``: as the optimum for a running mean of the base loss; ``log_var`` is
+            then a buffer, under the same key of the ``state_dict``, and no optimizer is needed.
+            As in batch norm the first batch sets the mean, evaluation mode leaves it alone, and
+            every call in training mode counts: a closure that an optimizer calls several times
+            in a step counts as several batches.
+        momentum: Share of the newest batch in that running mean.
+        form: ``"nll"`` for each head's likelihood, or a form found elsewhere, for comparison:
+            ``"symmetric"`` (:math:`e^{-s} L + s`, optimum :math:`e^s = L`; the authors' notebook,
+            MultiMAE), ``"paper"`` (:math:`\tfrac12 e^{-s} L + \tfrac12 s`, optimum :math:`L`, for
+            absolute errors too; :math:`e^{-s} L + \tfrac12 s`, optimum :math:`2L`, for softmax),
+            ``"libmtl"`` (:math:`\tfrac12 e^{-s} L + \tfrac12 s` for every task; LibMTL starts at
+            :math:`s = -0.5`, which is ``init_sigma=exp(-0.25)``, TorchJD at 0) or
+            ``"liebel_koerner"`` (:math:`L/(2p^2) + \log(1 + p^2)` with :math:`s = \log p^2`,
+            optimum :math:`p^2 = (L + \sqrt{L^2 + 8L})/4`; AutomaticWeightedLoss). It is set on the
+            heads, whose ``sigma`` and ``weight`` then follow it.
+        constraint: ``"unit_sum"`` keeps the sum of the task weights at 1; see
+            :class:`~uncertainty_mtl.constraint.UnitSum`.
+        priorities: Factors on whole tasks, by task: sigma's optimum stays, the network sees the
+            task ``priority`` times. Tasks that are left out have 1.
+        warmup_steps: For how many training forwards every sigma stays at its start.
+        global_counts: Whether means run over the valid elements of all processes, not of each:
+            unequal counts then bias nothing. Every process has to call the loss, with ``None`` for
+            tasks that it has no labels of. For gradients that are averaged over processes.
         share_heads: Whether one head may serve, and learn one scale for, several tasks.
 
     Raises:
         TypeError: If a head is something else.
-        ValueError: If there is no task, a name or likelihood is unknown or unusable, or one head
-            is given twice without ``share_heads``.
+        ValueError: If there is no task, a name is unknown or unusable, one head is given twice
+            without ``share_heads``, or the options do not combine.
 
     Example:
         >>> loss_fn = UncertaintyWeightedLoss({"depth": LaplaceHead(), "normals": GaussianHead()})
@@ -75,10 +123,19 @@ class UncertaintyWeightedLoss(nn.Module):
         Geometry and Semantics*, CVPR 2018.
     """
 
+    num_forwards: Tensor
+
     def __init__(
         self,
         heads: Mapping[str, "TaskHead | UncertaintyWeightedLoss | str"],
         *,
+        estimator: Literal["learned", "closed_form"] = "learned",
+        momentum: float = 0.1,
+        form: Literal["nll", "symmetric", "paper", "libmtl", "liebel_koerner"] = "nll",
+        constraint: Literal["unit_sum"] | None = None,
+        priorities: Mapping[str, float] | None = None,
+        warmup_steps: int = 0,
+        global_counts: bool = False,
         share_heads: bool = False,
     ) -> None:
         super().__init__()
@@ -89,12 +146,30 @@ class UncertaintyWeightedLoss(nn.Module):
             )
         if not heads:
             raise ValueError("`heads` should hold at least one task. Found none.")
-        self.heads = nn.Module()
-        self._module_names: dict[str, str] = {}
-        for task, head in heads.items():
-            self._module_names[task] = _module_name(task)
-            self.heads.add_module(self._module_names[task], _as_head(task, head))
-        self._check_unambiguous(share_heads)
+        check_choice("estimator", estimator, ("learned", "closed_form"))
+        check_choice("form", form, forms.NAMES)
+        check_choice("constraint", constraint, (None, "unit_sum"))
+        check_momentum(momentum)
+        modules = {task: _as_head(task, head) for task, head in heads.items()}
+        self.heads = HeadsByName(modules, share_heads)
+
+        self.estimator = estimator
+        self.priorities = dict(priorities or {})
+        self.warmup_steps = warmup_steps
+        self.global_counts = global_counts
+        self._warned_of_cut_graph = False
+        self.last_base_losses: dict[str, Tensor] = {}
+        """Mean base loss of each task in the last forward, detached; nan where it had no labels."""
+        for task, head in own_heads(self.heads).items():
+            naming(task, head.use_form, form)
+            if estimator == "closed_form":
+                naming(task, head.use_closed_form, momentum)
+        self.constraint: UnitSum | None = None
+        if constraint is not None:
+            self.constraint = UnitSum(estimators.check_unit_sum(own_heads(self.heads)))
+        if warmup_steps:
+            self.register_buffer("num_forwards", torch.zeros((), dtype=torch.long))
+        check_options(self.heads, constraint, self.priorities, warmup_steps)
 
     def forward(
         self,
@@ -105,11 +180,12 @@ class UncertaintyWeightedLoss(nn.Module):
         """Return the total and each task's negative log-likelihood.
 
         Args:
-            predictions: What the network predicts, by task, in any order. Without ``targets``:
-                each task's already reduced loss, by task, or as a sequence or a stacked 1-D tensor
-                in the order of the constructor.
+            predictions: What the network predicts, by task, in any order; for a task left out of
+                ``targets`` its already reduced loss. Without ``targets`` all of them are reduced
+                losses, and may come as a sequence or a stacked 1-D tensor in the order of the
+                constructor.
             targets: The target of each task, by task. ``None`` for a task without labels in this
-                step (without ``targets``: ``None`` for its loss): it adds exactly 0, its scale and
+                step (for a reduced loss: ``None`` as the loss): it adds exactly 0, its scale and
                 its prediction get a zero gradient, and the graph stays connected. The momentum of
                 the optimizer may still move its scale.
             masks: Which elements are used, by task; tasks may be left out.
@@ -121,37 +197,76 @@ class UncertaintyWeightedLoss(nn.Module):
             TypeError: If a value has another type than its head expects.
             ValueError: If the tasks are not exactly those of the constructor, or shapes do not fit.
         """
-        if targets is None:
-            if masks is not None:
-                raise ValueError(
-                    "`masks` should come with `targets`. Found `masks` alone: an already reduced "
-                    "loss has no elements left to mask."
-                )
-            losses = check_tasks("predictions", self._by_name(predictions), self)
-            return _add_up({task: _call(task, _weigh, self[task], losses[task]) for task in self})
+        groups, bases = measure_tasks(self.heads, predictions, targets, masks)
+        self._warn_if_graph_was_cut(predictions, targets)
+        if self.global_counts:
+            bases = sum_over_ranks(bases)
+        self.last_base_losses = _detached_means(bases)
+        log_vars = self._log_vars(bases)
+        tasks = {}
+        for task, entry in entries(self.heads).items():
+            if isinstance(entry, TaskHead):
+                nll = entry.nll(bases[task], log_vars[task])
+            else:
+                nll = groups[task].total
+            tasks[task] = nll * self.priorities[task] if task in self.priorities else nll
+        return MultiTaskLoss(torch.stack(list(tasks.values())).sum(), tasks)
 
-        predictions = check_tasks("predictions", predictions, self)
-        targets = check_tasks("targets", targets, self)
-        masks = check_tasks("masks", {} if masks is None else masks, self, may_be_left_out=True)
-        return _add_up(
-            {
-                task: _call(
-                    task, _score, self[task], predictions[task], targets[task], masks.get(task)
-                )
-                for task in self
-            }
-        )
+    def initialize_from(
+        self,
+        predictions: "ByTask | Sequence[Tensor | None] | Tensor",
+        targets: ByTask | None = None,
+        masks: ByTask | None = None,
+    ) -> None:
+        """Set every sigma to its closed-form optimum for these predictions, or reduced losses.
+
+        Call it like the loss itself, with the first batch, before training: a sigma that starts
+        at 1 for a loss of 1e-3 needs thousands of steps of an optimizer to arrive. A task without
+        labels keeps its sigma. An exact softmax takes the best temperature.
+
+        Raises:
+            TypeError, ValueError: As :meth:`forward`.
+        """
+        with torch.no_grad():
+            _, bases = measure_tasks(self.heads, predictions, targets, masks, initialize=True)
+            if self.global_counts:
+                bases = sum_over_ranks(bases)
+            estimators.initialize(own_heads(self.heads), self.constraint, bases)
+
+    def freeze(self, *tasks: str) -> None:
+        """Keep the sigmas of these tasks where they are; of all, if none is named.
+
+        See :meth:`TaskHead.freeze`. A parameter that is frozen when DistributedDataParallel wraps
+        it is not synchronised when it is learned again: freeze after wrapping.
+        """
+        self._freeze(tasks, True)
+
+    def unfreeze(self, *tasks: str) -> None:
+        """Let the sigmas of these tasks be estimated again; of all, if none is named."""
+        self._freeze(tasks, False)
 
     def sigmas(self) -> dict[str, Tensor]:
         """Return each task's sigma, detached, without waiting for the device.
 
         The tasks of a group come as ``"group.task"``.
         """
-        return {task: head.sigma for task, head in self._heads()}
+        sigmas = {name: head.sigma for name, head in all_heads(self.heads)}
+        for name, log_var in self._constrained_log_vars().items():
+            sigmas[name] = torch.exp(0.5 * log_var).squeeze(0)
+        return sigmas
 
     def weights(self) -> dict[str, Tensor]:
-        """Return the factor now multiplying each task's base loss, as :meth:`sigmas` does."""
-        return {task: head.weight for task, head in self._heads()}
+        """Return the factor now multiplying each task's base loss, as :meth:`sigmas` does.
+
+        Priorities are part of it.
+        """
+        weights = {name: head.weight for name, head in all_heads(self.heads)}
+        for name, log_var in self._constrained_log_vars().items():
+            weights[name] = own_heads(self.heads)[name].weight_at(log_var).squeeze(0)
+        for task, priority in self.priorities.items():
+            for name in names_within(self.heads, task):
+                weights[name] = weights[name] * priority
+        return weights
 
     def param_groups(self, lr: float | None = None) -> list[dict[str, Any]]:
         """Return the parameter groups that an optimizer needs to learn the scales.
@@ -189,7 +304,9 @@ class UncertaintyWeightedLoss(nn.Module):
             for parameter in group["params"]
         }
         learned = [
-            (task, head.log_var) for task, head in self._heads() if head.log_var.requires_grad
+            (task, head.log_var)
+            for task, head in all_heads(self.heads)
+            if head.log_var.requires_grad
         ]
         absent = [task for task, log_var in learned if id(log_var) not in decay]
         decayed = [task for task, log_var in learned if decay.get(id(log_var), 0) != 0]
@@ -203,66 +320,110 @@ class UncertaintyWeightedLoss(nn.Module):
             )
 
     def reset_parameters(self) -> None:
-        """Put every sigma back to where it started."""
-        for _, head in self._heads():
+        """Put every sigma back to where it started, and begin a warm-up anew."""
+        for _, head in all_heads(self.heads):
             head.reset_parameters()
+        if self.warmup_steps:
+            self.num_forwards.zero_()
+
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> Any:
+        """Load the scales by task name; see :meth:`torch.nn.Module.load_state_dict`.
+
+        Raises:
+            RuntimeError: If ``strict`` and the tasks of the checkpoint are others: it names them.
+                With ``strict=False`` the tasks in common are loaded and the others stay.
+        """
+        expected, found = tasks_in(self.state_dict()), tasks_in(state_dict)
+        missing = [task for task in expected if task not in found]
+        unexpected = [task for task in found if task not in expected]
+        if strict and (missing or unexpected):
+            renamed = len(missing) == len(unexpected) == 1
+            raise RuntimeError(
+                f"The checkpoint should hold the scales of {expected}. Found those of {found}; "
+                f"missing: {missing}; unexpected: {unexpected}"
+                + (f"; was {unexpected[0]!r} renamed to {missing[0]!r}?" if renamed else "")
+                + ". Load with `strict=False` to keep the sigmas of the tasks in common."
+            )
+        return super().load_state_dict(state_dict, strict, assign)
+
+    def extra_repr(self) -> str:
+        """Return the settings that differ from their defaults, for printing."""
+        defaults = {"estimator": "learned", "priorities": {}, "warmup_steps": 0}
+        return changed_settings(self, {**defaults, "global_counts": False})
 
     def __getitem__(self, task: str) -> "TaskHead | UncertaintyWeightedLoss":
-        if task not in self._module_names:
-            raise ValueError(f"The tasks of this loss are {list(self)}. Found {task!r}.")
-        head: TaskHead | UncertaintyWeightedLoss = getattr(self.heads, self._module_names[task])
-        return head
+        heads: dict[str, TaskHead | UncertaintyWeightedLoss] = entries(self.heads)
+        if task not in heads:
+            raise ValueError(f"The tasks of this loss are {list(heads)}. Found {task!r}.")
+        return heads[task]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._module_names)
+        return iter(entries(self.heads))
 
     def __len__(self) -> int:
-        return len(self._module_names)
+        return len(entries(self.heads))
 
-    def _items(self) -> "list[tuple[str, TaskHead | UncertaintyWeightedLoss]]":
-        return [(task, self[task]) for task in self]
+    def _as_group(self, inputs: list[Any], initialize: bool) -> Any:
+        # A group is None where none of its tasks has labels, and so is each of them.
+        nothing = dict.fromkeys(entries(self.heads))
+        inputs = [nothing if value is None else value for value in inputs[:2]] + inputs[2:]
+        return self.initialize_from(*inputs) if initialize else self(*inputs)
 
-    def _heads(self) -> Iterator[tuple[str, TaskHead]]:
-        # The heads themselves, those of groups under "group.task".
-        for task, head in self._items():
-            if isinstance(head, UncertaintyWeightedLoss):
-                for name, inner in head._heads():
-                    yield f"{task}.{name}", inner
+    def _log_vars(self, bases: Mapping[str, BaseLoss]) -> dict[str, Tensor]:
+        """Return the scales of this step, after what the estimator learns from it."""
+        heads = own_heads(self.heads)
+        if not self.warmup_steps:
+            estimators.observe(heads, bases)
+            return estimators.scales(heads, self.constraint, bases, self.training)
+        if self.training:
+            self.num_forwards.add_(1)
+        is_over = self.num_forwards > self.warmup_steps
+        # A closed form learns nothing from a batch without elements.
+        observed = {task: BaseLoss(b.summed, b.num_valid * is_over) for task, b in bases.items()}
+        estimators.observe(heads, observed)
+        log_vars = estimators.scales(heads, self.constraint, bases, self.training)
+        return {task: torch.where(is_over, s, s.detach()) for task, s in log_vars.items()}
+
+    def _constrained_log_vars(self) -> dict[str, Tensor]:
+        if self.constraint is None:
+            return {}
+        with torch.no_grad():
+            return estimators.unit_sum(own_heads(self.heads), self.constraint)
+
+    def _freeze(self, tasks: Sequence[str], frozen: bool) -> None:
+        for task in tasks or entries(self.heads):
+            entry = self[task]
+            if isinstance(entry, UncertaintyWeightedLoss):
+                entry._freeze((), frozen)
             else:
-                yield task, head
+                entry.freeze(frozen)
 
-    def _check_unambiguous(self, share_heads: bool) -> None:
-        names = [name for name, _ in self._heads()]
-        if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise ValueError(
-                f"Every task should have a name of its own, `group.task` within a group. Found "
-                f"{twice} more than once. Rename a task or the group."
+    def _warn_if_graph_was_cut(self, predictions: Any, targets: Any) -> None:
+        if (
+            self._warned_of_cut_graph
+            or torch.compiler.is_compiling()
+            or not (self.training and torch.is_grad_enabled())
+        ):
+            return
+        losses = reduced_losses(self.heads, predictions, targets)
+        if losses and not any(loss.requires_grad for loss in losses):
+            self._warned_of_cut_graph = True
+            warnings.warn(
+                "No reduced loss carries a gradient: only the sigmas will train. Pass the losses "
+                "as they were computed; `.item()`, `.detach()` and `torch.tensor([a, b])` cut the "
+                "graph.",
+                stacklevel=4,
             )
-        owner: dict[int, str] = {}
-        for task, head in self._items():
-            for module in head.modules():
-                if isinstance(module, TaskHead):
-                    first = owner.setdefault(id(module), task)
-                    if first != task and not share_heads:
-                        raise ValueError(
-                            f"Every task should have a head of its own. Found one head under "
-                            f"{first!r} and {task!r}, which would share one sigma. Build a head "
-                            "for each, or say that it is meant with `share_heads=True`."
-                        )
 
-    def _by_name(self, losses: object) -> object:
-        # Already reduced losses also come as a sequence or a stacked tensor, in our order.
-        if isinstance(losses, Tensor):
-            losses = losses.unbind() if losses.ndim == 1 else losses
-        if not isinstance(losses, Sequence) or isinstance(losses, str):
-            return losses
-        if len(losses) != len(self):
-            raise ValueError(
-                f"A sequence of losses should have one entry per task, {len(self)} for "
-                f"{list(self)}. Found {len(losses)}. A task without labels in this step is passed "
-                "as None."
-            )
-        return dict(zip(self, losses, strict=True))
+
+def _detached_means(bases: Mapping[str, BaseLoss]) -> dict[str, Tensor]:
+    with torch.no_grad():
+        return {
+            task: torch.where(base.num_valid > 0, base.mean(), torch.nan).detach()
+            for task, base in bases.items()
+        }
 
 
 def _as_head(task: str, head: object) -> "TaskHead | UncertaintyWeightedLoss":
@@ -281,61 +442,3 @@ def _as_head(task: str, head: object) -> "TaskHead | UncertaintyWeightedLoss":
         f"tasks) or one of {list(LIKELIHOODS)}. Found {found}."
         + (" Call it to build a head." if isinstance(head, type) else "")
     )
-
-
-def _module_name(task: object) -> str:
-    """Return the name under which a task's head is registered: its own, wherever that is possible.
-
-    A module's name holds no dot, which separates levels in a ``state_dict``, and hides none of
-    the attributes of a module, such as ``type``. Those are written as in a URL: ``a%2Eb``.
-    """
-    if not isinstance(task, str) or not task:
-        raise ValueError(f"Task names should be non-empty strings. Found {task!r}.")
-    name = task.replace("%", "%25").replace(".", "%2E")
-    if hasattr(nn.Module(), name):
-        name = f"%{ord(name[0]):02X}{name[1:]}"
-    return name
-
-
-def _call(task: str, function: Callable[..., Tensor], *inputs: Any) -> Tensor:
-    """Return ``function(*inputs)``, whose errors then name the task."""
-    try:
-        return function(*inputs)
-    except TypeError as error:
-        raise TypeError(f"Task {task!r}: {error}") from error
-    except ValueError as error:
-        raise ValueError(f"Task {task!r}: {error}") from error
-
-
-def _score(
-    head: TaskHead | UncertaintyWeightedLoss, prediction: Any, target: Any, mask: Any
-) -> Tensor:
-    if isinstance(head, UncertaintyWeightedLoss):
-        nothing = dict.fromkeys(head)
-        prediction = nothing if prediction is None else prediction
-        group: MultiTaskLoss = head(prediction, nothing if target is None else target, mask)
-        return group.total
-    return _connected_zero(head, prediction) if target is None else head(prediction, target, mask)
-
-
-def _weigh(head: TaskHead | UncertaintyWeightedLoss, loss: Any) -> Tensor:
-    if isinstance(head, UncertaintyWeightedLoss):
-        group: MultiTaskLoss = head(dict.fromkeys(head) if loss is None else loss)
-        return group.total
-    return _connected_zero(head) if loss is None else head.weigh(loss)
-
-
-def _connected_zero(head: TaskHead, prediction: object = None) -> Tensor:
-    """Return an exact 0 from which prediction and head receive a zero gradient, not none at all.
-
-    DistributedDataParallel waits for a gradient of every parameter. The sum of an empty slice, not
-    a product with 0: a prediction without labels may be infinite or nan, and 0 * nan is nan.
-    """
-    tensors: list[Tensor] = [head.log_var, *head.parameters()]
-    if isinstance(prediction, Tensor):
-        tensors.append(prediction)
-    return torch.stack([tensor.unsqueeze(0)[:0].sum() for tensor in tensors]).sum()
-
-
-def _add_up(tasks: dict[str, Tensor]) -> MultiTaskLoss:
-    return MultiTaskLoss(torch.stack(list(tasks.values())).sum(), tasks)
