@@ -1,0 +1,228 @@
+"""Heads whose noise depends on the data: the network predicts a scale for every element."""
+
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+from torch.distributions import Categorical, Laplace, Normal
+
+from uncertainty_mtl import functional
+from uncertainty_mtl._checks import check_pair, check_positive
+from uncertainty_mtl.forms import GAUSSIAN, LAPLACE, SOFTMAX, BaseLoss, PowerForm
+from uncertainty_mtl.heads import TaskHead, changed_settings
+
+Pair: TypeAlias = tuple[Tensor, Tensor]
+
+
+class NoiseHead(TaskHead):
+    """What heads with data-dependent noise share: they learn no scale, the network predicts it.
+
+    ``sigma`` is the mean sigma over the valid elements of the last batch, detached, and ``weight``
+    what the likelihood's weight would be at that sigma. Neither is in the ``state_dict``.
+    """
+
+    def __init__(self, likelihood: PowerForm, sigma_bounds: tuple[float, float]) -> None:
+        super().__init__(form=None, sigma_bounds=sigma_bounds)
+        self.likelihood = likelihood
+        self._make_log_var_a_buffer(persistent=False)
+
+    def weight_at(self, log_var: Tensor) -> Tensor:
+        """Return the likelihood's weight at a scale."""
+        return self.likelihood.weight(log_var)
+
+    def _split(self, prediction: Any) -> Pair:
+        mean, log_var = check_pair(prediction)
+        return mean, log_var.clamp(*self._log_var_bounds())
+
+    def _remember(self, log_var: Tensor, valid: Tensor) -> None:
+        with torch.no_grad():
+            sigma = torch.where(valid, torch.exp(0.5 * log_var.float()), 0.0)
+            count = valid.expand_as(log_var).sum()
+            self._move_to(2 * torch.log(sigma.sum() / count.clamp(min=1)), where=count > 0)
+
+
+class HeteroscedasticGaussianHead(NoiseHead):
+    r"""Gaussian likelihood whose variance the network predicts for every element.
+
+    Returns the mean over valid elements, less :math:`\tfrac12 \log 2\pi` unless ``full``, of
+
+    .. math:: \tfrac12 e^{-s_i} (f_i - y_i)^2 + \tfrac12 s_i, \qquad s_i = \log \sigma_i^2.
+
+    Args:
+        sigma_bounds: The interval that every predicted :math:`\sigma_i` is clamped to.
+        full: Whether to add the constant.
+
+    Shape:
+        - ``prediction``: a pair ``(mean, log_var)``, both :math:`(*)`.
+        - ``target``: same as ``mean``; floating.
+        - ``mask``: same as ``mean``, or that shape without its channel axis (axis 1); bool.
+        - output: scalar; exactly 0 if no element is valid.
+
+    Raises:
+        TypeError: If the prediction is no pair, a tensor is not floating, or the mask not bool.
+        ValueError: If the shapes differ.
+
+    Example:
+        >>> head = HeteroscedasticGaussianHead()
+        >>> prediction = torch.zeros(2), torch.tensor([0.0, 0.0])
+        >>> head(prediction, torch.tensor([1.0, 0.0])).item()
+        0.25
+
+    References:
+        Kendall and Gal, *What Uncertainties Do We Need in Bayesian Deep Learning for Computer
+        Vision?*, NeurIPS 2017, equation 8.
+    """
+
+    def __init__(
+        self, *, sigma_bounds: tuple[float, float] = (1e-6, 1e6), full: bool = False
+    ) -> None:
+        super().__init__(GAUSSIAN, sigma_bounds)
+        self.full = full
+
+    def base_loss(self, prediction: Any, target: Tensor, mask: Tensor | None = None) -> BaseLoss:
+        """Return the negative log-likelihood, summed, and the number of valid elements."""
+        mean, log_var = self._split(prediction)
+        self._remember(log_var, _valid(mask, log_var))
+        return functional.summed_noise_nll(
+            GAUSSIAN, torch.square, mean, log_var, target, mask, self.full
+        )
+
+    def distribution(self, prediction: Any) -> Normal:
+        """Return ``Normal(mean, exp(log_var / 2))``."""
+        mean, log_var = self._split(prediction)
+        return Normal(mean, torch.exp(0.5 * log_var))
+
+
+class HeteroscedasticLaplaceHead(NoiseHead):
+    r"""Laplace likelihood whose scale the network predicts for every element.
+
+    Returns the mean over valid elements, less :math:`\tfrac12 \log 2` unless ``full``, of
+
+    .. math:: \sqrt2\, e^{-s_i/2} |f_i - y_i| + \tfrac12 s_i, \qquad s_i = \log \sigma_i^2,
+
+    where :math:`\sigma_i` is the standard deviation.
+
+    Args:
+        sigma_bounds: The interval that every predicted :math:`\sigma_i` is clamped to.
+        full: Whether to add the constant.
+
+    Shape:
+        - ``prediction``: a pair ``(mean, log_var)``, both :math:`(*)`.
+        - ``target``: same as ``mean``; floating.
+        - ``mask``: same as ``mean``, or that shape without its channel axis (axis 1); bool.
+        - output: scalar; exactly 0 if no element is valid.
+
+    Raises:
+        TypeError: If the prediction is no pair, a tensor is not floating, or the mask not bool.
+        ValueError: If the shapes differ.
+
+    Example:
+        >>> head = HeteroscedasticLaplaceHead()
+        >>> prediction = torch.zeros(2), torch.zeros(2)
+        >>> round(head(prediction, torch.tensor([1.0, 0.0])).item(), 4)
+        0.7071
+
+    References:
+        Kendall and Gal, *What Uncertainties Do We Need in Bayesian Deep Learning for Computer
+        Vision?*, NeurIPS 2017, section 3.
+    """
+
+    def __init__(
+        self, *, sigma_bounds: tuple[float, float] = (1e-6, 1e6), full: bool = False
+    ) -> None:
+        super().__init__(LAPLACE, sigma_bounds)
+        self.full = full
+
+    def base_loss(self, prediction: Any, target: Tensor, mask: Tensor | None = None) -> BaseLoss:
+        """Return the negative log-likelihood, summed, and the number of valid elements."""
+        mean, log_var = self._split(prediction)
+        self._remember(log_var, _valid(mask, log_var))
+        return functional.summed_noise_nll(
+            LAPLACE, torch.abs, mean, log_var, target, mask, self.full
+        )
+
+    def distribution(self, prediction: Any) -> Laplace:
+        r"""Return ``Laplace(mean, sigma / sqrt(2))``."""
+        mean, log_var = self._split(prediction)
+        return Laplace(mean, torch.exp(0.5 * log_var) / 2**0.5)
+
+
+class HeteroscedasticSoftmaxHead(NoiseHead):
+    r"""Softmax under Gaussian noise on the logits, whose variance the network predicts.
+
+    Returns the mean over valid elements, estimated from T samples, of
+
+    .. math:: -\log \tfrac1T \sum_t \mathrm{softmax}(f + \sigma \epsilon_t)_y,
+              \qquad \epsilon_t \sim \mathcal{N}(0, 1), \quad s = \log \sigma^2.
+
+    The estimate is biased upwards by Jensen's inequality, less with more samples.
+
+    Args:
+        num_samples: T, in training and evaluation alike.
+        ignore_index: Label of the elements to leave out.
+        sigma_bounds: The interval that every predicted :math:`\sigma` is clamped to.
+
+    Shape:
+        - ``prediction``: a pair ``(logits, log_var)``, :math:`(N, C, *)` and the same, or
+          :math:`(N, 1, *)` for one noise scale per element.
+        - ``target``: labels, :math:`(N, *)`; any integer dtype.
+        - ``mask``: same as ``target``; bool.
+        - output: scalar; exactly 0 if no element is valid.
+
+    Raises:
+        TypeError: If the prediction is no pair, or a dtype does not fit.
+        ValueError: If the shapes do not fit, or on the CPU a label is outside 0..C-1.
+
+    Example:
+        >>> head = HeteroscedasticSoftmaxHead()
+        >>> quiet = torch.zeros(1, 4), torch.full((1, 1), -20.0)
+        >>> round(head(quiet, torch.tensor([2])).item(), 3)  # log(4)
+        1.386
+
+    References:
+        Kendall and Gal, *What Uncertainties Do We Need in Bayesian Deep Learning for Computer
+        Vision?*, NeurIPS 2017, equation 12.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_samples: int = 10,
+        ignore_index: int = -100,
+        sigma_bounds: tuple[float, float] = (1e-6, 1e6),
+    ) -> None:
+        super().__init__(SOFTMAX, sigma_bounds)
+        check_positive("num_samples", num_samples)
+        self.num_samples = num_samples
+        self.ignore_index = ignore_index
+
+    def base_loss(self, prediction: Any, target: Tensor, mask: Tensor | None = None) -> BaseLoss:
+        """Return the negative log-likelihood, summed, and the number of valid elements."""
+        logits, log_var = self._split(prediction)
+        base = functional.summed_noisy_softmax_nll(
+            logits, log_var, target, mask, self.num_samples, self.ignore_index
+        )
+        valid = target != self.ignore_index
+        self._remember(log_var, (valid if mask is None else valid & mask).unsqueeze(1))
+        return base
+
+    def distribution(self, prediction: Any) -> Categorical:
+        """Return the categorical distribution averaged over samples, classes moved to the end."""
+        logits, log_var = self._split(prediction)
+        sigma = torch.exp(0.5 * log_var)
+        samples = [
+            torch.softmax(logits + sigma * torch.randn_like(logits), dim=1)
+            for _ in range(self.num_samples)
+        ]
+        return Categorical(probs=torch.stack(samples).mean(0).movedim(1, -1))
+
+    def extra_repr(self) -> str:
+        """Return the settings that differ from their defaults, for printing."""
+        own = changed_settings(self, {"num_samples": 10, "ignore_index": -100})
+        return ", ".join(filter(None, [super().extra_repr(), own]))
+
+
+def _valid(mask: Tensor | None, like: Tensor) -> Tensor:
+    if mask is None:
+        return torch.ones((), dtype=torch.bool, device=like.device).expand_as(like)
+    return mask.unsqueeze(1) if mask.ndim < like.ndim else mask
