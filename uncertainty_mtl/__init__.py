@@ -1,17 +1,37 @@
 """Multi-task losses weighted by learned task uncertainty."""
 
-from uncertainty_mtl import functional
+from uncertainty_mtl import calibration, forms, functional
 from uncertainty_mtl.heads import GaussianHead, LaplaceHead, ScaledSoftmaxHead, TaskHead
+from uncertainty_mtl.heteroscedastic import (
+    HeteroscedasticGaussianHead,
+    HeteroscedasticLaplaceHead,
+    HeteroscedasticSoftmaxHead,
+)
+from uncertainty_mtl.history import SigmaHistory
 from uncertainty_mtl.loss import MultiTaskLoss, UncertaintyWeightedLoss
+from uncertainty_mtl.model_uncertainty import (
+    ClassificationUncertainty,
+    RegressionUncertainty,
+    mc_dropout,
+)
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "ClassificationUncertainty",
     "GaussianHead",
+    "HeteroscedasticGaussianHead",
+    "HeteroscedasticLaplaceHead",
+    "HeteroscedasticSoftmaxHead",
     "LaplaceHead",
     "MultiTaskLoss",
+    "RegressionUncertainty",
     "ScaledSoftmaxHead",
+    "SigmaHistory",
     "TaskHead",
     "UncertaintyWeightedLoss",
+    "calibration",
+    "forms",
     "functional",
+    "mc_dropout",
 ]

@@ -1,0 +1,172 @@
+"""A record of every task's sigma, weight and losses, step by step."""
+
+import csv
+import os
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from uncertainty_mtl._checks import check_positive
+from uncertainty_mtl._naming import own_heads
+from uncertainty_mtl.loss import MultiTaskLoss, UncertaintyWeightedLoss
+
+
+class Row(NamedTuple):
+    """One task at one step."""
+
+    step: int
+    task: str
+    sigma: float
+    weight: float
+    base_loss: float
+    """Mean base loss; nan where the task had no labels."""
+    nll: float
+
+
+class SigmaHistory:
+    """Records sigma, weight, base loss and negative log-likelihood per task.
+
+    Nothing waits for the device in a step: values are collected as tensors and read together,
+    ``flush_every`` steps at a time. A task with several channels is recorded by their mean; the
+    tasks of a group by the group's.
+
+    Args:
+        loss_fn: The loss to record.
+        flush_every: Number of steps that are read at once.
+        stuck_after: Warn, once, if a learned sigma has not moved after this many recorded steps;
+            ``None`` never does.
+
+    Example:
+        >>> loss_fn = UncertaintyWeightedLoss({"depth": "laplace"})
+        >>> history = SigmaHistory(loss_fn)
+        >>> for step in range(2):
+        ...     losses = loss_fn({"depth": torch.tensor(1.0, requires_grad=True)})
+        ...     history.record(step, losses)
+        >>> history.rows[0].task, history.rows[0].base_loss
+        ('depth', 1.0)
+    """
+
+    def __init__(
+        self,
+        loss_fn: UncertaintyWeightedLoss,
+        *,
+        flush_every: int = 100,
+        stuck_after: int | None = 1000,
+    ) -> None:
+        check_positive("flush_every", flush_every)
+        self.loss_fn = loss_fn
+        self.flush_every = flush_every
+        self.stuck_after = stuck_after
+        self.listeners: list[Callable[[list[Row]], None]] = []
+        """Called with every chunk of rows as it is read; see `uncertainty_mtl.integrations`."""
+        self._rows: list[Row] = []
+        self._pending: list[tuple[int, dict[str, list[Tensor]]]] = []
+        self._first_sigmas: dict[str, float] = {}
+        self._num_steps = 0
+        self._warned = False
+
+    @property
+    def rows(self) -> list[Row]:
+        """All that was recorded, one row for each step and task."""
+        self.flush()
+        return self._rows
+
+    def record(self, step: int, losses: MultiTaskLoss) -> None:
+        """Record one step, after the loss was computed and before or after the optimizer's step.
+
+        Args:
+            step: The number that the rows carry.
+            losses: What the loss returned.
+        """
+        sigmas, weights = self.loss_fn.sigmas(), self.loss_fn.weights()
+        values = {
+            task: [
+                _scalar(sigmas[task]),
+                _scalar(weights[task]),
+                _scalar(self.loss_fn.last_base_losses[task]),
+                losses.tasks[task].detach(),
+            ]
+            for task in losses.tasks
+            if task in sigmas
+        }
+        self._pending.append((step, values))
+        if len(self._pending) >= self.flush_every:
+            self.flush()
+
+    def flush(self) -> None:
+        """Read what is pending, all of it in one transfer."""
+        if not self._pending:
+            return
+        flat = [v.float() for _, values in self._pending for four in values.values() for v in four]
+        numbers = iter(torch.stack(flat).tolist() if flat else [])
+        rows = [
+            Row(step, task, *(next(numbers) for _ in range(4)))
+            for step, values in self._pending
+            for task in values
+        ]
+        self._num_steps += len(self._pending)
+        self._pending.clear()
+        self._rows += rows
+        for row in rows:
+            self._first_sigmas.setdefault(row.task, row.sigma)
+        self._warn_if_stuck()
+        for listener in self.listeners:
+            listener(rows)
+
+    def to_csv(self, path: str | os.PathLike[str]) -> None:
+        """Write all rows, with a header; the file appears whole or not at all."""
+        path = Path(path)
+        temporary = path.with_name(path.name + ".tmp")
+        with temporary.open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(Row._fields)
+            writer.writerows(self.rows)
+        temporary.replace(path)
+
+    def plot(self) -> Any:
+        """Return a matplotlib figure of the curves: sigma, weight and base loss of every task.
+
+        Raises:
+            ImportError: If matplotlib is missing; the extra ``plot`` installs it.
+        """
+        from matplotlib.figure import Figure  # not the core's: only whoever plots needs it
+
+        figure = Figure(figsize=(12, 3.4), layout="constrained")
+        panels = {"sigma": "sigma", "weight": "weight", "base_loss": "base loss"}
+        for axis, (field, title) in zip(figure.subplots(1, 3), panels.items(), strict=True):
+            for task in dict.fromkeys(row.task for row in self.rows):
+                rows = [row for row in self._rows if row.task == task]
+                values = [getattr(row, field) for row in rows]
+                axis.plot([row.step for row in rows], values, label=task)
+            axis.set(title=title, xlabel="step", yscale="log")
+        axis.legend()
+        return figure
+
+    def _warn_if_stuck(self) -> None:
+        if self._warned or self.stuck_after is None or self._num_steps < self.stuck_after:
+            return
+        learned = {
+            task
+            for task, head in own_heads(self.loss_fn.heads).items()
+            if head.log_var.requires_grad
+        }
+        last = {row.task: row.sigma for row in self._rows}
+        stuck = sorted(
+            task for task in learned & set(last) if last[task] == self._first_sigmas[task]
+        )
+        if stuck:
+            self._warned = True
+            warnings.warn(
+                f"The sigma of {stuck} has not moved in {self._num_steps} steps. Is its `log_var` "
+                "in the optimizer? `loss_fn.check_optimizer(optimizer)` tells; a task without "
+                "labels, or a warm-up, keeps it still too.",
+                stacklevel=4,
+            )
+
+
+def _scalar(value: Tensor) -> Tensor:
+    return value.detach().mean()

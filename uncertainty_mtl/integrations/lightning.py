@@ -1,0 +1,75 @@
+"""A Lightning callback that records and logs sigmas, weights and losses."""
+
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+
+from uncertainty_mtl.history import Row, SigmaHistory
+from uncertainty_mtl.loss import MultiTaskLoss, UncertaintyWeightedLoss
+
+
+class SigmaCallback(Callback):
+    """Records the loss of a ``LightningModule``, logs it, and checks the optimizers at the start.
+
+    ``training_step`` returns a dict with ``"loss"`` and ``"losses"``, what the loss returned:
+    ``return {"loss": losses.total, "losses": losses}``.
+
+    Args:
+        attribute: Name of the module's attribute that holds the loss.
+        csv_path: Where to write the record when training ends; nowhere by default.
+        flush_every: Number of steps that are read, and logged, at once.
+    """
+
+    def __init__(
+        self,
+        attribute: str = "loss_fn",
+        *,
+        csv_path: str | Path | None = None,
+        flush_every: int = 100,
+    ) -> None:
+        self.attribute = attribute
+        self.csv_path = csv_path
+        self.flush_every = flush_every
+        self.history: SigmaHistory | None = None
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Check that the scales are optimized, and begin the record."""
+        loss_fn = getattr(pl_module, self.attribute)
+        if not isinstance(loss_fn, UncertaintyWeightedLoss):
+            raise TypeError(
+                f"`{self.attribute}` of the module should be an UncertaintyWeightedLoss. Found "
+                f"{type(loss_fn).__name__}. Name the right one with `attribute=`."
+            )
+        for optimizer in trainer.optimizers:
+            loss_fn.check_optimizer(optimizer)
+        self.history = SigmaHistory(loss_fn, flush_every=self.flush_every)
+
+        def log(rows: list[Row]) -> None:
+            for row in rows:
+                values = {f"{f}/{row.task}": getattr(row, f) for f in ("sigma", "weight", "nll")}
+                for logger in trainer.loggers:
+                    logger.log_metrics(values, step=row.step)
+
+        self.history.listeners.append(log)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Record the step."""
+        losses = outputs.get("losses") if isinstance(outputs, dict) else None
+        if not isinstance(losses, MultiTaskLoss):
+            raise TypeError(
+                "`training_step` should return {'loss': losses.total, 'losses': losses}. Found "
+                f"{type(losses).__name__} under 'losses'."
+            )
+        if self.history is not None:
+            self.history.record(trainer.global_step, losses)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Read what is pending, and write the record."""
+        if self.history is not None:
+            self.history.flush()
+            if self.csv_path is not None:
+                self.history.to_csv(self.csv_path)
