@@ -47,6 +47,18 @@ def test_rows_hold_what_the_loss_said():
     assert absent[0].nll == 0
 
 
+def test_tasks_of_a_group_are_recorded_too():
+    loss_fn = UncertaintyWeightedLoss({"g": loss(), "c": "laplace"})
+    history = SigmaHistory(loss_fn)
+    one = torch.ones((), requires_grad=True)
+    history.record(0, loss_fn({"g": {"a": 4 * one, "b": one}, "c": one}))
+    rows = {row.task: row for row in history.rows}
+    assert list(rows) == ["g.a", "g.b", "c"]
+    assert rows["g.a"].base_loss == 4
+    assert rows["g.a"].nll != rows["g.a"].nll, "nan"
+    assert rows["c"].nll == pytest.approx(2**0.5)
+
+
 def test_nothing_is_read_before_a_chunk_is_full(monkeypatch):
     history = SigmaHistory(loss(), flush_every=4)
     chunks = []

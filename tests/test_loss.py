@@ -149,6 +149,26 @@ def test_sigmas_and_weights_are_detached_and_by_name():
     assert not any(value.requires_grad for value in loss_fn.weights().values())
 
 
+def test_base_losses_are_those_of_the_last_forward():
+    loss_fn, (predictions, targets, masks) = scene_loss(), scene_batch()
+    assert loss_fn.base_losses() == {}
+    nested = UncertaintyWeightedLoss({"scene": loss_fn, "extra": "gaussian"})
+    nested(
+        {"scene": predictions, "extra": torch.tensor(3.0)},
+        {"scene": {**targets, "depth": None}},
+        {"scene": masks},
+    )
+    valid = masks["instance"].unsqueeze(1).expand(2, 2, 4, 4)
+    found = nested.base_losses()
+    expected = (predictions["instance"] - targets["instance"]).abs()[valid].mean()
+    torch.testing.assert_close(found["scene.instance"], expected)
+    expected = nn.functional.cross_entropy(predictions["semantic"], targets["semantic"])
+    torch.testing.assert_close(found["scene.semantic"], expected)
+    assert found["scene.depth"].isnan()
+    assert found["extra"].item() == 3
+    assert not any(loss.requires_grad for loss in found.values())
+
+
 def test_param_groups_carry_no_weight_decay_and_their_own_rate():
     model, loss_fn = nn.Linear(2, 1), scene_loss()
     groups = [{"params": model.parameters()}, *loss_fn.param_groups(lr=1e-2)]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from uncertainty_mtl._checks import check_positive
-from uncertainty_mtl._naming import own_heads
+from uncertainty_mtl._naming import all_heads
 from uncertainty_mtl.loss import MultiTaskLoss, UncertaintyWeightedLoss
 
 
@@ -25,6 +25,7 @@ class Row(NamedTuple):
     base_loss: float
     """Mean base loss; nan where the task had no labels."""
     nll: float
+    """Negative log-likelihood, priority included; nan for a task of a group."""
 
 
 class SigmaHistory:
@@ -32,7 +33,7 @@ class SigmaHistory:
 
     Nothing waits for the device in a step: values are collected as tensors and read together,
     ``flush_every`` steps at a time. A task with several channels is recorded by their mean; the
-    tasks of a group by the group's.
+    tasks of a group come as ``"group.task"``, without their own negative log-likelihood.
 
     Args:
         loss_fn: The loss to record.
@@ -83,15 +84,15 @@ class SigmaHistory:
             losses: What the loss returned.
         """
         sigmas, weights = self.loss_fn.sigmas(), self.loss_fn.weights()
+        base_losses = self.loss_fn.base_losses()
         values = {
             task: [
                 _scalar(sigmas[task]),
                 _scalar(weights[task]),
-                _scalar(self.loss_fn.last_base_losses[task]),
-                losses.tasks[task].detach(),
+                _scalar(base_losses[task]),
+                losses.tasks[task].detach() if task in losses.tasks else torch.tensor(torch.nan),
             ]
-            for task in losses.tasks
-            if task in sigmas
+            for task in sigmas
         }
         self._pending.append((step, values))
         if len(self._pending) >= self.flush_every:
@@ -102,7 +103,7 @@ class SigmaHistory:
         if not self._pending:
             return
         flat = [v.float() for _, values in self._pending for four in values.values() for v in four]
-        numbers = iter(torch.stack(flat).tolist() if flat else [])
+        numbers = iter(torch.stack([v.to(flat[0].device) for v in flat]).tolist())
         rows = [
             Row(step, task, *(next(numbers) for _ in range(4)))
             for step, values in self._pending
@@ -113,7 +114,7 @@ class SigmaHistory:
         self._rows += rows
         for row in rows:
             self._first_sigmas.setdefault(row.task, row.sigma)
-        self._warn_if_stuck()
+        self._warn_if_stuck(rows)
         for listener in self.listeners:
             listener(rows)
 
@@ -146,18 +147,14 @@ class SigmaHistory:
         axis.legend()
         return figure
 
-    def _warn_if_stuck(self) -> None:
+    def _warn_if_stuck(self, newest: list[Row]) -> None:
         if self._warned or self.stuck_after is None or self._num_steps < self.stuck_after:
             return
         learned = {
-            task
-            for task, head in own_heads(self.loss_fn.heads).items()
-            if head.log_var.requires_grad
+            name for name, head in all_heads(self.loss_fn.heads) if head.log_var.requires_grad
         }
-        last = {row.task: row.sigma for row in self._rows}
-        stuck = sorted(
-            task for task in learned & set(last) if last[task] == self._first_sigmas[task]
-        )
+        last = {row.task: row.sigma for row in newest if row.task in learned}
+        stuck = sorted(task for task, sigma in last.items() if sigma == self._first_sigmas[task])
         if stuck:
             self._warned = True
             warnings.warn(

@@ -158,8 +158,7 @@ class UncertaintyWeightedLoss(nn.Module):
         self.warmup_steps = warmup_steps
         self.global_counts = global_counts
         self._warned_of_cut_graph = False
-        self.last_base_losses: dict[str, Tensor] = {}
-        """Mean base loss of each task in the last forward, detached; nan where it had no labels."""
+        self._last_bases: dict[str, BaseLoss] = {}
         for task, head in own_heads(self.heads).items():
             naming(task, head.use_form, form)
             if estimator == "closed_form":
@@ -201,7 +200,7 @@ class UncertaintyWeightedLoss(nn.Module):
         self._warn_if_graph_was_cut(predictions, targets)
         if self.global_counts:
             bases = sum_over_ranks(bases)
-        self.last_base_losses = _detached_means(bases)
+        self._last_bases = {t: BaseLoss(b.summed.detach(), b.num_valid) for t, b in bases.items()}
         log_vars = self._log_vars(bases)
         tasks = {}
         for task, entry in entries(self.heads).items():
@@ -267,6 +266,20 @@ class UncertaintyWeightedLoss(nn.Module):
             for name in names_within(self.heads, task):
                 weights[name] = weights[name] * priority
         return weights
+
+    def base_losses(self) -> dict[str, Tensor]:
+        """Return each task's mean base loss in the last forward, as :meth:`sigmas` does.
+
+        nan where it had no labels; of a likelihood with its scale inside, the likelihood.
+        """
+        losses: dict[str, Tensor] = {}
+        for task, entry in entries(self.heads).items():
+            if isinstance(entry, UncertaintyWeightedLoss):
+                losses |= {f"{task}.{name}": loss for name, loss in entry.base_losses().items()}
+            elif task in self._last_bases:
+                base = self._last_bases[task]
+                losses[task] = torch.where(base.num_valid > 0, base.mean(), torch.nan)
+        return losses
 
     def param_groups(self, lr: float | None = None) -> list[dict[str, Any]]:
         """Return the parameter groups that an optimizer needs to learn the scales.
@@ -416,14 +429,6 @@ class UncertaintyWeightedLoss(nn.Module):
                 "graph.",
                 stacklevel=4,
             )
-
-
-def _detached_means(bases: Mapping[str, BaseLoss]) -> dict[str, Tensor]:
-    with torch.no_grad():
-        return {
-            task: torch.where(base.num_valid > 0, base.mean(), torch.nan).detach()
-            for task, base in bases.items()
-        }
 
 
 def _as_head(task: str, head: object) -> "TaskHead | UncertaintyWeightedLoss":
