@@ -1,7 +1,7 @@
 """Multi-task losses weighted by learned task uncertainty."""
 
 from uncertainty_mtl import calibration, forms, functional
-from uncertainty_mtl.heads import GaussianHead, LaplaceHead, ScaledSoftmaxHead, TaskHead
+from uncertainty_mtl.heads import GaussianHead, LaplaceHead, ScaledSoftmaxHead
 from uncertainty_mtl.heteroscedastic import (
     HeteroscedasticGaussianHead,
     HeteroscedasticLaplaceHead,
@@ -14,6 +14,7 @@ from uncertainty_mtl.model_uncertainty import (
     RegressionUncertainty,
     mc_dropout,
 )
+from uncertainty_mtl.task_head import TaskHead
 
 __version__ = "0.1.0"
 

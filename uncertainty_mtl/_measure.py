@@ -9,7 +9,7 @@ from torch import Tensor
 from uncertainty_mtl._checks import check_no_masks, check_tasks
 from uncertainty_mtl._naming import HeadsByName, entries, own_heads
 from uncertainty_mtl.forms import BaseLoss
-from uncertainty_mtl.heads import TaskHead
+from uncertainty_mtl.task_head import TaskHead
 
 Result = TypeVar("Result")
 

@@ -7,7 +7,7 @@ from urllib.parse import unquote
 from torch import nn
 
 from uncertainty_mtl._checks import check_positive, check_tasks
-from uncertainty_mtl.heads import TaskHead
+from uncertainty_mtl.task_head import TaskHead
 
 
 class HeadsByName(nn.Module):

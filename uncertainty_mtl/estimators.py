@@ -19,7 +19,7 @@ from torch import Tensor
 
 from uncertainty_mtl.constraint import UnitSum
 from uncertainty_mtl.forms import BaseLoss, PowerForm
-from uncertainty_mtl.heads import TaskHead
+from uncertainty_mtl.task_head import TaskHead
 
 Heads: TypeAlias = Mapping[str, TaskHead]
 Bases: TypeAlias = Mapping[str, BaseLoss]

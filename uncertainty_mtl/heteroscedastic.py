@@ -9,7 +9,7 @@ from torch.distributions import Categorical, Laplace, Normal
 from uncertainty_mtl import functional
 from uncertainty_mtl._checks import check_pair, check_positive
 from uncertainty_mtl.forms import GAUSSIAN, LAPLACE, SOFTMAX, BaseLoss, PowerForm
-from uncertainty_mtl.heads import TaskHead, changed_settings
+from uncertainty_mtl.task_head import TaskHead, changed_settings
 
 Pair: TypeAlias = tuple[Tensor, Tensor]
 

@@ -10,8 +10,8 @@ from torch.distributions import Categorical
 from torch.nn.modules.dropout import _DropoutNd
 
 from uncertainty_mtl._checks import check_positive
-from uncertainty_mtl.heads import TaskHead
 from uncertainty_mtl.loss import UncertaintyWeightedLoss
+from uncertainty_mtl.task_head import TaskHead
 
 
 class RegressionUncertainty(NamedTuple):
