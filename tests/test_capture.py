@@ -7,6 +7,7 @@ import pickle
 import pytest
 import torch
 from torch import nn
+from torch._dynamo.testing import CompileCounterWithBackend
 
 from tests.test_loss import scene_batch, scene_loss
 from uncertainty_mtl import GaussianHead, LaplaceHead, ScaledSoftmaxHead, UncertaintyWeightedLoss
@@ -54,7 +55,7 @@ def test_model_and_loss_compile_together_without_recompiling():
             return self.loss_fn(predictions, targets, masks).total
 
     torch._dynamo.reset()
-    counter = torch._dynamo.testing.CompileCounterWithBackend("aot_eager")
+    counter = CompileCounterWithBackend("aot_eager")
     step = torch.compile(Step(), backend=counter, fullgraph=True)
     for seed in range(3):
         _, targets, masks = scene_batch(seed)

@@ -10,6 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
+from torch._dynamo.testing import CompileCounter
 
 from tests.strategies import seeds
 from uncertainty_mtl import (
@@ -391,7 +392,7 @@ def test_reduced_losses_compile_in_one_graph_even_under_awkward_names():
 
 def test_no_compilation_is_repeated_for_other_values():
     torch._dynamo.reset()
-    counter = torch._dynamo.testing.CompileCounter()
+    counter = CompileCounter()
     compiled = torch.compile(scene_loss(), backend=counter, fullgraph=True)
     for seed in range(4):
         compiled(*scene_batch(seed))
