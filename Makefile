@@ -14,7 +14,7 @@ demo: $(VENV)/.examples ## Render scenes, train on them, write runs/demo/report.
 	$(BIN)/python -m examples.cityscapes demo --out runs/demo
 
 test: lint types ## Lint, type-check and test.
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto
 
 lint: $(VENV)/.dev ## Check style and formatting.
 	$(BIN)/ruff check .

@@ -19,6 +19,11 @@ settings.register_profile(
 settings.load_profile("ci" if os.environ.get("CI") else "dev")
 
 
+# The tensors of tests are small: sharing them between threads costs more than it saves. The cores
+# are shared between test processes instead, see the Makefile.
+torch.set_num_threads(1)
+
+
 @pytest.fixture(autouse=True)
 def _seed():
     torch.manual_seed(0)

@@ -10,14 +10,6 @@ import torch
 from examples.toy_regression import EPOCHS_BY_START, make_data, plot, train
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def test_data_is_that_of_the_report():
     x, targets = make_data()
     line = torch.cat([x, torch.ones_like(x)], dim=1)
