@@ -1,0 +1,91 @@
+"""Manual against learned weights on generated volumes, beside the numbers of the report."""
+
+import csv
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from examples.brain_tumour.checkpoint import write_atomically
+from examples.brain_tumour.config import TrainConfig
+from examples.brain_tumour.errors import InputError
+from examples.brain_tumour.evaluate import evaluate, show
+from examples.brain_tumour.train import train
+
+WEIGHTINGS = {"manual": "manual:0.1,1.0", "learned": "uncertainty"}
+FIGURES = ("dice_whole", "dice_enhancing", "dice_core", "mse", "weight_ratio")
+COLUMNS = ("data", "weighting", "seed", *FIGURES)
+
+Row = dict[str, Any]
+
+PUBLISHED: list[Row] = [
+    dict(zip(COLUMNS, values, strict=True))
+    for values in (
+        ("BraTS (report)", "manual", None, 0.8705, 0.5981, 0.2725, 0.0035, 0.1),
+        ("BraTS (report)", "learned", None, 0.8812, 0.6062, 0.1502, 0.0036, 0.19),
+    )
+]
+"""Table 2 of the report: real volumes of 184x200x152, another scale of intensities."""
+
+
+def compare(out: Path, seeds: Sequence[int], **settings: Any) -> str:
+    """Train with both weightings from every seed; writes and returns a table.
+
+    Args:
+        out: New folder for the runs, comparison.md and comparison.csv.
+        seeds: Both weightings start from the same network and see the same volumes for each.
+        settings: Fields of `TrainConfig`.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"--out: {out} should be a new or an empty folder")
+    configs = [  # all of them now: a wrong setting is to be found before the first hour
+        (name, TrainConfig(out=out / f"{name}-{s}", weighting=weighting, seed=s, **settings))
+        for s in seeds
+        for name, weighting in WEIGHTINGS.items()
+    ]
+    rows = []
+    for name, config in configs:
+        train(config)
+        metrics = evaluate(config)
+        figures = {figure: metrics[figure] for figure in FIGURES}
+        rows.append({"data": "generated", "weighting": name, "seed": config.seed, **figures})
+    if len(seeds) > 1:
+        rows += [mean_row(rows, name) for name in WEIGHTINGS]
+    text = markdown(rows + PUBLISHED) + "\n" + verdict(rows, len(seeds))
+    write_atomically(out / "comparison.csv", csv_text(rows + PUBLISHED))
+    write_atomically(out / "comparison.md", text)
+    return text
+
+
+def mean_row(rows: list[Row], weighting: str) -> Row:
+    """Return the mean over seeds."""
+    own = [row for row in rows if row["weighting"] == weighting]
+    means = {figure: fmean(row[figure] for row in own) for figure in FIGURES}
+    return {"data": "generated", "weighting": weighting, "seed": "mean", **means}
+
+
+def verdict(rows: list[Row], num_seeds: int) -> str:
+    """Say what changed from manual to learned weights, whichever way it went."""
+    manual, learned = rows[-2:]  # the means, or the only two
+    changes = ", ".join(f"{f} {learned[f] - manual[f]:+.4f}" for f in FIGURES[:-1])
+    return f"Learned minus manual, over {num_seeds} seed(s): {changes}.\n"
+
+
+def markdown(rows: list[Row]) -> str:
+    """Return the table for people."""
+    lines = ["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
+    for row in rows:
+        seed = "-" if row["seed"] is None else str(row["seed"])
+        cells = [row["data"], row["weighting"], seed, *(show(row[f]) for f in FIGURES)]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def csv_text(rows: list[Row]) -> str:
+    """Return the table for programs."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()

@@ -1,0 +1,125 @@
+"""Everything that decides a training run, as one checked and saved dataclass."""
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from examples.brain_tumour.errors import InputError
+
+TASKS = ("synthesis", "segmentation")
+MODALITIES = ("flair", "t1", "t1ce", "t2")
+DEVICES = ("auto", "cpu", "cuda")
+
+DOWNSAMPLING = 8
+"""The network halves its input three times."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Everything that decides a run."""
+
+    out: Path
+    """Folder of the run: config.json, metrics.jsonl, last.pt."""
+    data: Path | None = None
+    """Folder of BraTS cases; None for generated volumes."""
+    missing: str = "flair"
+    """The modality to synthesise; the other three are the input."""
+    size: tuple[int, int, int] = (24, 32, 32)
+    """Voxels along each axis of the network's input; volumes are cropped or padded to it."""
+    cases: int = 40
+    """Generated volumes to train on; as many for validation as a quarter of it."""
+
+    weighting: str = "uncertainty"
+    """`uncertainty` (learned) or `manual:SEGMENTATION,SYNTHESIS`, such as `manual:0.1,1.0`."""
+    class_weight: tuple[float, float, float, float] = (1.0, 4.0, 4.0, 4.0)
+    """Weight in the cross-entropy of background and of the labels 1, 2 and 4."""
+    base_width: int = 4
+    """k of the network; its first resolution has 2k channels."""
+    dropout: float = 0.1
+    """Probability that an activation is dropped."""
+
+    lr: float = 2e-4
+    """Adam's learning rate for the network."""
+    sigma_lr: float = 1e-2
+    """Adam's learning rate for the log variances."""
+    iterations: int = 400
+    """Optimizer steps."""
+    batch_size: int = 1
+    """Volumes per step."""
+    seed: int = 0
+    """Decides the initial weights, dropout and the order of the volumes, not the volumes."""
+    checkpoint_every: int = 100
+    """Iterations between checkpoints; the last iteration is always saved."""
+    device: str = "auto"
+    """`auto` takes the GPU if there is one."""
+
+    def __post_init__(self) -> None:
+        manual_weights(self.weighting)
+        for flag, choices in (("missing", MODALITIES), ("device", DEVICES)):
+            if (value := getattr(self, flag)) not in choices:
+                raise InputError(f"--{flag}: unknown {value!r}; choose from {', '.join(choices)}")
+        # Below 16 the lowest resolution is a single voxel, which instance norm cannot normalise.
+        if len(self.size) != 3 or any(n < 16 or n % DOWNSAMPLING for n in self.size):
+            raise InputError(
+                f"--size: should be three multiples of {DOWNSAMPLING} from 16 up; found "
+                f"{'x'.join(map(str, self.size))}"
+            )
+        if len(self.class_weight) != 4 or not all(0 < w < math.inf for w in self.class_weight):
+            raise InputError(f"`class_weight` should be four numbers above 0: {self.class_weight}")
+        for flag in ("iterations", "batch_size", "base_width", "cases", "checkpoint_every"):
+            if (value := getattr(self, flag)) < 1:
+                raise InputError(f"{_flag(flag)}: should be at least 1; found {value}")
+        for flag in ("lr", "sigma_lr"):
+            if not 0 < (value := getattr(self, flag)) < math.inf:
+                raise InputError(f"{_flag(flag)}: should be above 0; found {value}")
+        if not 0 <= self.dropout < 1:
+            raise InputError(f"`dropout` should be from 0 up and below 1; found {self.dropout}")
+        if self.seed < 0:
+            raise InputError(f"--seed: should not be negative; found {self.seed}")
+
+
+def manual_weights(weighting: str) -> dict[str, float] | None:
+    """Return the weight of each task by name, or None where the weights are learned.
+
+    Manual weights are written as the report's table does, segmentation first: `manual:0.1,1.0`.
+    """
+    if weighting == "uncertainty":
+        return None
+    kind, _, numbers = weighting.partition(":")
+    try:
+        values = [float(number) for number in numbers.split(",")] if kind == "manual" else []
+    except ValueError:
+        values = []
+    if len(values) != 2 or not all(0 <= value < math.inf for value in values):
+        raise InputError(
+            "--weighting: should be uncertainty or manual:SEGMENTATION,SYNTHESIS, such as "
+            f"manual:0.1,1.0, with numbers from 0 up; found {weighting!r}"
+        )
+    segmentation, synthesis = values
+    return {"synthesis": synthesis, "segmentation": segmentation}
+
+
+def to_json(config: TrainConfig) -> str:
+    """Return the text of config.json."""
+    fields = {k: str(v) if isinstance(v, Path) else v for k, v in vars(config).items()}
+    return json.dumps(fields, indent=2) + "\n"
+
+
+def load_config(run: Path) -> TrainConfig:
+    """Read the config.json of a run folder."""
+    path = run / "config.json"
+    if not path.is_file():
+        raise InputError(f"{path}: not found, so {run} does not hold a training run")
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+        fields = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+        data = None if fields["data"] is None else Path(fields["data"])
+        # The folder may have been moved since: `out` is where the file was found.
+        return TrainConfig(**{**fields, "data": data, "out": run})
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise InputError(f"{path}: not a training configuration ({error})") from error
+
+
+def _flag(field: str) -> str:
+    return "--" + field.replace("_", "-")

@@ -1,0 +1,79 @@
+"""A run's figures of merit on the validation cases."""
+
+import json
+from statistics import fmean
+from typing import Any
+
+import torch
+
+from examples.brain_tumour.checkpoint import read_checkpoint, write_atomically
+from examples.brain_tumour.config import TrainConfig
+from examples.brain_tumour.data import Split, batches, open_split
+from examples.brain_tumour.errors import InputError
+from examples.brain_tumour.losses import build_loss
+from examples.brain_tumour.metrics import REGIONS, masked_mse, region_dice
+from examples.brain_tumour.model import RSNet
+from examples.brain_tumour.train import numbers, pick_device
+
+Metrics = dict[str, Any]
+
+
+def evaluate(config: TrainConfig) -> Metrics:
+    """Measure the run in `config.out` and write its metrics.json."""
+    device = pick_device(config.device)
+    model, loss_fn = load_trained(config)
+    metrics = measure(model.to(device), open_split(config, "val"), config.missing, device)
+    metrics["weight"] = weight = numbers(loss_fn.weights())
+    metrics["sigma"] = numbers(loss_fn.sigmas())
+    # The weight of segmentation where that of synthesis is 1, as the report's table gives it.
+    synthesis = weight["synthesis"]
+    metrics["weight_ratio"] = weight["segmentation"] / synthesis if synthesis else None
+    write_atomically(config.out / "metrics.json", json.dumps(metrics, indent=2) + "\n")
+    return metrics
+
+
+def load_trained(config: TrainConfig) -> tuple[RSNet, torch.nn.Module]:
+    """Return the network and the loss of a run's last checkpoint."""
+    path = config.out / "last.pt"
+    saved = read_checkpoint(path)
+    model = RSNet(config.missing, config.base_width, config.dropout)
+    loss_fn = build_loss(config)
+    try:
+        model.load_state_dict(saved["model"])
+        loss_fn.load_state_dict(saved["loss"])
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise InputError(f"{path}: does not fit the run's config.json ({reason})") from error
+    return model, loss_fn
+
+
+@torch.no_grad()
+def measure(model: RSNet, split: Split, missing: str, device: torch.device) -> Metrics:
+    """Return the means over cases; a Dice is None if no case is labelled."""
+    model.eval()
+    errors: list[float] = []
+    overlaps: dict[str, list[float]] = {region: [] for region in REGIONS}
+    for batch in batches(split, ([index] for index in range(len(split))), missing):
+        inputs, targets, masks = batch.to(device)
+        outputs = model(inputs)
+        brain = masks["synthesis"]
+        errors.append(masked_mse(outputs["synthesis"][:, 0], targets["synthesis"][:, 0], brain))
+        if targets["segmentation"] is not None:
+            classes = outputs["segmentation"].argmax(dim=1)
+            for region, value in region_dice(classes, targets["segmentation"], brain).items():
+                overlaps[region].append(value)
+    means = {f"dice_{r}": fmean(values) if values else None for r, values in overlaps.items()}
+    labelled = len(overlaps["whole"])
+    return {**means, "mse": fmean(errors), "cases": len(split), "labelled_cases": labelled}
+
+
+def summary(metrics: Metrics) -> str:
+    """Return the figures as lines for the terminal."""
+    names = [*(f"dice_{region}" for region in REGIONS), "mse", "weight_ratio"]
+    lines = [f"{name:15} {show(metrics[name])}" for name in names]
+    return "\n".join([*lines, f"{'cases':15} {metrics['cases']}"])
+
+
+def show(value: float | None) -> str:
+    """Return a number for people, or a dash where there is none."""
+    return "-" if value is None else f"{value:.4f}"
