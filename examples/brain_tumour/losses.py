@@ -34,7 +34,7 @@ class ManualWeights(nn.Module):
         super().__init__()
         self.heads = nn.ModuleDict(heads).requires_grad_(False)
         self.weight_of_mean = weights
-        self.last_base_losses: dict[str, Tensor] = {}
+        self._base_losses: dict[str, Tensor] = {}
 
     def forward(
         self,
@@ -43,7 +43,7 @@ class ManualWeights(nn.Module):
         masks: dict[str, Tensor],
     ) -> MultiTaskLoss:
         """Return the total and each task's weighted loss, 0 for a task without labels."""
-        tasks, self.last_base_losses = {}, {}
+        tasks, self._base_losses = {}, {}
         for task, weight in self.weight_of_mean.items():
             prediction, target = predictions[task], targets[task]
             if target is None:
@@ -52,8 +52,12 @@ class ManualWeights(nn.Module):
             else:
                 mean = self.heads[task].base_loss(prediction, target, masks[task]).mean()
                 tasks[task] = weight * mean
-            self.last_base_losses[task] = mean.detach()
+            self._base_losses[task] = mean.detach()
         return MultiTaskLoss(torch.stack(list(tasks.values())).sum(), tasks)
+
+    def base_losses(self) -> dict[str, Tensor]:
+        """Return the mean errors of the last forward, nan for a task without labels."""
+        return self._base_losses
 
     def sigmas(self) -> dict[str, Tensor]:
         """Nothing is learned."""

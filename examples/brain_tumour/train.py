@@ -58,7 +58,7 @@ def train_one_step(
     """Take one optimizer step; returns what is logged of it."""
     total, tasks = loss_fn(model(batch.inputs), batch.targets, batch.masks)
     line = {
-        "loss": numbers(loss_fn.last_base_losses),
+        "loss": numbers(loss_fn.base_losses()),
         "nll": numbers(tasks),
         "sigma": numbers(loss_fn.sigmas()),
         "weight": numbers(loss_fn.weights()),
