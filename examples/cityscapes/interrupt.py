@@ -8,11 +8,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def noted_sigterm() -> Iterator[Callable[[], bool]]:
-    """Note SIGTERM instead of dying from it; gives a function that tells whether it has come.
-
-    Processes that load images inherit this, so that a signal to the whole group leaves them alive
-    until the checkpoint is written.
-    """
+    """Note SIGTERM instead of dying from it; gives a function that tells whether it has come."""
     received: list[int] = []
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False  # only the main thread may handle signals
