@@ -6,15 +6,9 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
-from examples.cityscapes.config import (
-    BACKBONES,
-    DEVICES,
-    TASKS,
-    TrainConfig,
-    load_config,
-    resume_config,
-)
+from examples.cityscapes.config import DEVICES, load_config, new_config, resume_config
 from examples.cityscapes.errors import InputError
+from examples.cityscapes.flags import add_config_flags, size
 
 # Read when torch is imported, further down. Its threads otherwise wait for each other by spinning,
 # and on a CPU that something else uses as well, that makes training 10 to 40 times slower.
@@ -50,9 +44,11 @@ def train(resume: bool = False, **given: object) -> None:
     from examples.cityscapes.metric_log import NonFiniteLossError
     from examples.cityscapes.train import train
 
+    if "out" not in given:
+        raise InputError("--out: needed, the folder of the run")
     if not resume and "data" not in given:
         raise InputError("--data: needed, unless a run is resumed")
-    config = resume_config(given["out"], given) if resume else TrainConfig(**given)
+    config = resume_config(given["out"], given) if resume else new_config(given)
     try:
         train(config, resume=resume)
     except NonFiniteLossError as error:
@@ -100,34 +96,16 @@ def _add_synthesize(commands: argparse._SubParsersAction) -> None:
     add("--out", type=Path, required=True, help="new folder for the dataset")
     add("--train", type=_count, default=300, metavar="N", help="scenes for training")
     add("--val", type=_count, default=50, metavar="N", help="scenes for validation")
-    add("--size", type=_size, default=(128, 256), metavar="HxW", help="of the images")
+    add("--size", type=size, default=(128, 256), metavar="HxW", help="of the images")
     add("--seed", type=_count, default=0)
 
 
 def _add_train(commands: argparse._SubParsersAction) -> None:
-    # What is not given is left to TrainConfig, or, on resuming, to the recorded run.
+    # What is not given is left to the preset, or, on resuming, to the recorded run.
     nothing = {"argument_default": argparse.SUPPRESS}
     add = _command(commands, "train", train, "train a network", **nothing)
-    add("--data", type=Path, help="dataset in the official layout")
-    add("--out", type=Path, required=True, help="folder of the run")
     add("--resume", action="store_true", help="go on from the last checkpoint in --out")
-    add("--tasks", type=_names, metavar="T,T", help=f"any of {','.join(TASKS)}")
-    add("--weighting", help="uncertainty, equal or fixed:w1,w2,... in the order of --tasks")
-    add("--size", type=_size, metavar="HxW", help="of the network's input (128x256)")
-    add("--backbone", choices=BACKBONES)
-    add("--backbone-weights", metavar="W", help="imagenet, none or a path")
-    add("--optimizer", choices=("sgd", "adamw"))
-    add("--learning-rate", type=float, metavar="X", help="of the network (2.5e-3)")
-    add("--weight-decay", type=float, metavar="X", help="of the network (1e-4)")
-    add("--warmup", type=int, metavar="N", help="iterations of rising learning rate (0)")
-    add("--sigma-lr", type=float, metavar="X", help="learning rate of the log variances (2e-2)")
-    add("--iterations", type=int, metavar="N", help="optimizer steps (50000)")
-    add("--batch-size", type=int, metavar="B", help="images per step (8)")
-    add("--seed", type=int, metavar="S")
-    add("--checkpoint-every", type=int, metavar="N", help="iterations (500)")
-    add("--device", choices=DEVICES)
-    add("--num-workers", type=int, metavar="N", help="processes that decode images (2)")
-    add("--cache-mb", type=int, metavar="MB", help="memory for keeping decoded images (512)")
+    add_config_flags(add)
 
 
 def _add_evaluate(commands: argparse._SubParsersAction) -> None:
@@ -153,7 +131,7 @@ def _add_demo(commands: argparse._SubParsersAction) -> None:
     add("--iterations", type=_positive, default=1800, metavar="N")
     add("--train-scenes", type=_positive, default=1500, metavar="N")
     add("--val-scenes", type=_positive, default=60, metavar="N")
-    add("--size", type=_size, default=(64, 128), metavar="HxW")
+    add("--size", type=size, default=(64, 128), metavar="HxW")
 
 
 def _command(
@@ -171,13 +149,6 @@ class _OneLineParser(argparse.ArgumentParser):
         self.exit(2, f"error: {message} (see {self.prog} --help)\n")
 
 
-def _size(text: str) -> tuple[int, int]:
-    height, separator, width = text.partition("x")
-    if not (separator and height.isdecimal() and width.isdecimal()):
-        raise argparse.ArgumentTypeError(f"should be HEIGHTxWIDTH, such as 128x256; found {text!r}")
-    return int(height), int(width)
-
-
 def _count(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"should be a whole number from 0 up; found {text!r}")
@@ -189,10 +160,6 @@ def _positive(text: str) -> int:
     if number == 0:
         raise argparse.ArgumentTypeError("should be at least 1; found 0")
     return number
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in text.split(","))
 
 
 def _complain(message: object, status: int) -> int:

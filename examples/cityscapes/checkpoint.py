@@ -1,5 +1,6 @@
 """Saving and loading without ever leaving half a file, and without pickled objects."""
 
+import os
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -19,7 +20,11 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """Save tensors and plain values; a run killed meanwhile still has its last checkpoint."""
     temporary = path.with_name(path.name + ".partial")
-    torch.save(state, temporary)
+    with temporary.open("wb") as file:
+        torch.save(state, file)
+        # On the disk before it takes the old one's name, or a power cut could leave neither.
+        file.flush()
+        os.fsync(file.fileno())
     temporary.replace(path)
 
 

@@ -7,12 +7,25 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from examples.cityscapes.errors import InputError
+from examples.cityscapes.presets import PRESETS
 
 TASKS = ("semantic", "instance", "depth")
 BACKBONES = ("resnet18", "resnet34", "resnet50", "resnet101")
 DEVICES = ("auto", "cpu", "cuda")
+ESTIMATORS = ("learned", "closed_form")
+FORMS = ("nll", "symmetric", "paper", "libmtl", "liebel_koerner")
+CONSTRAINTS = ("none", "unit_sum")
 
-_FREE_ON_RESUME = {"data", "iterations", "checkpoint_every", "device", "num_workers", "cache_mb"}
+_FREE_ON_RESUME = {
+    "data",
+    "iterations",
+    "checkpoint_every",
+    "eval_every",
+    "tensorboard",
+    "device",
+    "num_workers",
+    "cache_mb",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,11 +35,23 @@ class TrainConfig:
     data: Path
     """Root of the dataset, in the official layout (`leftImg8bit/`, `gtFine/`, `disparity/`)."""
     out: Path
-    """Folder of the run: config.json, metrics.jsonl, last.pt."""
+    """Folder of the run: config.json, metrics.jsonl, last.pt and more; see the README."""
+    preset: str = "tiny"
+    """The named setting that the other fields started from: `tiny`, `full` or `demo`."""
     tasks: tuple[str, ...] = TASKS
     """The tasks to train; the order is the one that `fixed:` weights follow."""
     weighting: str = "uncertainty"
     """`uncertainty` (learned), `equal` (1/K each) or `fixed:w1,w2,...` in the order of `tasks`."""
+    estimator: str = "learned"
+    """How sigma is found: `learned` by gradient, or `closed_form` from a running mean."""
+    closed_form_momentum: float = 0.1
+    """Share of the newest batch in the running mean of `closed_form`."""
+    form: str = "nll"
+    """`nll`, or a form found elsewhere: `symmetric`, `paper`, `libmtl`, `liebel_koerner`."""
+    constraint: str = "none"
+    """`unit_sum` keeps the sum of the learned weights at 1."""
+    sigma_init: str = "1"
+    """Where every sigma starts: a number, or `data` for the optimum of the first batch."""
     size: tuple[int, int] = (128, 256)
     """Height and width of the network's input; the images are resized to it."""
     flip: bool = True
@@ -62,12 +87,20 @@ class TrainConfig:
     iterations: int = 50_000
     """Optimizer steps."""
     batch_size: int = 8
-    """Images per step."""
+    """Images per optimizer step, over all processes and all parts."""
+    accumulate: int = 1
+    """Parts into which a step's batch is cut, to go through the network one after another."""
+    freeze_batch_norm: bool = False
+    """Whether batch norm keeps its running statistics as they are and normalises by them."""
     seed: int = 0
     """Decides the initial weights, the order of the images and their augmentation."""
 
     checkpoint_every: int = 500
     """Iterations between checkpoints; the last iteration is always saved."""
+    eval_every: int = 2_500
+    """Iterations between validations, which choose best.pt; 0 never looks at that split."""
+    tensorboard: bool = True
+    """Whether scalars and pictures go to the folder `tensorboard` too."""
     device: str = "auto"
     """`auto` takes the GPU if there is one."""
     num_workers: int = 2
@@ -82,13 +115,20 @@ class TrainConfig:
         _check_choices("--backbone", (self.backbone,), BACKBONES)
         _check_choices("--optimizer", (self.optimizer,), ("sgd", "adamw"))
         _check_choices("--device", (self.device,), DEVICES)
-        fixed_weights(self.weighting, self.tasks)
+        _check_choices("--preset", (self.preset,), tuple(PRESETS))
+        self._check_weighting()
         if len(self.size) != 2 or min(self.size) < 8:
             raise InputError(f"--size: height and width should be at least 8; found {self.size}")
-        if self.batch_size < 2:
+        if self.accumulate < 1 or self.batch_size % self.accumulate:
             raise InputError(
-                f"--batch-size: should be at least 2, as batch norm cannot train on the pooled "
-                f"features of one image; found {self.batch_size}"
+                f"--accumulate: should divide --batch-size {self.batch_size}; "
+                f"found {self.accumulate}"
+            )
+        if self.batch_size < (1 if self.freeze_batch_norm else 2 * self.accumulate):
+            raise InputError(
+                f"--batch-size: should be at least 2 for each of the {self.accumulate} parts, as "
+                f"batch norm cannot train on the pooled features of one image; "
+                f"found {self.batch_size}"
             )
         if self.stages not in (1, 2, 3, 4) or self.output_stride not in (4, 8, 16, 32):
             raise InputError("`stages` should be 1 to 4 and `output_stride` 4, 8, 16 or 32")
@@ -98,9 +138,33 @@ class TrainConfig:
         for flag in ("learning_rate", "sigma_lr"):
             if not 0 < (value := getattr(self, flag)) < math.inf:
                 raise InputError(f"{_flag(flag)}: should be above 0; found {value}")
-        for flag in ("weight_decay", "warmup", "num_workers", "cache_mb", "seed"):
+        for flag in ("weight_decay", "warmup", "num_workers", "cache_mb", "seed", "eval_every"):
             if not 0 <= (value := getattr(self, flag)) < math.inf:
                 raise InputError(f"{_flag(flag)}: should not be negative; found {value}")
+
+    def _check_weighting(self) -> None:
+        _check_choices("--estimator", (self.estimator,), ESTIMATORS)
+        _check_choices("--form", (self.form,), FORMS)
+        _check_choices("--constraint", (self.constraint,), CONSTRAINTS)
+        initial_sigma(self.sigma_init)
+        if not 0 < self.closed_form_momentum <= 1:
+            raise InputError(
+                f"--closed-form-momentum: should be above 0 and at most 1; "
+                f"found {self.closed_form_momentum}"
+            )
+        if self.form == "liebel_koerner" and self.constraint == "unit_sum":
+            raise InputError(
+                "--constraint: unit_sum does not go with --form liebel_koerner, whose penalty is "
+                "not the logarithm of its weight"
+            )
+        if fixed_weights(self.weighting, self.tasks) is None:
+            return
+        defaults = {f.name: f.default for f in dataclasses.fields(self)}
+        for name in ("estimator", "form", "constraint", "sigma_init"):
+            if getattr(self, name) != defaults[name]:
+                raise InputError(
+                    f"{_flag(name)}: needs --weighting uncertainty; found {self.weighting}"
+                )
 
 
 def fixed_weights(weighting: str, tasks: tuple[str, ...]) -> dict[str, float] | None:
@@ -125,6 +189,26 @@ def fixed_weights(weighting: str, tasks: tuple[str, ...]) -> dict[str, float] | 
             f"({','.join(tasks)})"
         )
     return dict(zip(tasks, values, strict=True))
+
+
+def initial_sigma(choice: str) -> float | None:
+    """Return the number that `--sigma-init` gives, or None where the first batch decides."""
+    if choice == "data":
+        return None
+    try:
+        sigma = float(choice)
+    except ValueError:
+        sigma = math.nan
+    if not 1e-6 <= sigma <= 1e6:  # the bounds of the library's heads
+        raise InputError(f"--sigma-init: should be data or from 1e-6 to 1e6; found {choice!r}")
+    return sigma
+
+
+def new_config(given: dict[str, object]) -> TrainConfig:
+    """Return the configuration of a new run: a preset, and the fields `given` instead of its."""
+    preset = given.get("preset", "tiny")
+    _check_choices("--preset", (preset,), tuple(PRESETS))
+    return TrainConfig(**{**PRESETS[preset], **given})
 
 
 def to_json(config: TrainConfig) -> str:

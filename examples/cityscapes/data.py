@@ -1,6 +1,7 @@
 """From samples to batches: the dataset, its batches, and the order of the images."""
 
 import os
+import signal
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -176,11 +177,17 @@ def batches(
         pin_memory=pin_memory,
         # Its own, or starting workers would advance the global one, and resuming start them twice.
         generator=torch.Generator(),
+        worker_init_fn=_leave_sigterm_to_training,
     )
     for batch in loader:
         if isinstance(batch, InputError):
             raise batch
         yield batch
+
+
+def _leave_sigterm_to_training(_: int) -> None:
+    # A scheduler signals all processes of a job, but training wants to save before they go.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def in_order(dataset: CityscapesDataset, batch_size: int = 8) -> list[list[Draw]]:

@@ -7,33 +7,16 @@ import time
 from pathlib import Path
 
 from examples.cityscapes.checkpoint import write_atomically
-from examples.cityscapes.config import TrainConfig, to_json
+from examples.cityscapes.config import TrainConfig, new_config, to_json
 from examples.cityscapes.errors import InputError
 from examples.cityscapes.evaluate import evaluate, summary
+from examples.cityscapes.presets import PRESETS
 from examples.cityscapes.report import Run, render_report
 from examples.cityscapes.synthetic import synthesize
 from examples.cityscapes.train import train
 
 TRAINING_SECONDS = 275
 """When training stops early, so that a slow machine finishes the demo in six minutes as well."""
-
-SMALL_NETWORK = {
-    "backbone": "resnet18",
-    "backbone_weights": "none",
-    # Half a trunk at twice the resolution: at stride 8, poles and people are gone.
-    "stages": 2,
-    "output_stride": 4,
-    "aspp_channels": 64,
-    "aspp_rates": (4, 8, 16),
-    "decoder_channels": 64,
-    "start_at_mean": True,
-    "optimizer": "adamw",
-    "learning_rate": 2e-3,
-    "warmup": 50,
-    "sigma_lr": 4e-2,
-    "batch_size": 8,
-}
-"""What two CPU cores can train in minutes, where it differs from the paper's setting."""
 
 
 def demo(
@@ -53,22 +36,24 @@ def demo(
     """
     out = out.resolve()
     check_replaceable(out)
-    if train_scenes < SMALL_NETWORK["batch_size"]:
+    if train_scenes < PRESETS["demo"]["batch_size"]:
         raise InputError(
-            f"--train-scenes: should be at least {SMALL_NETWORK['batch_size']}, one batch; "
+            f"--train-scenes: should be at least {PRESETS['demo']['batch_size']}, one batch; "
             f"found {train_scenes}"
         )
     partial = out.with_name(f".{out.name}.partial")
     scenes = partial / "scenes"
     configs = [
-        TrainConfig(
-            data=scenes,
-            out=partial / weighting,
-            weighting=weighting,
-            size=size,
-            iterations=iterations,
-            seed=seed,
-            **SMALL_NETWORK,
+        new_config(
+            {
+                "preset": "demo",
+                "data": scenes,
+                "out": partial / weighting,
+                "weighting": weighting,
+                "size": size,
+                "iterations": iterations,
+                "seed": seed,
+            }
         )
         for weighting in (("uncertainty", "equal") if compare else ("uncertainty",))
     ]

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from examples.cityscapes.config import TrainConfig, fixed_weights
+from examples.cityscapes.config import TrainConfig, fixed_weights, initial_sigma
 from examples.cityscapes.labels import IGNORE_INDEX
 from uncertainty_mtl import (
     LaplaceHead,
@@ -12,21 +12,34 @@ from uncertainty_mtl import (
     UncertaintyWeightedLoss,
     functional,
 )
+from uncertainty_mtl.collectives import sum_over_ranks
 
 ByTask = dict[str, Tensor]
 
 
 def build_loss(config: TrainConfig) -> "UncertaintyWeightedLoss | FixedWeights":
-    """Return the loss that `--weighting` asks for; all of them are called alike."""
+    """Return the loss that `--weighting` asks for; all of them are called alike.
+
+    On several processes every mean runs over the labels of all of them.
+    """
     weights = fixed_weights(config.weighting, config.tasks)
     if weights is not None:
         return FixedWeights(weights)
+    sigma = initial_sigma(config.sigma_init)
+    start = {"init_sigma": 1.0 if sigma is None else sigma}
     heads = {
-        "semantic": ScaledSoftmaxHead(ignore_index=IGNORE_INDEX),
-        "instance": LaplaceHead(),
-        "depth": LaplaceHead(),
+        "semantic": ScaledSoftmaxHead(ignore_index=IGNORE_INDEX, **start),
+        "instance": LaplaceHead(**start),
+        "depth": LaplaceHead(**start),
     }
-    return UncertaintyWeightedLoss({task: heads[task] for task in config.tasks})
+    return UncertaintyWeightedLoss(
+        {task: heads[task] for task in config.tasks},
+        estimator=config.estimator,
+        momentum=config.closed_form_momentum,
+        form=config.form,
+        constraint=None if config.constraint == "none" else config.constraint,
+        global_counts=True,
+    )
 
 
 def base_losses(
@@ -58,7 +71,7 @@ class FixedWeights(nn.Module):
 
     def forward(self, predictions: ByTask, targets: ByTask, masks: ByTask) -> MultiTaskLoss:
         """Return the total and each task's weighted loss."""
-        losses = base_losses(predictions, targets, masks)
+        losses = sum_over_ranks(base_losses(predictions, targets, masks))
         tasks = {task: self.weight_of_mean[task] * loss.mean() for task, loss in losses.items()}
         return MultiTaskLoss(torch.stack(list(tasks.values())).sum(), tasks)
 

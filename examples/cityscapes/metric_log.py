@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,15 @@ from torch import Tensor
 
 from examples.cityscapes.checkpoint import write_atomically
 
+Line = dict[str, Any]
+
 
 class NonFiniteLossError(Exception):
-    """Training has diverged."""
+    """Training has diverged; `iteration` tells when."""
+
+    def __init__(self, message: str, iteration: int) -> None:
+        super().__init__(message)
+        self.iteration = iteration
 
 
 class MetricLog:
@@ -22,12 +29,19 @@ class MetricLog:
     chunk, for all values together.
 
     Args:
-        path: The file; it is appended to.
+        path: The file; it is appended to. None writes nothing: the other processes collect as
+            well, to stop at the same iteration if a loss is not finite.
         chunk: Iterations per write.
+        listeners: Called with every chunk of lines that was written.
     """
 
-    def __init__(self, path: Path, chunk: int = 20) -> None:
-        self.path, self.chunk = path, chunk
+    def __init__(
+        self,
+        path: Path | None,
+        chunk: int = 20,
+        listeners: tuple[Callable[[list[Line]], None], ...] = (),
+    ) -> None:
+        self.path, self.chunk, self.listeners = path, chunk, listeners
         self._plain: list[dict[str, float]] = []
         self._tensors: list[dict[str, dict[str, Tensor]]] = []
         self.latest: dict[str, Any] = {}
@@ -57,10 +71,13 @@ class MetricLog:
             line["loss"] = {t: v if count[t] else None for t, v in line["loss"].items()}
             lines.append(line)
         self._plain, self._tensors = [], []
-        if lines:
-            self.latest = lines[-1]
-            with self.path.open("a", encoding="utf-8") as file:
-                file.writelines(json.dumps(line) + "\n" for line in lines)
+        if not lines:
+            return
+        self.latest = lines[-1]
+        if self.path is not None:
+            append_lines(self.path, lines)
+        for listener in self.listeners:
+            listener(lines)
 
     def _read_all(self) -> Any:
         scalars = [
@@ -73,6 +90,12 @@ class MetricLog:
             return iter(())
         device = max((s.device for s in scalars), key=lambda d: d.type != "cpu")
         return iter(torch.stack([s.to(device) for s in scalars]).tolist())
+
+
+def append_lines(path: Path, lines: list[Line]) -> None:
+    """Append to a log."""
+    with path.open("a", encoding="utf-8") as file:
+        file.writelines(json.dumps(line) + "\n" for line in lines)
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
@@ -95,5 +118,14 @@ def _check_finite(line: dict[str, Any]) -> None:
             if not math.isfinite(value):
                 raise NonFiniteLossError(
                     f"iteration {line['iteration']}: the {quantity} of task {task!r} is {value}; "
-                    "try a lower --learning-rate"
+                    "try a lower --learning-rate",
+                    line["iteration"],
                 )
+    # Beyond finite losses: a gradient that is not makes weights that are not worth saving.
+    for norm in line.get("gradient_norm", {}).values():
+        if not math.isfinite(norm):
+            raise NonFiniteLossError(
+                f"iteration {line['iteration']}: the norm of the gradient is {norm}, though every "
+                "loss is finite; try a lower --learning-rate",
+                line["iteration"],
+            )

@@ -1,118 +1,203 @@
-"""Training, from top to bottom: `train`, its steps, and what they are built from."""
+"""Training, from top to bottom: `train`, its steps, and where the images come from."""
 
 import dataclasses
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
-from torch.optim import SGD, AdamW, Optimizer
-from tqdm import tqdm
+from torch import Tensor
 
-from examples.cityscapes.checkpoint import read_checkpoint, save_checkpoint, write_atomically
+from examples.cityscapes import data
+from examples.cityscapes.checkpoint import save_checkpoint, write_atomically
 from examples.cityscapes.config import TrainConfig, to_json
-from examples.cityscapes.data import Batch, CityscapesDataset, TrainingOrder, batches
-from examples.cityscapes.device import pick_device
+from examples.cityscapes.data import Batch, CityscapesDataset, TrainingOrder, in_order
+from examples.cityscapes.distributed import (
+    RankOrder,
+    Ranks,
+    gradients_stay_here,
+    images_per_part,
+    joined_ranks,
+)
 from examples.cityscapes.errors import InputError
 from examples.cityscapes.initial import backbone_state, initial_model
-from examples.cityscapes.losses import base_losses, build_loss
-from examples.cityscapes.metric_log import MetricLog, cut_log
-from examples.cityscapes.model import SceneNet
+from examples.cityscapes.interrupt import noted_sigterm
+from examples.cityscapes.losses import base_losses
+from examples.cityscapes.metric_log import MetricLog, NonFiniteLossError, append_lines, cut_log
+from examples.cityscapes.monitoring import Board, open_board, progress_bar, show_progress
+from examples.cityscapes.state import (
+    Progress,
+    TrainingState,
+    build_state,
+    restore,
+    set_training_mode,
+    snapshot,
+)
+from examples.cityscapes.validation import validate
+from uncertainty_mtl.collectives import sum_over_ranks
+from uncertainty_mtl.functional import BaseLoss
+
+ByTask = dict[str, Tensor]
 
 
-class TrainingState(NamedTuple):
-    """Everything that changes during training, beside the iteration."""
+class Run(NamedTuple):
+    """What stays in place during training."""
 
-    model: SceneNet
-    loss_fn: nn.Module
-    optimizers: list[Optimizer]
+    config: TrainConfig
+    ranks: Ranks
+    dataset: CityscapesDataset
+    val: CityscapesDataset | None
+    """None if the validation split is never looked at."""
+    state: TrainingState
+    log: MetricLog
+    board: Board | None
 
 
 def train(config: TrainConfig, *, resume: bool = False, deadline: float | None = None) -> int:
-    """Train a network and leave config.json, metrics.jsonl and last.pt in `config.out`.
+    """Train a network and leave config.json, metrics.jsonl, last.pt and more in `config.out`.
+
+    Started by `torchrun`, every process calls this; the first of them writes.
 
     Args:
         config: What to train, on what, and where to.
         resume: Whether to go on from the last checkpoint in `config.out`.
-        deadline: `time.monotonic()` after which training saves and stops early.
+        deadline: `time.monotonic()` after which training saves and stops early, as it does
+            after SIGTERM.
 
     Returns:
         How many iterations the network has been trained for.
 
     Raises:
         InputError: Before anything is written, if an input is missing or broken.
-        NonFiniteLossError: If a loss becomes infinite or nan.
+        NonFiniteLossError: If a loss becomes infinite or nan; it names the images.
     """
     check_run_folder(config.out, resume)
-    device = pick_device(config.device)
-    torch.manual_seed(config.seed)
-    dataset = training_data(config)
-    checkpoint = config.out / "last.pt"
-    resume = resume and checkpoint.is_file()  # killed before its first checkpoint: from the start
-    weights = None
-    if not resume:  # a checkpoint holds the trunk's weights
-        weights = backbone_state(config.backbone, config.backbone_weights)
-        if weights is None:
-            config = dataclasses.replace(config, backbone_weights="none")
-    state = build_state(initial_model(config, dataset, weights), config, device)
-    first = restore(checkpoint, state) if resume else 0
+    with joined_ranks(config.device) as ranks, noted_sigterm() as sigterm_came:
+        torch.manual_seed(config.seed + ranks.index)
+        dataset, val = training_data(config), validation_data(config)
+        images_per_part(config, ranks)  # raises if the batch cannot be divided
+        checkpoint = config.out / "last.pt"
+        resume = resume and checkpoint.is_file()  # killed before its first one: from the start
+        weights = None
+        if not resume:  # a checkpoint holds the trunk's weights
+            weights = backbone_state(config.backbone, config.backbone_weights)
+            if weights is None:
+                config = dataclasses.replace(config, backbone_weights="none")
+        state = build_state(initial_model(config, dataset, weights), config, ranks)
+        progress = restore(checkpoint, state, len(dataset), ranks) if resume else Progress()
+        check_not_beyond(config, progress)
+        ranks.wait()  # all have looked at the folder; from here on it is written to
 
-    config.out.mkdir(parents=True, exist_ok=True)
-    write_atomically(config.out / "config.json", to_json(config))
-    cut_log(config.out / "metrics.jsonl", first)
-    log = MetricLog(config.out / "metrics.jsonl")
+        if ranks.is_main:
+            prepare_run_folder(config, progress.iteration)
+        with open_board(config, progress.iteration, ranks) as board:
+            log = open_log(config, ranks, board)
+            run = Run(config, ranks, dataset, val, state, log, board)
 
-    done = first
-    order = training_order(config, dataset, first)
-    with tqdm(total=config.iterations, initial=first, desc="training", unit="step") as bar:
-        for batch in load(config, dataset, order, device):
-            train_one_step(state, batch, config, done, log)
-            done += 1
-            show_progress(bar, log)
-            out_of_time = deadline is not None and time.monotonic() > deadline
-            if out_of_time or done % config.checkpoint_every == 0 or done == config.iterations:
-                log.flush()  # before saving: it raises if the weights are not worth saving
-                save(checkpoint, state, done)
-            if out_of_time:
+            def must_stop() -> bool:
+                out_of_time = deadline is not None and time.monotonic() > deadline
+                return ranks.any(out_of_time or sigterm_came())
+
+            return train_from(progress, run, must_stop)
+
+
+def train_from(progress: Progress, run: Run, must_stop: Callable[[], bool]) -> int:
+    """Train to the last iteration, or until asked to stop; returns how far that was."""
+    config = run.config
+    batches = load(run, progress.iteration)
+    set_training_mode(run.state, config)
+    with progress_bar(config, progress.iteration, run.ranks) as bar:
+        for iteration in range(progress.iteration, config.iterations):
+            done = iteration + 1
+            stop = is_to_save = is_to_look = done == config.iterations
+            try:
+                train_one_step(
+                    run.state, islice(batches, config.accumulate), config, iteration, run.log
+                )
+                stop |= must_stop()
+                is_to_save |= stop or done % config.checkpoint_every == 0
+                is_to_look |= run.val is not None and done % config.eval_every == 0
+                if is_to_save or is_to_look:
+                    run.log.flush()  # it raises if the weights are not worth saving
+            except NonFiniteLossError as error:
+                raise with_files(error, run) from None
+            progress = progress._replace(iteration=done)
+            show_progress(bar, run.log, config.batch_size)
+            if is_to_look and run.val is not None:
+                progress = look_at_validation(progress, run)
+            if is_to_save:
+                save(progress, run, "last.pt")
+            if stop:
                 break
-    return done
+    return progress.iteration
 
 
 def train_one_step(
-    state: TrainingState, batch: Batch, config: TrainConfig, iteration: int, log: MetricLog
+    state: TrainingState,
+    parts: Iterable[Batch],
+    config: TrainConfig,
+    iteration: int,
+    log: MetricLog,
 ) -> None:
-    """Take one optimizer step and log it."""
+    """Take one optimizer step, on the parts of a batch one after another, and log it."""
     learning_rate = scheduled_rate(config, iteration)
     for group in state.optimizers[0].param_groups:
         group["lr"] = learning_rate
-
-    predictions = state.model(batch.image)
-    total, tasks = state.loss_fn(predictions, batch.targets, batch.masks)
-    plain = {"iteration": iteration, "learning_rate": learning_rate}
-    # Now, as the step below changes sigma. Tensors, no `.item()`: reading one makes the GPU wait.
-    log.add(plain, measurements(state.loss_fn, predictions, batch, tasks))
-
     for optimizer in state.optimizers:
         optimizer.zero_grad(set_to_none=True)
-    total.backward()
+
+    measured = []
+    for index, batch in enumerate(parts):
+        is_last = index == config.accumulate - 1
+        with torch.enable_grad() if is_last else gradients_stay_here(state.module):
+            losses, predictions = state.module(
+                batch.image,
+                batch.targets,
+                batch.masks,
+                start_sigma=config.sigma_init == "data" and iteration == index == 0,
+            )
+            (losses.total / config.accumulate).backward()
+        measured.append(measure_part(predictions, batch, losses.tasks))
+
+    plain = {"iteration": iteration, "learning_rate": learning_rate}
+    # Now, as the step below changes sigma. Tensors, no `.item()`: reading one makes the GPU wait.
+    log.add(plain, measurements(state, measured))
     for optimizer in state.optimizers:
         optimizer.step()
 
 
 @torch.no_grad()
+def measure_part(
+    predictions: ByTask, batch: Batch, nll: ByTask
+) -> tuple[dict[str, BaseLoss], ByTask]:
+    """Return a part's errors, over all processes, and its negative log-likelihoods."""
+    errors = sum_over_ranks(base_losses(predictions, batch.targets, batch.masks))
+    return errors, {task: value.detach() for task, value in nll.items()}
+
+
+@torch.no_grad()
 def measurements(
-    loss_fn: nn.Module, predictions: dict[str, Tensor], batch: Batch, nll: dict[str, Tensor]
-) -> dict[str, dict[str, Tensor]]:
+    state: TrainingState, parts: list[tuple[dict[str, BaseLoss], ByTask]]
+) -> dict[str, ByTask]:
     """Return what is logged of a step, by quantity and task."""
-    losses = base_losses(predictions, batch.targets, batch.masks)
+    tasks = list(parts[0][0])
+    errors = {
+        task: BaseLoss(
+            torch.stack([part[task].summed for part, _ in parts]).sum(0),
+            torch.stack([part[task].num_valid for part, _ in parts]).sum(0),
+        )
+        for task in tasks
+    }
+    gradients = [p.grad.norm() for p in state.model.parameters() if p.grad is not None]
     return {
-        "loss": {task: loss.mean() for task, loss in losses.items()},
-        "num_labelled": {task: loss.num_valid for task, loss in losses.items()},
-        "nll": nll,
-        "sigma": loss_fn.sigmas(),
-        "weight": loss_fn.weights(),
+        "loss": {task: error.mean() for task, error in errors.items()},
+        "num_labelled": {task: error.num_valid for task, error in errors.items()},
+        "nll": {task: torch.stack([nll[task] for _, nll in parts]).mean() for task in tasks},
+        "sigma": state.loss_fn.sigmas(),
+        "weight": state.loss_fn.weights(),
+        "gradient_norm": {"network": torch.stack(gradients).norm()},
     }
 
 
@@ -122,28 +207,33 @@ def scheduled_rate(config: TrainConfig, iteration: int) -> float:
     return config.learning_rate * warmup * (1 - iteration / config.iterations) ** 0.9
 
 
-def build_state(model: SceneNet, config: TrainConfig, device: torch.device) -> TrainingState:
-    """Put the network on its device, with a loss and optimizers that have learned nothing yet."""
-    model.to(device, memory_format=torch.channels_last).train()
-    loss_fn = build_loss(config).to(device)
-    return TrainingState(model, loss_fn, build_optimizers(model, loss_fn, config))
+def look_at_validation(progress: Progress, run: Run) -> Progress:
+    """Validate, keep the checkpoint if it is the best so far, and show a picture."""
+    ranks, model = run.ranks, run.state.model
+    shares = in_order(run.val, images_per_part(run.config, ranks))[ranks.index :: ranks.count]
+    figures = validate(model, data.batches(run.val, shares, run.config.tasks), ranks)
+    error = figures["selection_error"]
+    is_best = error is not None and (progress.best is None or error < progress.best)
+    if is_best:
+        progress = progress._replace(best=error)
+        save(progress, run, "best.pt")
+    if ranks.is_main:
+        line = {"iteration": progress.iteration, **figures, "is_best": is_best}
+        append_lines(run.config.out / "validation.jsonl", [line])
+    if run.board:
+        image = run.val.read(0).image.unsqueeze(0)
+        with torch.no_grad():
+            maps = model(image.to(ranks.device))
+        run.board.add_validation(progress.iteration, figures, image, maps)
+    set_training_mode(run.state, run.config)
+    return progress
 
 
-def build_optimizers(model: nn.Module, loss_fn: nn.Module, config: TrainConfig) -> list[Optimizer]:
-    """Return the network's optimizer and, where sigma is learned, sigma's own.
-
-    Sigma has plain SGD: neither weight decay, which would pull it to 1, nor momentum, which would
-    go on moving it through batches without labels.
-    """
-    settings = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
-    if config.optimizer == "adamw":
-        optimizers: list[Optimizer] = [AdamW(model.parameters(), **settings)]
-    else:
-        optimizers = [SGD(model.parameters(), momentum=0.9, nesterov=True, **settings)]
-    if groups := loss_fn.param_groups(lr=config.sigma_lr):
-        optimizers.append(SGD(groups))
-        loss_fn.check_optimizer(optimizers[-1])
-    return optimizers
+def save(progress: Progress, run: Run, name: str) -> None:
+    """Write a checkpoint; every process has to call this, as each adds its random state."""
+    contents = snapshot(run.state, progress, run.config, len(run.dataset), run.ranks)
+    if run.ranks.is_main:
+        save_checkpoint(run.config.out / name, contents)
 
 
 def training_data(config: TrainConfig) -> CityscapesDataset:
@@ -158,10 +248,22 @@ def training_data(config: TrainConfig) -> CityscapesDataset:
     return dataset
 
 
-def training_order(config: TrainConfig, dataset: CityscapesDataset, first: int) -> TrainingOrder:
+def validation_data(config: TrainConfig) -> CityscapesDataset | None:
+    """Open the validation split, if it is to be looked at."""
+    if not config.eval_every:
+        return None
+    try:
+        val = CityscapesDataset(config.data, "val", config.size, config.tasks)
+    except InputError as error:
+        raise InputError(f"{error}; --eval-every 0 trains without validation") from error
+    val.keep(config.cache_mb)
+    return val
+
+
+def training_order(config: TrainConfig, num_images: int, first: int) -> TrainingOrder:
     """Return the batches from iteration `first` to the last."""
     return TrainingOrder(
-        len(dataset),
+        num_images,
         config.batch_size,
         start=first,
         stop=config.iterations,
@@ -170,18 +272,32 @@ def training_order(config: TrainConfig, dataset: CityscapesDataset, first: int) 
     )
 
 
-def load(
-    config: TrainConfig, dataset: CityscapesDataset, order: TrainingOrder, device: torch.device
-) -> Iterator[Batch]:
-    """Yield the batches on the device."""
-    for batch in batches(
-        dataset,
-        order,
+def load(run: Run, first: int) -> Iterator[Batch]:
+    """Yield this process' share of every batch, part by part, on the device."""
+    config, ranks = run.config, run.ranks
+    order = training_order(config, len(run.dataset), first)
+    shares = RankOrder(order, config.accumulate, images_per_part(config, ranks), ranks)
+    for batch in data.batches(
+        run.dataset,
+        shares,
         config.tasks,
         num_workers=config.num_workers,
-        pin_memory=device.type == "cuda",
+        pin_memory=ranks.device.type == "cuda",
     ):
-        yield batch.to(device)
+        yield batch.to(ranks.device)
+
+
+def open_log(config: TrainConfig, ranks: Ranks, board: Board | None) -> MetricLog:
+    """Return the log of every iteration; only the first process writes it."""
+    path = config.out / "metrics.jsonl" if ranks.is_main else None
+    return MetricLog(path, listeners=(board.add_lines,) if board else ())
+
+
+def with_files(error: NonFiniteLossError, run: Run) -> NonFiniteLossError:
+    """Add the images of the batch, which follow from the iteration."""
+    draws = next(iter(training_order(run.config, len(run.dataset), error.iteration)))
+    names = ", ".join(run.dataset.frames[draw.index].image.name for draw in draws)
+    return NonFiniteLossError(f"{error}; the images of that batch: {names}", error.iteration)
 
 
 def check_run_folder(out: Path, resume: bool) -> None:
@@ -192,37 +308,18 @@ def check_run_folder(out: Path, resume: bool) -> None:
         raise InputError(f"--out: {out} already holds a run; go on with it by --resume")
 
 
-def save(path: Path, state: TrainingState, iteration: int) -> None:
-    """Write the checkpoint; the order of the images follows from the seed and the iteration."""
-    save_checkpoint(
-        path,
-        {
-            "iteration": iteration,
-            "model": state.model.state_dict(),
-            "loss": state.loss_fn.state_dict(),
-            "optimizers": [optimizer.state_dict() for optimizer in state.optimizers],
-            "rng": torch.get_rng_state(),
-        },
-    )
+def check_not_beyond(config: TrainConfig, progress: Progress) -> None:
+    """Raise if a resumed run has come further than it is asked to go."""
+    if progress.iteration > config.iterations:
+        raise InputError(
+            f"--iterations: the run has already had {progress.iteration}; found {config.iterations}"
+        )
 
 
-def restore(path: Path, state: TrainingState) -> int:
-    """Load a checkpoint into `state`; returns its iteration."""
-    saved = read_checkpoint(path)
-    try:
-        state.model.load_state_dict(saved["model"])
-        state.loss_fn.load_state_dict(saved["loss"])
-        for optimizer, saved_state in zip(state.optimizers, saved["optimizers"], strict=True):
-            optimizer.load_state_dict(saved_state)
-        torch.set_rng_state(saved["rng"])
-        return int(saved["iteration"])
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[-1].strip()
-        raise InputError(f"{path}: does not fit the run's config.json ({reason})") from error
-
-
-def show_progress(bar: tqdm, log: MetricLog) -> None:
-    """Advance the bar; the losses beside it are those last written."""
-    bar.update()
-    losses = log.latest.get("loss", {})
-    bar.set_postfix({t: f"{v:.3g}" for t, v in losses.items() if v is not None}, refresh=False)
+def prepare_run_folder(config: TrainConfig, first: int) -> None:
+    """Record the configuration, and drop what was logged after the checkpoint."""
+    config.out.mkdir(parents=True, exist_ok=True)
+    write_atomically(config.out / "config.json", to_json(config))
+    cut_log(config.out / "metrics.jsonl", first)
+    if (config.out / "validation.jsonl").exists():
+        cut_log(config.out / "validation.jsonl", first + 1)  # after so many iterations, not during

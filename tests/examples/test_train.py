@@ -4,9 +4,11 @@ import dataclasses
 import json
 import math
 
+import numpy as np
 import pytest
 import torch
 
+from examples.cityscapes import state
 from examples.cityscapes import train as training
 from examples.cityscapes.checkpoint import read_checkpoint
 from examples.cityscapes.config import TrainConfig, load_config
@@ -14,24 +16,9 @@ from examples.cityscapes.errors import InputError
 from examples.cityscapes.evaluate import evaluate
 from examples.cityscapes.losses import FixedWeights, build_loss
 from examples.cityscapes.metric_log import MetricLog, NonFiniteLossError, read_log
+from tests.examples.tiny_run import TINY, assert_same
 from tests.examples.tiny_tree import write_tree
 from uncertainty_mtl import UncertaintyWeightedLoss
-
-TINY = {
-    "size": (16, 32),
-    "backbone": "resnet18",
-    "backbone_weights": "none",
-    "stages": 1,
-    "output_stride": 4,
-    "aspp_channels": 4,
-    "aspp_rates": (1, 2),
-    "decoder_channels": 4,
-    "learning_rate": 0.01,
-    "batch_size": 2,
-    "iterations": 8,
-    "device": "cpu",
-    "num_workers": 0,
-}
 
 
 @pytest.fixture(scope="module")
@@ -42,23 +29,6 @@ def tree(tmp_path_factory):
 @pytest.fixture
 def config(tree, tmp_path):
     return TrainConfig(data=tree, out=tmp_path / "run", **TINY)
-
-
-def assert_same(one, other):
-    """Compare nested dicts and lists of tensors, bit by bit."""
-    assert type(one) is type(other)
-    if isinstance(one, dict):
-        assert one.keys() == other.keys()
-        for key in one:
-            assert_same(one[key], other[key])
-    elif isinstance(one, list):
-        assert len(one) == len(other)
-        for first, second in zip(one, other, strict=True):
-            assert_same(first, second)
-    elif isinstance(one, torch.Tensor):
-        assert torch.equal(one, other)
-    else:
-        assert one == other
 
 
 def test_a_run_leaves_its_configuration_a_line_per_iteration_and_a_checkpoint(config):
@@ -91,11 +61,11 @@ def test_an_interrupted_and_resumed_run_ends_bit_identical(config, optimizer, mo
     config = dataclasses.replace(config, checkpoint_every=3, optimizer=optimizer)
     training.train(config)
 
-    def stop_at_five(state, batch, config, iteration, log, step=training.train_one_step):
+    def stop_at_five(state, parts, config, iteration, log, step=training.train_one_step):
         if iteration == 5:
             log.flush()  # logged beyond the checkpoint
             raise KeyboardInterrupt
-        step(state, batch, config, iteration, log)
+        step(state, parts, config, iteration, log)
 
     again = dataclasses.replace(config, out=config.out.with_name("again"))
     with monkeypatch.context() as patch:
@@ -202,7 +172,7 @@ def test_equal_weights_are_one_over_the_number_of_tasks(config):
 def test_sigma_has_its_own_rate_no_decay_and_no_momentum(config):
     model, loss_fn = torch.nn.Linear(2, 2), build_loss(config)
     assert isinstance(loss_fn, UncertaintyWeightedLoss)
-    network, sigma = training.build_optimizers(
+    network, sigma = state.build_optimizers(
         model, loss_fn, dataclasses.replace(config, sigma_lr=0.03)
     )
     assert (network.defaults["momentum"], network.defaults["nesterov"]) == (0.9, True)
@@ -230,16 +200,54 @@ def test_a_run_is_not_overwritten(config):
     assert (config.out / "last.pt").read_bytes() == before
 
 
-def test_a_loss_that_is_not_finite_stops_training_and_names_iteration_and_task(config, monkeypatch):
+def poisoned(iteration_of_poison, task, value, step=training.train_one_step):
+    """Return a step that meets a broken label in one iteration."""
+
+    def train_one_step(state, parts, config, iteration, log):
+        parts = list(parts)
+        if iteration == iteration_of_poison:
+            parts[0].targets[task].fill_(value)
+        step(state, parts, config, iteration, log)
+
+    return train_one_step
+
+
+def test_a_loss_that_is_not_finite_stops_training_and_names_iteration_task_and_images(
+    config, monkeypatch
+):
     config = dataclasses.replace(config, checkpoint_every=2)
+    monkeypatch.setattr(training, "train_one_step", poisoned(5, "depth", math.inf))
+    with pytest.raises(NonFiniteLossError, match=r"iteration 5: .* task 'depth' is") as caught:
+        training.train(config)
+    assert read_checkpoint(config.out / "last.pt")["iteration"] == 4
+    # Six images in batches of two: iteration 5 is the last third of the second epoch.
+    order = np.random.default_rng([config.seed, 1]).permutation(6)
+    for index in order[4:]:
+        assert f"town_{index:06d}_000000_leftImg8bit.png" in str(caught.value)
+    for index in order[:4]:
+        assert f"town_{index:06d}_000000_leftImg8bit.png" not in str(caught.value)
 
-    def poison_at_five(state, batch, config, iteration, log, step=training.train_one_step):
-        if iteration == 5:
-            batch.targets["depth"].fill_(math.inf)
-        step(state, batch, config, iteration, log)
 
-    monkeypatch.setattr(training, "train_one_step", poison_at_five)
-    with pytest.raises(NonFiniteLossError, match=r"iteration 5: .* task 'depth' is"):
+def test_a_gradient_that_is_not_finite_never_reaches_a_checkpoint(config, monkeypatch):
+    # The losses of iteration 4 are finite, only its gradient is not: the checkpoint that is due
+    # after it would hold broken weights.
+    config = dataclasses.replace(config, checkpoint_every=1)
+    norm = torch.Tensor.norm
+    calls = []
+
+    def broken_from_iteration_4(self, *args, **kwargs):
+        calls.append(0)
+        return norm(self, *args, **kwargs) * (math.inf if is_at_4[-1] else 1)
+
+    is_at_4 = [False]
+
+    def step(state, parts, config, iteration, log, step=training.train_one_step):
+        is_at_4.append(iteration == 4)
+        step(state, parts, config, iteration, log)
+
+    monkeypatch.setattr(training, "train_one_step", step)
+    monkeypatch.setattr(torch.Tensor, "norm", broken_from_iteration_4)
+    with pytest.raises(NonFiniteLossError, match="iteration 4: the norm of the gradient"):
         training.train(config)
     assert read_checkpoint(config.out / "last.pt")["iteration"] == 4
 
@@ -278,6 +286,20 @@ def test_nothing_is_read_back_from_the_device_between_writes(tmp_path):
         ({"weighting": "learned"}, "--weighting"),
         ({"backbone": "vgg16"}, "--backbone"),
         ({"batch_size": 1}, "--batch-size"),
+        ({"batch_size": 4, "accumulate": 3}, "--accumulate"),
+        ({"batch_size": 2, "accumulate": 2}, "--batch-size"),
+        ({"preset": "huge"}, "--preset"),
+        ({"estimator": "guessed"}, "--estimator"),
+        ({"form": "square"}, "--form"),
+        ({"constraint": "unit_product"}, "--constraint"),
+        ({"form": "liebel_koerner", "constraint": "unit_sum"}, "--constraint"),
+        ({"weighting": "equal", "estimator": "closed_form"}, "--estimator"),
+        ({"weighting": "fixed:1,2,3", "sigma_init": "2"}, "--sigma-init"),
+        ({"sigma_init": "0"}, "--sigma-init"),
+        ({"sigma_init": "nan"}, "--sigma-init"),
+        ({"sigma_init": "labels"}, "--sigma-init"),
+        ({"closed_form_momentum": 0.0}, "--closed-form-momentum"),
+        ({"eval_every": -1}, "--eval-every"),
         ({"iterations": 0}, "--iterations"),
         ({"learning_rate": math.nan}, "--learning-rate"),
         ({"sigma_lr": -1.0}, "--sigma-lr"),

@@ -1,0 +1,80 @@
+"""One flag for every field of `TrainConfig`, so that none can be forgotten."""
+
+import argparse
+import ast
+import dataclasses
+import inspect
+import itertools
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+from typing import get_args, get_type_hints
+
+from examples.cityscapes.config import BACKBONES, DEVICES, TrainConfig
+
+
+def add_config_flags(add: Callable[..., object]) -> None:
+    """Add `--field-name` for every field of `TrainConfig`; its docstring is the help.
+
+    Args:
+        add: `add_argument` of a parser that leaves out what is not given: a preset, or the
+            recorded run, decides that.
+    """
+    kinds, texts = get_type_hints(TrainConfig), field_docstrings()
+    for field in dataclasses.fields(TrainConfig):
+        flag = "--" + field.name.replace("_", "-")
+        text = texts[field.name].replace("%", "%%").replace("`", "")
+        if field.default is not dataclasses.MISSING:
+            text = f"{text.rstrip('.')} ({_shown(field.default)})"
+        kind = kinds[field.name]
+        if kind is bool:
+            add(flag, action=argparse.BooleanOptionalAction, help=text)
+        else:
+            choices = {"backbone": BACKBONES, "device": DEVICES}.get(field.name)
+            metavar = None if choices else field.name.upper()
+            add(flag, type=parser_of(kind), choices=choices, metavar=metavar, help=text)
+
+
+def field_docstrings() -> dict[str, str]:
+    """Return the string below each field of `TrainConfig`, on one line."""
+    body = ast.parse(textwrap.dedent(inspect.getsource(TrainConfig))).body[0].body
+    return {
+        field.target.id: " ".join(text.value.value.split())
+        for field, text in itertools.pairwise(body)
+        if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr)
+    }
+
+
+def parser_of(kind: object) -> Callable[[str], object]:
+    """Return what reads a field of this type from the command line."""
+    options = [option for option in get_args(kind) if option is not type(None)]
+    if type(None) in get_args(kind):
+        return lambda text: None if text == "none" else parser_of(options[0])(text)
+    if kind == tuple[int, int]:
+        return size
+    if options:  # a tuple of anything else
+        item = parser_of(options[0])
+        return _named(
+            lambda text: tuple(item(part.strip()) for part in text.split(",")), "list with commas"
+        )
+    return {int: int, float: float, Path: Path, str: str}[kind]
+
+
+def size(text: str) -> tuple[int, int]:
+    """Read HEIGHTxWIDTH."""
+    height, separator, width = text.partition("x")
+    if not (separator and height.isdecimal() and width.isdecimal()):
+        raise argparse.ArgumentTypeError(f"should be HEIGHTxWIDTH, such as 128x256; found {text!r}")
+    return int(height), int(width)
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, tuple):
+        pair = len(value) == 2 and all(isinstance(item, int) for item in value)
+        return ("x" if pair else ",").join(str(item) for item in value)
+    return str(value)
+
+
+def _named(read: Callable[[str], object], name: str) -> Callable[[str], object]:
+    read.__name__ = name  # argparse: "invalid list with commas value: 'x'"
+    return read

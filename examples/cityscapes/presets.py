@@ -1,0 +1,36 @@
+"""Named settings: where each differs from the defaults of `TrainConfig`."""
+
+PRESETS: dict[str, dict[str, object]] = {
+    # Section 5 of the paper for Tiny CityScapes: the defaults themselves.
+    "tiny": {},
+    # Section 5 for the full resolution, which took the authors 4 GPUs and 5 days.
+    "full": {
+        "size": (1024, 2048),
+        "iterations": 100_000,
+        "batch_size": 16,
+        "eval_every": 5_000,
+        "num_workers": 8,
+        "cache_mb": 0,
+    },
+    # What two CPU cores can train in minutes on rendered scenes.
+    "demo": {
+        "size": (64, 128),
+        "backbone": "resnet18",
+        "backbone_weights": "none",
+        # Half a trunk at twice the resolution: at stride 8, poles and people are gone.
+        "stages": 2,
+        "output_stride": 4,
+        "aspp_channels": 64,
+        "aspp_rates": (4, 8, 16),
+        "decoder_channels": 64,
+        "start_at_mean": True,
+        "optimizer": "adamw",
+        "learning_rate": 2e-3,
+        "warmup": 50,
+        "sigma_lr": 4e-2,
+        "batch_size": 8,
+        "iterations": 1800,
+        "eval_every": 0,
+        "tensorboard": False,
+    },
+}

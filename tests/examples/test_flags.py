@@ -1,0 +1,92 @@
+"""Every field of the configuration has a flag, and presets only fill what is not given."""
+
+import argparse
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from examples.cityscapes.config import TrainConfig, load_config, new_config
+from examples.cityscapes.flags import add_config_flags, field_docstrings
+from examples.cityscapes.presets import PRESETS
+from tests.examples.tiny_run import as_flags
+
+# For every field a value that is not its default; `out` and `data` have none.
+OTHER = {
+    bool: lambda value: not value,
+    int: lambda value: value + 2,
+    float: lambda value: value / 2,
+    tuple: lambda value: (*value[:-1], 64) if isinstance(value[0], int) else value[::-1],
+}
+CHOICES = {
+    "preset": "full",
+    "weighting": "uncertainty",
+    "estimator": "closed_form",
+    "form": "symmetric",
+    "constraint": "unit_sum",
+    "sigma_init": "2",
+    "backbone": "resnet18",
+    "backbone_weights": "none",
+    "optimizer": "adamw",
+    "device": "cpu",
+    "accumulate": 2,
+    "stages": 3,
+    "output_stride": 16,
+}
+
+
+def parse(flags):
+    parser = argparse.ArgumentParser(argument_default=argparse.SUPPRESS, allow_abbrev=False)
+    add_config_flags(parser.add_argument)
+    return vars(parser.parse_args([str(flag) for flag in flags]))
+
+
+@pytest.mark.parametrize("field", dataclasses.fields(TrainConfig), ids=lambda field: field.name)
+def test_every_field_can_be_given_and_arrives_as_it_was_meant(field):
+    if field.name in ("data", "out"):
+        value = Path("somewhere")
+    elif field.name in CHOICES:
+        value = CHOICES[field.name]
+    elif field.default is None:
+        pytest.skip("its type is not that of its default")
+    else:
+        value = OTHER[type(field.default)](field.default)
+    assert parse(as_flags({field.name: value})) == {field.name: value}
+
+
+def test_what_is_not_given_is_left_to_the_preset():
+    assert parse([]) == {}
+
+
+def test_every_field_is_documented_in_its_help():
+    texts = field_docstrings()
+    assert set(texts) == {field.name for field in dataclasses.fields(TrainConfig)}
+    assert all(text[0].isupper() or text[0] == "`" for text in texts.values())
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_fills_what_is_not_given_and_is_recorded(name, tmp_path):
+    given = {"data": Path("data"), "out": tmp_path, "preset": name, "learning_rate": 0.01}
+    config = new_config(given)
+    assert config.preset == name
+    assert config.learning_rate == 0.01
+    for field, value in PRESETS[name].items():
+        assert getattr(config, field) == (0.01 if field == "learning_rate" else value)
+
+
+def test_the_presets_are_those_of_section_5_of_the_paper():
+    def settings(preset):
+        config = new_config({"data": Path(), "out": Path(), "preset": preset})
+        return config.iterations, config.batch_size, config.learning_rate, config.weight_decay
+
+    assert settings("tiny") == (50_000, 8, 2.5e-3, 1e-4)
+    assert settings("full") == (100_000, 16, 2.5e-3, 1e-4)
+
+
+def test_a_recorded_configuration_is_read_back_as_it_was(tmp_path):
+    from examples.cityscapes.config import to_json
+
+    for name in PRESETS:
+        config = new_config({"data": Path("data"), "out": tmp_path, "preset": name})
+        (tmp_path / "config.json").write_text(to_json(config))
+        assert load_config(tmp_path) == config
