@@ -9,6 +9,7 @@ from typing import NoReturn
 from examples.cityscapes.config import (
     BACKBONES,
     DEVICES,
+    PRECISIONS,
     TASKS,
     TrainConfig,
     load_config,
@@ -43,6 +44,14 @@ def synthesize(out: Path, train: int, val: int, size: tuple[int, int], seed: int
     from examples.cityscapes.synthetic import synthesize
 
     synthesize(out, train=train, val=val, size=size, seed=seed)
+
+
+def prepare(data: Path, out: Path, size: tuple[int, int], workers: int | None) -> None:
+    """Write a resized copy that trains without decoding images."""
+    from examples.cityscapes.prepare import prepare
+
+    for split, count in prepare(data, out, size, workers=workers).items():
+        print(f"{split}: {count} images of {size[0]}x{size[1]} in {out / split}")
 
 
 def train(resume: bool = False, **given: object) -> None:
@@ -88,6 +97,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_synthesize(commands)
+    _add_prepare(commands)
     _add_train(commands)
     _add_evaluate(commands)
     _add_predict(commands)
@@ -104,16 +114,27 @@ def _add_synthesize(commands: argparse._SubParsersAction) -> None:
     add("--seed", type=_count, default=0)
 
 
+def _add_prepare(commands: argparse._SubParsersAction) -> None:
+    add = _command(commands, "prepare", prepare, "write a resized copy that is fast to train on")
+    add("--data", type=Path, required=True, help="dataset in the official layout")
+    add("--out", type=Path, required=True, help="folder of the copy; an earlier one is renewed")
+    add("--size", type=_size, default=(128, 256), metavar="HxW", help="of the copy (128x256)")
+    add("--workers", type=_positive, metavar="N", help="processes that decode (one per core)")
+
+
 def _add_train(commands: argparse._SubParsersAction) -> None:
     # What is not given is left to TrainConfig, or, on resuming, to the recorded run.
     nothing = {"argument_default": argparse.SUPPRESS}
     add = _command(commands, "train", train, "train a network", **nothing)
-    add("--data", type=Path, help="dataset in the official layout")
+    add("--data", type=Path, help="dataset in the official layout, or prepared")
     add("--out", type=Path, required=True, help="folder of the run")
     add("--resume", action="store_true", help="go on from the last checkpoint in --out")
     add("--tasks", type=_names, metavar="T,T", help=f"any of {','.join(TASKS)}")
     add("--weighting", help="uncertainty, equal or fixed:w1,w2,... in the order of --tasks")
     add("--size", type=_size, metavar="HxW", help="of the network's input (128x256)")
+    add("--flip", action=argparse.BooleanOptionalAction, help="mirror half of the images (yes)")
+    add("--scale", type=_range, metavar="A,B", help="range of random scaling (1,1)")
+    add("--crop", type=_size, metavar="HxW", help="random crop of the scaled image (the whole)")
     add("--backbone", choices=BACKBONES)
     add("--backbone-weights", metavar="W", help="imagenet, none or a path")
     add("--optimizer", choices=("sgd", "adamw"))
@@ -127,6 +148,9 @@ def _add_train(commands: argparse._SubParsersAction) -> None:
     add("--checkpoint-every", type=int, metavar="N", help="iterations (500)")
     add("--device", choices=DEVICES)
     add("--num-workers", type=int, metavar="N", help="processes that decode images (2)")
+    add("--precision", choices=PRECISIONS, help="of the network's layers (float32)")
+    add("--compile", action="store_true", help="compile the network")
+    add("--checkpoint-activations", action="store_true", help="compute twice to save memory")
     add("--cache-mb", type=int, metavar="MB", help="memory for keeping decoded images (512)")
 
 
@@ -176,6 +200,16 @@ def _size(text: str) -> tuple[int, int]:
     if not (separator and height.isdecimal() and width.isdecimal()):
         raise argparse.ArgumentTypeError(f"should be HEIGHTxWIDTH, such as 128x256; found {text!r}")
     return int(height), int(width)
+
+
+def _range(text: str) -> tuple[float, float]:
+    try:
+        low, high = (float(number) for number in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"should be two numbers, such as 0.7,2.0; found {text!r}"
+        ) from None
+    return low, high
 
 
 def _count(text: str) -> int:

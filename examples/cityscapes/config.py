@@ -11,6 +11,7 @@ from examples.cityscapes.errors import InputError
 TASKS = ("semantic", "instance", "depth")
 BACKBONES = ("resnet18", "resnet34", "resnet50", "resnet101")
 DEVICES = ("auto", "cpu", "cuda")
+PRECISIONS = ("float32", "bf16")
 
 _FREE_ON_RESUME = {"data", "iterations", "checkpoint_every", "device", "num_workers", "cache_mb"}
 
@@ -20,7 +21,8 @@ class TrainConfig:
     """Everything that decides a run; the defaults are the paper's Tiny CityScapes setting."""
 
     data: Path
-    """Root of the dataset, in the official layout (`leftImg8bit/`, `gtFine/`, `disparity/`)."""
+    """Root of the dataset, in the official layout (`leftImg8bit/`, `gtFine/`, `disparity/`,
+    `camera/`), or as `prepare` has written it."""
     out: Path
     """Folder of the run: config.json, metrics.jsonl, last.pt."""
     tasks: tuple[str, ...] = TASKS
@@ -31,6 +33,10 @@ class TrainConfig:
     """Height and width of the network's input; the images are resized to it."""
     flip: bool = True
     """Whether half of the training images are mirrored."""
+    scale: tuple[float, float] = (1.0, 1.0)
+    """Smallest and largest factor by which a training image of `size` is scaled."""
+    crop: tuple[int, int] | None = None
+    """Height and width of what is cut out of the scaled training image; None: all of it."""
 
     backbone: str = "resnet101"
     """The ResNet whose convolutions make the trunk."""
@@ -72,6 +78,12 @@ class TrainConfig:
     """`auto` takes the GPU if there is one."""
     num_workers: int = 2
     """Processes that decode images; unused when the decoded images are kept in memory."""
+    precision: str = "float32"
+    """`float32`, or `bf16`: the network's layers in bfloat16, its outputs and losses in float32."""
+    compile: bool = False
+    """Whether the network is compiled by torch.compile."""
+    checkpoint_activations: bool = False
+    """Whether activations are computed again in the backward pass, to save memory."""
     cache_mb: int = 512
     """Decode every image once and keep it, if all of them fit into so many megabytes."""
 
@@ -85,6 +97,13 @@ class TrainConfig:
         fixed_weights(self.weighting, self.tasks)
         if len(self.size) != 2 or min(self.size) < 8:
             raise InputError(f"--size: height and width should be at least 8; found {self.size}")
+        _check_augmentation(self.size, self.scale, self.crop)
+        _check_choices("--precision", (self.precision,), PRECISIONS)
+        if self.compile and self.checkpoint_activations:
+            raise InputError(
+                "--compile: cannot be combined with --checkpoint-activations; the compiler decides "
+                "by itself what to compute again"
+            )
         if self.batch_size < 2:
             raise InputError(
                 f"--batch-size: should be at least 2, as batch norm cannot train on the pooled "
@@ -101,6 +120,23 @@ class TrainConfig:
         for flag in ("weight_decay", "warmup", "num_workers", "cache_mb", "seed"):
             if not 0 <= (value := getattr(self, flag)) < math.inf:
                 raise InputError(f"{_flag(flag)}: should not be negative; found {value}")
+
+
+def _check_augmentation(
+    size: tuple[int, int], scale: tuple[float, float], crop: tuple[int, int] | None
+) -> None:
+    if len(scale) != 2 or not 0 < scale[0] <= scale[1] < math.inf:
+        raise InputError(
+            f"--scale: should be two numbers above 0, the smaller first; found {scale}"
+        )
+    if crop is not None and (len(crop) != 2 or min(crop) < 8):
+        raise InputError(f"--crop: height and width should be at least 8; found {crop}")
+    smallest = tuple(round(side * scale[0]) for side in size)
+    if any(side > limit for side, limit in zip(crop or size, smallest, strict=True)):
+        raise InputError(
+            f"--crop: {'x'.join(map(str, crop or size))} does not fit into an image of "
+            f"{size[0]}x{size[1]} scaled by {scale[0]:g}"
+        )
 
 
 def fixed_weights(weighting: str, tasks: tuple[str, ...]) -> dict[str, float] | None:

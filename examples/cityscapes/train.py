@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 from tqdm import tqdm
 
+from examples.cityscapes.augment import Augmentation
 from examples.cityscapes.checkpoint import read_checkpoint, save_checkpoint, write_atomically
 from examples.cityscapes.config import TrainConfig, to_json
 from examples.cityscapes.data import Batch, CityscapesDataset, TrainingOrder, batches
@@ -148,7 +149,8 @@ def build_optimizers(model: nn.Module, loss_fn: nn.Module, config: TrainConfig) 
 
 def training_data(config: TrainConfig) -> CityscapesDataset:
     """Open the training split and check that it fills a batch."""
-    dataset = CityscapesDataset(config.data, "train", config.size, config.tasks)
+    augmentation = Augmentation(config.flip, config.scale, config.crop)
+    dataset = CityscapesDataset(config.data, "train", config.size, config.tasks, augmentation)
     if len(dataset) < config.batch_size:
         raise InputError(
             f"--batch-size: {config.batch_size} images do not fit into the {len(dataset)} of "
@@ -166,7 +168,7 @@ def training_order(config: TrainConfig, dataset: CityscapesDataset, first: int) 
         start=first,
         stop=config.iterations,
         seed=config.seed,
-        flip=config.flip,
+        augment=config.flip or config.crop is not None or config.scale != (1.0, 1.0),
     )
 
 
