@@ -126,6 +126,8 @@ def scheduled_rate(config: TrainConfig, iteration: int) -> float:
 def build_state(model: SceneNet, config: TrainConfig, device: torch.device) -> TrainingState:
     """Put the network on its device, with a loss and optimizers that have learned nothing yet."""
     model.to(device, memory_format=torch.channels_last).train()
+    if config.compile:
+        model.compile()  # in place: the names in its state dict stay as they are
     loss_fn = build_loss(config).to(device)
     return TrainingState(model, loss_fn, build_optimizers(model, loss_fn, config))
 
