@@ -157,7 +157,7 @@ def _add_train(commands: argparse._SubParsersAction) -> None:
 def _add_evaluate(commands: argparse._SubParsersAction) -> None:
     add = _command(commands, "evaluate", evaluate, "measure a run on the validation split")
     add("--run", type=Path, required=True, help="folder of the run; metrics.json goes there")
-    add("--data", type=Path, required=True, help="dataset in the official layout")
+    add("--data", type=Path, required=True, help="dataset in the official layout, or prepared")
     add("--device", choices=DEVICES, default="auto")
 
 

@@ -4,9 +4,11 @@ import json
 import multiprocessing
 import os
 import shutil
+import signal
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import torch
@@ -126,12 +128,18 @@ def _run(jobs: list[Job], data: Path, size: tuple[int, int], workers: int) -> It
         for future in as_completed(futures):
             future.result()
             yield futures[future]
+    except BrokenProcessPool as error:
+        raise InputError(
+            "--workers: one of them was killed, most likely for want of memory; use fewer, and "
+            "the same command goes on where it was"
+        ) from error
     finally:
         pool.shutdown(cancel_futures=True)
 
 
 def _start_worker() -> None:
     torch.set_num_threads(1)  # the other cores belong to the other workers
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent says what there is to say
 
     def follow(parent: multiprocessing.process.BaseProcess) -> None:
         parent.join()

@@ -15,7 +15,7 @@ from examples.cityscapes.augment import Augmentation
 from examples.cityscapes.checkpoint import read_checkpoint, save_checkpoint, write_atomically
 from examples.cityscapes.config import TrainConfig, to_json
 from examples.cityscapes.data import Batch, CityscapesDataset, TrainingOrder, batches
-from examples.cityscapes.device import pick_device
+from examples.cityscapes.device import check_compiler, pick_device
 from examples.cityscapes.errors import InputError
 from examples.cityscapes.initial import backbone_state, initial_model
 from examples.cityscapes.losses import base_losses, build_loss
@@ -127,6 +127,7 @@ def build_state(model: SceneNet, config: TrainConfig, device: torch.device) -> T
     """Put the network on its device, with a loss and optimizers that have learned nothing yet."""
     model.to(device, memory_format=torch.channels_last).train()
     if config.compile:
+        check_compiler(device)
         model.compile()  # in place: the names in its state dict stay as they are
     loss_fn = build_loss(config).to(device)
     return TrainingState(model, loss_fn, build_optimizers(model, loss_fn, config))

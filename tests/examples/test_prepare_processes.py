@@ -5,9 +5,12 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
 
 import pytest
 
+from examples.cityscapes import prepare as preparing
 from examples.cityscapes.errors import InputError
 from examples.cityscapes.prepare import prepare
 from examples.cityscapes.prepared import PreparedSplit
@@ -24,6 +27,24 @@ def test_several_processes_write_the_bytes_that_one_writes(tree, tmp_path):
     prepare(tree, tmp_path / "one", SIZE, workers=1, per_shard=2)
     prepare(tree, tmp_path / "two", SIZE, workers=2, per_shard=2)
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
+
+
+def test_a_worker_that_is_killed_is_no_riddle(tree, tmp_path, monkeypatch):
+    class Broken:
+        def __init__(self, *args, **options):
+            pass
+
+        def submit(self, *args):
+            future = Future()
+            future.set_exception(BrokenProcessPool("terminated abruptly"))
+            return future
+
+        def shutdown(self, **options):
+            pass
+
+    monkeypatch.setattr(preparing, "ProcessPoolExecutor", Broken)
+    with pytest.raises(InputError, match=r"--workers: one of them was killed.*use fewer"):
+        prepare(tree, tmp_path / "out", SIZE, workers=2, per_shard=2)
 
 
 def test_a_killed_preparation_goes_on_where_it_was(tree, tmp_path):
