@@ -39,6 +39,14 @@ def synthesize(out: Path, train: int, val: int, size: tuple[int, int], seed: int
     synthesize(out, train=train, val=val, size=size, seed=seed)
 
 
+def prepare(data: Path, out: Path, size: tuple[int, int], workers: int | None) -> None:
+    """Write a resized copy that trains without decoding images."""
+    from examples.cityscapes.prepare import prepare
+
+    for split, count in prepare(data, out, size, workers=workers).items():
+        print(f"{split}: {count} images of {size[0]}x{size[1]} in {out / split}")
+
+
 def train(resume: bool = False, **given: object) -> None:
     """Train a network."""
     from examples.cityscapes.metric_log import NonFiniteLossError
@@ -84,6 +92,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_synthesize(commands)
+    _add_prepare(commands)
     _add_train(commands)
     _add_evaluate(commands)
     _add_predict(commands)
@@ -100,6 +109,14 @@ def _add_synthesize(commands: argparse._SubParsersAction) -> None:
     add("--seed", type=_count, default=0)
 
 
+def _add_prepare(commands: argparse._SubParsersAction) -> None:
+    add = _command(commands, "prepare", prepare, "write a resized copy that is fast to train on")
+    add("--data", type=Path, required=True, help="dataset in the official layout")
+    add("--out", type=Path, required=True, help="folder of the copy; an earlier one is renewed")
+    add("--size", type=size, default=(128, 256), metavar="HxW", help="of the copy (128x256)")
+    add("--workers", type=_positive, metavar="N", help="processes that decode (one per core)")
+
+
 def _add_train(commands: argparse._SubParsersAction) -> None:
     # What is not given is left to the preset, or, on resuming, to the recorded run.
     nothing = {"argument_default": argparse.SUPPRESS}
@@ -111,7 +128,7 @@ def _add_train(commands: argparse._SubParsersAction) -> None:
 def _add_evaluate(commands: argparse._SubParsersAction) -> None:
     add = _command(commands, "evaluate", evaluate, "measure a run on the validation split")
     add("--run", type=Path, required=True, help="folder of the run; metrics.json goes there")
-    add("--data", type=Path, required=True, help="dataset in the official layout")
+    add("--data", type=Path, required=True, help="dataset in the official layout, or prepared")
     add("--device", choices=DEVICES, default="auto")
 
 

@@ -15,6 +15,7 @@ DEVICES = ("auto", "cpu", "cuda")
 ESTIMATORS = ("learned", "closed_form")
 FORMS = ("nll", "symmetric", "paper", "libmtl", "liebel_koerner")
 CONSTRAINTS = ("none", "unit_sum")
+PRECISIONS = ("float32", "bf16")
 
 _FREE_ON_RESUME = {
     "data",
@@ -33,7 +34,8 @@ class TrainConfig:
     """Everything that decides a run; the defaults are the paper's Tiny CityScapes setting."""
 
     data: Path
-    """Root of the dataset, in the official layout (`leftImg8bit/`, `gtFine/`, `disparity/`)."""
+    """Root of the dataset, in the official layout (`leftImg8bit/`, `gtFine/`, `disparity/`,
+    `camera/`), or as `prepare` has written it."""
     out: Path
     """Folder of the run: config.json, metrics.jsonl, last.pt and more; see the README."""
     preset: str = "tiny"
@@ -56,6 +58,10 @@ class TrainConfig:
     """Height and width of the network's input; the images are resized to it."""
     flip: bool = True
     """Whether half of the training images are mirrored."""
+    scale: tuple[float, float] = (1.0, 1.0)
+    """Smallest and largest factor by which a training image of `size` is scaled."""
+    crop: tuple[int, int] | None = None
+    """Height and width of what is cut out of the scaled training image; None: all of it."""
 
     backbone: str = "resnet101"
     """The ResNet whose convolutions make the trunk."""
@@ -105,6 +111,12 @@ class TrainConfig:
     """`auto` takes the GPU if there is one."""
     num_workers: int = 2
     """Processes that decode images; unused when the decoded images are kept in memory."""
+    precision: str = "float32"
+    """`float32`, or `bf16`: the network's layers in bfloat16, its outputs and losses in float32."""
+    compile: bool = False
+    """Whether the network is compiled by torch.compile."""
+    checkpoint_activations: bool = False
+    """Whether activations are computed again in the backward pass, to save memory."""
     cache_mb: int = 512
     """Decode every image once and keep it, if all of them fit into so many megabytes."""
 
@@ -119,6 +131,13 @@ class TrainConfig:
         self._check_weighting()
         if len(self.size) != 2 or min(self.size) < 8:
             raise InputError(f"--size: height and width should be at least 8; found {self.size}")
+        _check_augmentation(self.size, self.scale, self.crop)
+        _check_choices("--precision", (self.precision,), PRECISIONS)
+        if self.compile and self.checkpoint_activations:
+            raise InputError(
+                "--compile: cannot be combined with --checkpoint-activations; the compiler decides "
+                "by itself what to compute again"
+            )
         if self.accumulate < 1 or self.batch_size % self.accumulate:
             raise InputError(
                 f"--accumulate: should divide --batch-size {self.batch_size}; "
@@ -165,6 +184,23 @@ class TrainConfig:
                 raise InputError(
                     f"{_flag(name)}: needs --weighting uncertainty; found {self.weighting}"
                 )
+
+
+def _check_augmentation(
+    size: tuple[int, int], scale: tuple[float, float], crop: tuple[int, int] | None
+) -> None:
+    if len(scale) != 2 or not 0 < scale[0] <= scale[1] < math.inf:
+        raise InputError(
+            f"--scale: should be two numbers above 0, the smaller first; found {scale}"
+        )
+    if crop is not None and (len(crop) != 2 or min(crop) < 8):
+        raise InputError(f"--crop: height and width should be at least 8; found {crop}")
+    smallest = tuple(round(side * scale[0]) for side in size)
+    if any(side > limit for side, limit in zip(crop or size, smallest, strict=True)):
+        raise InputError(
+            f"--crop: {'x'.join(map(str, crop or size))} does not fit into an image of "
+            f"{size[0]}x{size[1]} scaled by {scale[0]:g}"
+        )
 
 
 def fixed_weights(weighting: str, tasks: tuple[str, ...]) -> dict[str, float] | None:

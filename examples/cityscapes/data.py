@@ -13,10 +13,11 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from examples.cityscapes import targets as target_ops
+from examples.cityscapes.augment import Augmentation, Box, crop
 from examples.cityscapes.errors import InputError
-from examples.cityscapes.files import check_aspect, find_frames, image_size
 from examples.cityscapes.labels import IGNORE_INDEX
-from examples.cityscapes.samples import Sample, flip, read_sample
+from examples.cityscapes.samples import Sample
+from examples.cityscapes.splits import open_split
 
 
 class Batch(NamedTuple):
@@ -26,6 +27,8 @@ class Batch(NamedTuple):
     targets: dict[str, Tensor]
     masks: dict[str, Tensor]
     """True where a target is valid, (B, H, W)."""
+    disparity_at_1m: Tensor | None = None
+    """Disparity in pixels of a point at one metre, (B,); nan for an image without a camera file."""
 
     def to(self, device: torch.device) -> "Batch":
         """Copy to a device."""
@@ -34,7 +37,8 @@ class Batch(NamedTuple):
             return {name: tensor.to(device, non_blocking=True) for name, tensor in tensors.items()}
 
         image = self.image.to(device, non_blocking=True)
-        return Batch(image, move(self.targets), move(self.masks))
+        # On the host: it is for measuring, and no training step needs it.
+        return self._replace(image=image, targets=move(self.targets), masks=move(self.masks))
 
 
 class Draw(NamedTuple):
@@ -63,27 +67,35 @@ def collate(samples: list[Sample], tasks: Iterable[str]) -> Batch:
         disparity = torch.stack([s.disparity for s in samples])
         targets["depth"] = disparity.unsqueeze(1)
         masks["depth"] = ~torch.isnan(disparity)
-    return Batch(torch.stack([s.image for s in samples]), targets, masks)
+    at_1m = torch.tensor([s.disparity_at_1m for s in samples])
+    return Batch(torch.stack([s.image for s in samples]), targets, masks, at_1m)
 
 
 class CityscapesDataset(Dataset[Sample | InputError]):
     """The frames of one split at one size.
 
     Args:
-        root: Folder in the official layout.
+        root: Folder in the official layout, or one that `prepare` has written.
         split: `train` or `val`.
         size: Height and width to resize to, of the same shape as the images.
         tasks: Decides which labels a frame must have.
+        augmentation: What happens to the draws that have a seed.
 
     Raises:
         InputError: If a file is absent, or an image has another shape than `size`.
     """
 
-    def __init__(self, root: Path, split: str, size: tuple[int, int], tasks: Iterable[str]) -> None:
-        self.size = size
-        self.frames = find_frames(root, split, need_instances="instance" in tasks)
-        for frame in self.frames:
-            check_aspect(frame.image, image_size(frame.image), size)
+    def __init__(
+        self,
+        root: Path,
+        split: str,
+        size: tuple[int, int],
+        tasks: Iterable[str],
+        augmentation: Augmentation = Augmentation(),  # noqa: B008 (it is a tuple)
+    ) -> None:
+        self.size, self.augmentation = size, augmentation
+        self._split = open_split(root, split, size, tasks)
+        self.frames = self._split.frames
         self._kept: list[Sample] | None = None
 
     def __len__(self) -> int:
@@ -91,17 +103,20 @@ class CityscapesDataset(Dataset[Sample | InputError]):
 
     def __getitem__(self, draw: Draw) -> Sample | InputError:
         try:
-            sample = self.read(draw.index)
+            if draw.seed is None:
+                return self.read(draw.index)
+            box, mirrored = self.augmentation.draw(draw.seed, self.size)
+            sample = self.read(draw.index, box)
         except InputError as error:
             # Returned, as a worker process would wrap an exception in its own traceback.
             return error
-        if draw.seed is not None and draw.seed % 2:
-            sample = flip(sample)
-        return sample
+        return self.augmentation.finish(sample, self.size, mirrored)
 
-    def read(self, index: int) -> Sample:
-        """Return a frame without augmentation."""
-        return self._kept[index] if self._kept else read_sample(self.frames[index], self.size)
+    def read(self, index: int, box: Box | None = None) -> Sample:
+        """Return a frame, or a part of it, without augmentation."""
+        if self._kept is None:
+            return self._split.read(index, box)
+        return self._kept[index] if box is None else crop(self._kept[index], box)
 
     @property
     def is_kept(self) -> bool:
@@ -113,8 +128,9 @@ class CityscapesDataset(Dataset[Sample | InputError]):
         bytes_per_pixel = 3 + 1 + 4 + 4
         if len(self) * self.size[0] * self.size[1] * bytes_per_pixel <= limit_mb * 2**20:
             # On a terminal only: elsewhere an error is to be the one line that is printed.
-            with tqdm(self.frames, "reading", unit="image", leave=False, disable=None) as bar:
-                self._kept = [read_sample(frame, self.size) for frame in bar]
+            indices = range(len(self))
+            with tqdm(indices, "reading", unit="image", leave=False, disable=None) as bar:
+                self._kept = [self.read(index) for index in bar]
 
 
 class TrainingOrder:
@@ -124,10 +140,10 @@ class TrainingOrder:
     """
 
     def __init__(
-        self, num_images: int, batch_size: int, *, start: int, stop: int, seed: int, flip: bool
+        self, num_images: int, batch_size: int, *, start: int, stop: int, seed: int, augment: bool
     ) -> None:
         self.num_images, self.batch_size = num_images, batch_size
-        self.start, self.stop, self.seed, self.flip = start, stop, seed, flip
+        self.start, self.stop, self.seed, self.augment = start, stop, seed, augment
 
     def __len__(self) -> int:
         return self.stop - self.start
@@ -144,7 +160,7 @@ class TrainingOrder:
                 seeds = rng.integers(2**31, size=self.num_images)
             chosen = slice(position * self.batch_size, (position + 1) * self.batch_size)
             yield [
-                Draw(int(index), int(seed) if self.flip else None)
+                Draw(int(index), int(seed) if self.augment else None)
                 for index, seed in zip(order[chosen], seeds[chosen], strict=True)
             ]
 

@@ -1,5 +1,7 @@
 """Finding and reading the files of a dataset in the official CityScapes layout."""
 
+import json
+import math
 import struct
 import zlib
 from pathlib import Path
@@ -22,6 +24,7 @@ class Frame(NamedTuple):
     label_ids: Path | None
     instance_ids: Path | None
     disparity: Path | None
+    camera: Path | None = None
 
     @property
     def stem(self) -> str:
@@ -33,7 +36,8 @@ def find_frames(root: Path, split: str, *, need_instances: bool = True) -> list[
     """List the frames of a split, ordered by city and name.
 
     Args:
-        root: Folder that holds `leftImg8bit/`, `gtFine/` and, where there is depth, `disparity/`.
+        root: Folder that holds `leftImg8bit/`, `gtFine/` and, where there is depth, `disparity/`
+            and `camera/`.
         split: `train`, `val` or `test`.
         need_instances: Whether `labelIds` alone are not enough.
 
@@ -53,9 +57,11 @@ def _frame(root: Path, split: str, image: Path, need_instances: bool) -> Frame:
     label_ids = root / "gtFine" / split / city / f"{stem}_gtFine_labelIds.png"
     instance_ids = root / "gtFine" / split / city / f"{stem}_gtFine_instanceIds.png"
     disparity = root / "disparity" / split / city / f"{stem}_disparity.png"
+    camera = root / "camera" / split / city / f"{stem}_camera.json"
     if not instance_ids.is_file() and (need_instances or not label_ids.is_file()):
         raise InputError(f"{image}: has no labels; {instance_ids} not found")
-    return Frame(image, *(p if p.is_file() else None for p in (label_ids, instance_ids, disparity)))
+    optional = (label_ids, instance_ids, disparity, camera)
+    return Frame(image, *(path if path.is_file() else None for path in optional))
 
 
 def read_rgb(path: Path) -> np.ndarray:
@@ -77,6 +83,21 @@ def read_ids(path: Path) -> np.ndarray:
     if values.ndim != 2:
         raise InputError(f"{path}: should have one channel; found {values.ndim} axes")
     return values.astype(np.int32)
+
+
+def read_baseline_fx(path: Path) -> float:
+    """Read from a camera file how many pixels of disparity a point at one metre has.
+
+    That is baseline times fx, in pixels of the original image. It differs by 6% between cities.
+    """
+    try:
+        camera = json.loads(path.read_text(encoding="utf-8"))
+        value = float(camera["extrinsic"]["baseline"]) * float(camera["intrinsic"]["fx"])
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise InputError(f"{path}: not a readable camera file ({error!r})") from error
+    if not 0 < value < math.inf:
+        raise InputError(f"{path}: baseline times fx should be above 0; found {value}")
+    return value
 
 
 def image_size(path: Path) -> tuple[int, int]:

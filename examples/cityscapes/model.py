@@ -1,6 +1,7 @@
 """The network: a dilated ResNet, a spatial pyramid without projection, one decoder per task."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 import torch.nn.functional as F
@@ -9,12 +10,19 @@ from torchvision.models import get_model
 
 from examples.cityscapes.config import TrainConfig
 from examples.cityscapes.labels import NUM_CLASSES
+from examples.cityscapes.memory import recomputed
 
 CHANNELS = {"semantic": NUM_CLASSES, "instance": 2, "depth": 1}
 """Output channels of each task."""
 
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 _IMAGENET_STD = (0.229, 0.224, 0.225)
+
+ApplyLayer = Callable[[nn.Module, Tensor], Tensor]
+
+
+def _plainly(module: nn.Module, features: Tensor) -> Tensor:
+    return module(features)
 
 
 class SceneNet(nn.Module):
@@ -39,6 +47,8 @@ class SceneNet(nn.Module):
                 for task in config.tasks
             }
         )
+        self.precision = config.precision
+        self.apply_layer = recomputed if config.checkpoint_activations else _plainly
         self.register_buffer("mean", _per_channel(_IMAGENET_MEAN), persistent=False)
         self.register_buffer("std", _per_channel(_IMAGENET_STD), persistent=False)
 
@@ -46,12 +56,22 @@ class SceneNet(nn.Module):
         """Return every task's output at the size of the image."""
         pixels = (image / 255 - self.mean) / self.std
         pixels = pixels.contiguous(memory_format=torch.channels_last)
-        shared = self.aspp(self.trunk(pixels))  # (B, 1280, H/8, W/8)
+        with self._autocast(image.device.type):
+            shared = self.apply_layer(self.aspp, self.trunk(pixels, self.apply_layer))
+            # shared is (B, 1280, H/8, W/8)
+            outputs = {t: self.apply_layer(decode, shared) for t, decode in self.decoders.items()}
         size = image.shape[-2:]
+        # In float32 from here on: bfloat16 has three digits, and an offset of 200 px needs more.
         return {
-            task: F.interpolate(decode(shared), size, mode="bilinear", align_corners=False)
-            for task, decode in self.decoders.items()
+            task: F.interpolate(output.float(), size, mode="bilinear", align_corners=False)
+            for task, output in outputs.items()
         }
+
+    def _autocast(self, device: str) -> AbstractContextManager[object]:
+        if self.precision == "float32":
+            return nullcontext()
+        # bfloat16 has the range of float32, so that no gradient needs scaling.
+        return torch.autocast(device, dtype=torch.bfloat16)
 
 
 class Trunk(nn.Module):
@@ -66,11 +86,12 @@ class Trunk(nn.Module):
         dilate_beyond(layers, output_stride)
         self.out_channels = 64 * 2 ** (stages - 1) * layers[-1][-1].expansion
 
-    def forward(self, pixels: Tensor) -> Tensor:
-        """Return the features of the last stage."""
+    def forward(self, pixels: Tensor, apply_layer: ApplyLayer = _plainly) -> Tensor:
+        """Return the features of the last stage; `apply_layer` applies each residual block."""
         features = self.stem(pixels)
         for layer in self.layers:
-            features = layer(features)
+            for block in layer:
+                features = apply_layer(block, features)
         return features
 
     def load_resnet(self, state: dict[str, Tensor]) -> None:

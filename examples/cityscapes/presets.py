@@ -6,6 +6,8 @@ PRESETS: dict[str, dict[str, object]] = {
     # Section 5 for the full resolution, which took the authors 4 GPUs and 5 days.
     "full": {
         "size": (1024, 2048),
+        "scale": (0.7, 2.0),
+        "crop": (512, 512),
         "iterations": 100_000,
         "batch_size": 16,
         "eval_every": 5_000,

@@ -1,5 +1,6 @@
-"""One image and its labels: read, resized, mirrored."""
+"""One image and its labels, as read from the official files."""
 
+import math
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,7 +11,7 @@ from torchvision.transforms.v2 import functional as image_ops
 
 from examples.cityscapes import targets as target_ops
 from examples.cityscapes.errors import InputError
-from examples.cityscapes.files import Frame, check_aspect, read_ids, read_rgb
+from examples.cityscapes.files import Frame, check_aspect, read_baseline_fx, read_ids, read_rgb
 
 
 class Sample(NamedTuple):
@@ -26,10 +27,47 @@ class Sample(NamedTuple):
     """Centres of those instances."""
     disparity: Tensor
     """In pixels of this size, float32, (H, W); nan where unknown."""
+    disparity_at_1m: float = math.nan
+    """Disparity of a point at one metre in pixels of this size; nan without a camera file."""
+
+
+class Settled(NamedTuple):
+    """One image and its labels in integers: a `Sample` before its disparity is decoded."""
+
+    image: Tensor
+    """RGB, uint8, (3, H, W)."""
+    semantic: Tensor
+    """Train ids, uint8, (H, W); 255 is ignored."""
+    instance_ids: Tensor
+    """Ids of single instances of thing classes, int32, (H, W); 0 elsewhere."""
+    raw_disparity: Tensor
+    """As in the files but for sky and ego vehicle, int32, (H, W); 0 is unknown."""
+    baseline_fx: float
+    """Disparity of a point at one metre in pixels of the original; nan without a camera file."""
+    factor: float
+    """How many times wider the original is."""
 
 
 def read_sample(frame: Frame, size: tuple[int, int]) -> Sample:
     """Read one frame and resize it."""
+    settled = read_settled(frame, size)
+    return decode(settled, target_ops.find_centroids(settled.instance_ids))
+
+
+def decode(settled: Settled, centroids: target_ops.Centroids) -> Sample:
+    """Return the sample that the integers stand for."""
+    return Sample(
+        image=settled.image,
+        semantic=settled.semantic,
+        instance_ids=settled.instance_ids,
+        centroids=centroids,
+        disparity=target_ops.decode_disparity(settled.raw_disparity, settled.factor),
+        disparity_at_1m=settled.baseline_fx / settled.factor,
+    )
+
+
+def read_settled(frame: Frame, size: tuple[int, int]) -> Settled:
+    """Read the files of one frame and resize them."""
     image = read_rgb(frame.image)
     native = image.shape[:2]
     check_aspect(frame.image, native, size)
@@ -46,18 +84,17 @@ def read_sample(frame: Frame, size: tuple[int, int]) -> Sample:
         label_ids = target_ops.label_ids_from_instance_ids(ids)
     else:
         label_ids = read_labels(frame.label_ids)
-    if frame.disparity is None:
-        disparity = torch.full(size, torch.nan)
-    else:
-        raw = read_labels(frame.disparity)
-        disparity = target_ops.inverse_depth(raw, label_ids, native[1] / size[1])
-    instance_ids = target_ops.evaluated_instances(ids)
-    return Sample(
+    raw = nothing
+    if frame.disparity is not None:
+        # Without the file not even the sky is labelled.
+        raw = target_ops.settle_disparity(read_labels(frame.disparity), label_ids)
+    return Settled(
         image=resize_rgb(image, size),
         semantic=target_ops.train_ids(label_ids),
-        instance_ids=instance_ids,
-        centroids=target_ops.find_centroids(instance_ids),
-        disparity=disparity,
+        instance_ids=target_ops.evaluated_instances(ids),
+        raw_disparity=raw,
+        baseline_fx=math.nan if frame.camera is None else read_baseline_fx(frame.camera),
+        factor=native[1] / size[1],
     )
 
 
@@ -78,16 +115,3 @@ def resize_nearest(values: Tensor, size: tuple[int, int]) -> Tensor:
         for new, old in zip(size, values.shape, strict=True)
     )
     return values[rows[:, None], columns]
-
-
-def flip(sample: Sample) -> Sample:
-    """Mirror left and right; vectors, derived later, then point the right way by themselves."""
-    x, y = sample.centroids.xy.unbind(1)
-    width = sample.image.shape[-1]
-    return Sample(
-        image=sample.image.flip(-1),
-        semantic=sample.semantic.flip(-1),
-        instance_ids=sample.instance_ids.flip(-1),
-        centroids=sample.centroids._replace(xy=torch.stack([width - 1 - x, y], dim=1)),
-        disparity=sample.disparity.flip(-1),
-    )

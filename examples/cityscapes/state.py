@@ -9,6 +9,7 @@ from torch.optim import SGD, AdamW, Optimizer
 
 from examples.cityscapes.checkpoint import read_checkpoint
 from examples.cityscapes.config import TrainConfig
+from examples.cityscapes.device import check_compiler
 from examples.cityscapes.distributed import Ranks, distributed, joint_batch_norm
 from examples.cityscapes.errors import InputError
 from examples.cityscapes.losses import build_loss
@@ -56,6 +57,9 @@ def build_state(model: nn.Module, config: TrainConfig, ranks: Ranks) -> Training
     """Put the network on its device, with a loss and optimizers that have learned nothing yet."""
     model = joint_batch_norm(model, ranks)
     model.to(ranks.device, memory_format=torch.channels_last)
+    if config.compile:
+        check_compiler(ranks.device)
+        model.compile()  # in place: the names in its state dict stay as they are
     loss_fn = build_loss(config).to(ranks.device)
     optimizers = build_optimizers(model, loss_fn, config)
     module = distributed(ModelWithLoss(model, loss_fn), ranks)

@@ -71,26 +71,54 @@ def offsets(instance_ids: Tensor, centroids: Centroids) -> Tensor:
         - output: (2, H, W), `x` first; 0 where there is no instance.
     """
     height, width = instance_ids.shape
-    vectors = torch.zeros(2, height, width)
-    rows, columns = torch.nonzero(instance_ids, as_tuple=True)
-    entry = torch.searchsorted(centroids.ids, instance_ids[rows, columns])
-    pixels = torch.stack([columns, rows], dim=1)
-    vectors[:, rows, columns] = (centroids.xy[entry] - pixels).T
-    return vectors
+    # One index per pixel, and no fancy indexing: this is most of what reading a sample costs.
+    ids = instance_ids.flatten()
+    pixels = torch.nonzero(ids).squeeze(1)
+    entry = torch.searchsorted(centroids.ids, ids.index_select(0, pixels))
+    goal = centroids.xy.index_select(0, entry)
+    rows = torch.div(pixels, width, rounding_mode="floor")
+    vectors = torch.zeros(2, height * width)
+    vectors[0].index_copy_(0, pixels, goal[:, 0] - (pixels - rows * width))
+    vectors[1].index_copy_(0, pixels, goal[:, 1] - rows)
+    return vectors.view(2, height, width)
 
 
 def inverse_depth(raw_disparity: Tensor, label_ids: Tensor, factor: float) -> Tensor:
     """Return the disparity in pixels of the network input, nan where it is unknown.
 
     Args:
-        raw_disparity: Values of a disparity file. 0 is invalid; ``p > 0`` is ``(p - 1) / 256``
-            pixels of the original image, so that 1 is a valid disparity of zero.
-        label_ids: Sky is infinitely far wherever the file says nothing. The ego vehicle carries
-            disparities too, and they are left out.
+        raw_disparity: Values of a disparity file.
+        label_ids: See `settle_disparity`.
         factor: How many times wider the original is than the network input.
     """
-    disparity = (raw_disparity.float() - 1) / (256 * factor)
-    disparity = torch.where(raw_disparity > 0, disparity, torch.nan)
+    return decode_disparity(settle_disparity(raw_disparity, label_ids), factor)
+
+
+def settle_disparity(raw_disparity: Tensor, label_ids: Tensor) -> Tensor:
+    """Write into the raw disparity what the labels know about it; 0 remains "unknown".
+
+    Sky is infinitely far wherever the file says nothing, which is a raw value of 1. The ego
+    vehicle carries disparities too, and they are left out.
+    """
     is_far = (raw_disparity == 0) & (label_ids == _SKY_LABEL_ID)
-    disparity = torch.where(is_far, 0.0, disparity)
-    return torch.where(label_ids == _EGO_VEHICLE_LABEL_ID, torch.nan, disparity)
+    settled = torch.where(is_far, 1, raw_disparity)
+    return torch.where(label_ids == _EGO_VEHICLE_LABEL_ID, 0, settled)
+
+
+def decode_disparity(raw_disparity: Tensor, factor: float) -> Tensor:
+    """Return the disparity that raw values stand for, divided by `factor`.
+
+    0 is unknown and becomes nan; ``p > 0`` is ``(p - 1) / 256`` pixels of the original image, so
+    that 1 is a valid disparity of zero.
+    """
+    disparity = (raw_disparity.float() - 1) / (256 * factor)
+    return disparity.masked_fill_(raw_disparity == 0, torch.nan)
+
+
+def per_metre(disparity: Tensor, disparity_at_1m: float | Tensor) -> Tensor:
+    """Return the inverse depth in 1/m of a disparity, given that of a point at one metre.
+
+    Both are in pixels of the same size. Inverse depth has no division by the disparity, which may
+    be 0; without a camera file `disparity_at_1m` is nan, and so is the result.
+    """
+    return disparity / disparity_at_1m

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from examples.cityscapes import data
+from examples.cityscapes.augment import Augmentation
 from examples.cityscapes.checkpoint import save_checkpoint, write_atomically
 from examples.cityscapes.config import TrainConfig, to_json
 from examples.cityscapes.data import Batch, CityscapesDataset, TrainingOrder, in_order
@@ -238,7 +239,8 @@ def save(progress: Progress, run: Run, name: str) -> None:
 
 def training_data(config: TrainConfig) -> CityscapesDataset:
     """Open the training split and check that it fills a batch."""
-    dataset = CityscapesDataset(config.data, "train", config.size, config.tasks)
+    augmentation = Augmentation(config.flip, config.scale, config.crop)
+    dataset = CityscapesDataset(config.data, "train", config.size, config.tasks, augmentation)
     if len(dataset) < config.batch_size:
         raise InputError(
             f"--batch-size: {config.batch_size} images do not fit into the {len(dataset)} of "
@@ -268,7 +270,7 @@ def training_order(config: TrainConfig, num_images: int, first: int) -> Training
         start=first,
         stop=config.iterations,
         seed=config.seed,
-        flip=config.flip,
+        augment=config.flip or config.crop is not None or config.scale != (1.0, 1.0),
     )
 
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from examples.cityscapes import targets
+from examples.cityscapes.augment import flip
 from examples.cityscapes.data import (
     CityscapesDataset,
     Draw,
@@ -23,7 +24,6 @@ from examples.cityscapes.errors import InputError
 from examples.cityscapes.files import find_frames
 from examples.cityscapes.samples import (
     Sample,
-    flip,
     read_sample,
     resize_nearest,
     resize_rgb,
@@ -142,13 +142,13 @@ def test_the_order_from_the_middle_is_the_rest_of_the_whole(images, size, middle
     size = min(size, images)
 
     def order(start):
-        return list(TrainingOrder(images, size, start=start, stop=30, seed=seed, flip=flips))
+        return list(TrainingOrder(images, size, start=start, stop=30, seed=seed, augment=flips))
 
     assert order(middle) == order(0)[middle:]
 
 
 def test_an_epoch_shows_every_image_once_and_half_of_them_mirrored():
-    order = list(TrainingOrder(400, 8, start=0, stop=100, seed=0, flip=True))
+    order = list(TrainingOrder(400, 8, start=0, stop=100, seed=0, augment=True))
     first, second = order[:50], order[50:]
     for epoch in (first, second):
         assert sorted(draw.index for batch in epoch for draw in batch) == list(range(400))

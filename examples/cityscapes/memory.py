@@ -1,0 +1,39 @@
+"""Computing activations again in the backward pass instead of keeping them."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import checkpoint
+
+
+def recomputed(module: nn.Module, features: Tensor) -> Tensor:
+    """Apply a module, keeping its input alone; gradients and statistics are those of plain use."""
+    return checkpoint(
+        module,
+        features,
+        use_reentrant=False,
+        # Nothing here draws random numbers, and saving the generators makes the GPU wait.
+        preserve_rng_state=False,
+        context_fn=lambda: (nullcontext(), statistics_kept(module)),
+    )
+
+
+@contextmanager
+def statistics_kept(module: nn.Module) -> Iterator[None]:
+    """Let batch norm see a batch a second time without counting it a second time.
+
+    By a momentum of 0, not by switching the statistics off: the layer then saves the same tensors
+    as the first time, which checkpointing insists on.
+    """
+    norms = [m for m in module.modules() if isinstance(m, _BatchNorm) and m.training]
+    before = [(norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+    try:
+        yield
+    finally:
+        for norm, (momentum, num_batches) in zip(norms, before, strict=True):
+            norm.momentum = momentum
+            norm.num_batches_tracked.copy_(num_batches)
