@@ -12,14 +12,16 @@ from torch import Tensor
 
 from examples.cityscapes.checkpoint import read_checkpoint, write_atomically
 from examples.cityscapes.config import TrainConfig
-from examples.cityscapes.data import CityscapesDataset, batches, in_order
+from examples.cityscapes.data import CityscapesDataset, collate, in_order
 from examples.cityscapes.device import pick_device
 from examples.cityscapes.errors import InputError
+from examples.cityscapes.files import image_size
 from examples.cityscapes.initial import backbone_state, initial_model
 from examples.cityscapes.instances import group_pixels
-from examples.cityscapes.metrics import DepthError, InstanceError, SemanticIoU
+from examples.cityscapes.metrics import DepthError, InstanceError
 from examples.cityscapes.model import SceneNet
 from examples.cityscapes.prior import position_prior
+from examples.cityscapes.semantic_metrics import SemanticIoU
 
 Metrics = dict[str, Any]
 Predictor = Callable[[Tensor], dict[str, Tensor]]
@@ -106,16 +108,29 @@ def by_position(train: CityscapesDataset) -> Predictor:
 
 def measure(dataset: CityscapesDataset, tasks: tuple[str, ...], predict: Predictor) -> Metrics:
     """Return the figures of a predictor over a split; None for a task outside of `tasks`."""
-    semantic, instance, depth = SemanticIoU(), InstanceError(), DepthError()
-    for batch in batches(dataset, in_order(dataset), tasks):
+    semantic = SemanticIoU(pixel_area=_pixel_area(dataset))
+    instance, depth = InstanceError(), DepthError()
+    knows_instances = all(frame.instance_ids is not None for frame in dataset.frames)
+    for draws in in_order(dataset):
+        samples = [dataset.read(draw.index) for draw in draws]
+        batch = collate(samples, tasks)
         maps = predict(batch.image)
         if "semantic" in tasks:
-            semantic.add(maps["semantic"], batch.targets["semantic"])
+            ids = torch.stack([sample.instance_ids for sample in samples])
+            semantic.add(
+                maps["semantic"], batch.targets["semantic"], ids if knows_instances else None
+            )
         if "instance" in tasks:
             instance.add(maps["instance"], batch.targets["instance"], batch.masks["instance"])
         if "depth" in tasks:
             depth.add(maps["depth"], batch.targets["depth"], batch.masks["depth"])
     return {**semantic.compute(), **instance.compute(), **depth.compute()}
+
+
+def _pixel_area(dataset: CityscapesDataset) -> float:
+    """Return how many pixels of the original image go into one of the network's."""
+    height, width = image_size(dataset.frames[0].image)
+    return height * width / (dataset.size[0] * dataset.size[1])
 
 
 def instance_rand_index(
