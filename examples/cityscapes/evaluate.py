@@ -17,9 +17,10 @@ from examples.cityscapes.device import pick_device
 from examples.cityscapes.errors import InputError
 from examples.cityscapes.files import image_size
 from examples.cityscapes.initial import backbone_state, initial_model
-from examples.cityscapes.instances import group_pixels
+from examples.cityscapes.instances import Grouping, group_pixels
 from examples.cityscapes.metrics import DepthError, InstanceError
 from examples.cityscapes.model import SceneNet
+from examples.cityscapes.official import check_installed, official_figures
 from examples.cityscapes.prior import position_prior
 from examples.cityscapes.semantic_metrics import SemanticIoU
 
@@ -32,19 +33,35 @@ RAND_INDEX_IMAGES = 20
 """Images on which clusterings are compared; each takes up to a second."""
 
 
-def evaluate(config: TrainConfig, data: Path, device: str = "auto") -> Metrics:
+def evaluate(
+    config: TrainConfig,
+    data: Path,
+    device: str = "auto",
+    *,
+    official: bool = False,
+    grouping: Grouping | None = None,
+) -> Metrics:
     """Measure the run in `config.out` and write its metrics.json.
 
     Args:
         config: The run's configuration.
         data: Dataset whose `val` split is measured, and whose `train` split makes the prior.
         device: `auto`, `cpu` or `cuda`.
+        official: Whether to export predictions to `config.out/official` and to run the official
+            scripts on them; their figures are under `official`.
+        grouping: How votes become instances.
 
     Returns:
         The network's figures, and under `position_prior` and `untrained` those of the baselines.
     """
+    grouping = grouping or Grouping()
+    if official:
+        check_installed()
+        if "semantic" not in config.tasks:
+            raise InputError("--official: needs a run that was trained on the semantic task")
     where = pick_device(device)
-    trained = by_network(load_trained(config), where)
+    model = load_trained(config)
+    trained = by_network(model, where)
     train = CityscapesDataset(data, "train", config.size, config.tasks)
     val = CityscapesDataset(data, "val", config.size, config.tasks)
     for split in (train, val):
@@ -55,10 +72,13 @@ def evaluate(config: TrainConfig, data: Path, device: str = "auto") -> Metrics:
     metrics = measure(val, config.tasks, trained)
     metrics["instance_rand_index"] = None
     if "instance" in config.tasks:
-        metrics["instance_rand_index"] = instance_rand_index(val, trained)
+        metrics["instance_rand_index"] = instance_rand_index(val, trained, grouping)
     metrics["num_images"] = len(val)
     metrics["position_prior"] = measure(val, config.tasks, by_position(train))
     metrics["untrained"] = measure(val, config.tasks, untrained)
+    if official:
+        out = config.out / "official"
+        metrics["official"] = official_figures(model, data, config.size, out, grouping)
     write_atomically(config.out / "metrics.json", json.dumps(metrics, indent=2) + "\n")
     return metrics
 
@@ -134,7 +154,10 @@ def _pixel_area(dataset: CityscapesDataset) -> float:
 
 
 def instance_rand_index(
-    dataset: CityscapesDataset, predict: Predictor, max_images: int = RAND_INDEX_IMAGES
+    dataset: CityscapesDataset,
+    predict: Predictor,
+    grouping: Grouping | None = None,
+    max_images: int = RAND_INDEX_IMAGES,
 ) -> float | None:
     """Return how well predicted vectors separate the pixels of the true instances.
 
@@ -148,16 +171,5 @@ def instance_rand_index(
         if mask.any():
             offsets = predict(sample.image.unsqueeze(0))["instance"][0].numpy()
             truth = sample.instance_ids.numpy()[mask]
-            scores.append(adjusted_rand_score(truth, group_pixels(offsets, mask)))
+            scores.append(adjusted_rand_score(truth, group_pixels(offsets, mask, grouping)))
     return float(np.mean(scores)) if scores else None
-
-
-def summary(metrics: Metrics) -> str:
-    """Return the main figures as a table."""
-    columns = {"network": metrics, **{k: metrics[k] for k in ("position_prior", "untrained")}}
-    lines = [f"{'':24}" + "".join(f"{name:>16}" for name in columns)]
-    for figure in ("semantic_iou", "semantic_iou_present", "instance_error_px", "depth_error_px"):
-        values = [column[figure] for column in columns.values()]
-        cells = ["-" if value is None else f"{value:.4f}" for value in values]
-        lines.append(f"{figure:24}" + "".join(f"{cell:>16}" for cell in cells))
-    return "\n".join(lines)
