@@ -36,7 +36,7 @@ class Exporter:
         self._annotations: list[dict[str, object]] = []
 
     def add(self, stem: str, scene: Scene) -> None:
-        """Write the files of one image; returns nothing until `finish` has written the table."""
+        """Write the files of one image; the panoptic table has to wait for `finish`."""
         semantic = semantic_file(self._folder, stem)
         _write_png(semantic, label_ids(scene.classes).astype(np.uint8))
         if scene.instances is None or scene.confidence is None:

@@ -12,6 +12,7 @@ from examples.cityscapes.distances import instance_distances
 from examples.cityscapes.errors import InputError
 from examples.cityscapes.export import Exporter
 from examples.cityscapes.files import find_frames, read_ids
+from examples.cityscapes.folders import complete_folder
 from examples.cityscapes.labels import IGNORE_INDEX, NUM_CLASSES
 from examples.cityscapes.panoptic import panoptic_ids, panoptic_image, segments_info
 from examples.cityscapes.scene import Scene, mean_probability
@@ -181,6 +182,24 @@ def test_an_instance_of_two_classes_gets_the_one_of_most_pixels():
     probabilities = torch.zeros(NUM_CLASSES, 1, 5)
     probabilities[13, 0] = torch.tensor([0.9, 0.6, 0.3, 0.5, 0.0])
     np.testing.assert_allclose(mean_probability(probabilities, classes, instances), [0.6, 0.5])
+
+
+def test_a_failure_half_way_leaves_the_earlier_predictions_as_they_were(tmp_path):
+    out = tmp_path / "official"
+    out.mkdir()
+    (out / "earlier").touch()
+
+    def fail():
+        with complete_folder(out) as partial:
+            (partial / "half").touch()
+            raise InputError("the disk is full")
+
+    with pytest.raises(InputError, match="full"):
+        fail()
+    assert [path.name for path in tmp_path.rglob("*")] == ["official", "earlier"]
+    with complete_folder(out) as partial:
+        (partial / "whole").touch()
+    assert [path.name for path in tmp_path.rglob("*")] == ["official", "whole"]
 
 
 def test_an_image_without_things_has_an_empty_list(tmp_path):
