@@ -63,18 +63,22 @@ def train(resume: bool = False, **given: object) -> None:
         sys.exit(_complain(error, status=1))
 
 
-def evaluate(run: Path, data: Path, device: str) -> None:
+def evaluate(run: Path, data: Path, device: str, official: bool, **grouping: object) -> None:
     """Measure a run on the validation split."""
-    from examples.cityscapes.evaluate import evaluate, summary
+    from examples.cityscapes.evaluate import evaluate
+    from examples.cityscapes.instances import Grouping
+    from examples.cityscapes.tables import full_summary
 
-    print(summary(evaluate(load_config(run), data, device)))
+    chosen, config = Grouping(**grouping), load_config(run)
+    print(full_summary(config, evaluate(config, data, device, official=official, grouping=chosen)))
 
 
-def predict(run: Path, image: Path, out: Path, device: str) -> None:
+def predict(run: Path, image: Path, out: Path, device: str, **grouping: object) -> None:
     """Predict one image."""
+    from examples.cityscapes.instances import Grouping
     from examples.cityscapes.predict import predict
 
-    for path in predict(load_config(run), image, out, device):
+    for path in predict(load_config(run), image, out, device, Grouping(**grouping)):
         print(path)
 
 
@@ -130,6 +134,12 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
     add("--run", type=Path, required=True, help="folder of the run; metrics.json goes there")
     add("--data", type=Path, required=True, help="dataset in the official layout, or prepared")
     add("--device", choices=DEVICES, default="auto")
+    add(
+        "--official",
+        action="store_true",
+        help="also export predictions to RUN/official, and run cityscapesScripts on them",
+    )
+    _add_grouping(add)
 
 
 def _add_predict(commands: argparse._SubParsersAction) -> None:
@@ -138,6 +148,20 @@ def _add_predict(commands: argparse._SubParsersAction) -> None:
     add("--image", type=Path, required=True, help="an RGB image")
     add("--out", type=Path, required=True, help="folder for the panels and the arrays")
     add("--device", choices=DEVICES, default="auto")
+    _add_grouping(add)
+
+
+def _add_grouping(add: object) -> None:
+    nothing = {"default": argparse.SUPPRESS}
+    add("--clustering", metavar="M", help="of votes: optics (default) or hdbscan", **nothing)
+    add("--reach", type=float, metavar="X", help="of a vote, part of the width (0.012)", **nothing)
+    add(
+        "--min-area",
+        type=float,
+        metavar="X",
+        help="smallest instance, part of a typical one (0.06)",
+        **nothing,
+    )
 
 
 def _add_demo(commands: argparse._SubParsersAction) -> None:

@@ -9,10 +9,12 @@ from pathlib import Path
 from examples.cityscapes.checkpoint import write_atomically
 from examples.cityscapes.config import TrainConfig, new_config, to_json
 from examples.cityscapes.errors import InputError
-from examples.cityscapes.evaluate import evaluate, summary
+from examples.cityscapes.evaluate import evaluate
+from examples.cityscapes.folders import replace_folder
 from examples.cityscapes.presets import PRESETS
 from examples.cityscapes.report import Run, render_report
 from examples.cityscapes.synthetic import synthesize
+from examples.cityscapes.tables import summary
 from examples.cityscapes.train import train
 
 TRAINING_SECONDS = 275
@@ -95,15 +97,3 @@ def check_replaceable(out: Path) -> None:
     is_demo = all((out / part).exists() for part in parts)
     if out.is_dir() and any(out.iterdir()) and not is_demo:
         raise InputError(f"--out: {out} holds something other than an earlier demo")
-
-
-def replace_folder(new: Path, old: Path) -> None:
-    """Put a folder where another one may be."""
-    retired = old.with_name(f".{old.name}.old")
-    if retired.exists():
-        shutil.rmtree(retired)
-    if old.exists():
-        old.rename(retired)
-    new.rename(old)
-    if retired.exists():
-        shutil.rmtree(retired)

@@ -12,14 +12,17 @@ from torch import Tensor
 
 from examples.cityscapes.checkpoint import read_checkpoint, write_atomically
 from examples.cityscapes.config import TrainConfig
-from examples.cityscapes.data import CityscapesDataset, batches, in_order
+from examples.cityscapes.data import CityscapesDataset, collate, in_order
 from examples.cityscapes.device import pick_device
 from examples.cityscapes.errors import InputError
+from examples.cityscapes.files import image_size
 from examples.cityscapes.initial import backbone_state, initial_model
-from examples.cityscapes.instances import group_pixels
-from examples.cityscapes.metrics import DepthError, InstanceError, SemanticIoU
+from examples.cityscapes.instances import Grouping, group_pixels
+from examples.cityscapes.metrics import DepthError, InstanceError
 from examples.cityscapes.model import SceneNet
+from examples.cityscapes.official import check_installed, official_figures
 from examples.cityscapes.prior import position_prior
+from examples.cityscapes.semantic_metrics import SemanticIoU
 
 Metrics = dict[str, Any]
 Predictor = Callable[[Tensor], dict[str, Tensor]]
@@ -30,19 +33,35 @@ RAND_INDEX_IMAGES = 20
 """Images on which clusterings are compared; each takes up to a second."""
 
 
-def evaluate(config: TrainConfig, data: Path, device: str = "auto") -> Metrics:
+def evaluate(
+    config: TrainConfig,
+    data: Path,
+    device: str = "auto",
+    *,
+    official: bool = False,
+    grouping: Grouping | None = None,
+) -> Metrics:
     """Measure the run in `config.out` and write its metrics.json.
 
     Args:
         config: The run's configuration.
         data: Dataset whose `val` split is measured, and whose `train` split makes the prior.
         device: `auto`, `cpu` or `cuda`.
+        official: Whether to export predictions to `config.out/official` and to run the official
+            scripts on them; their figures are under `official`.
+        grouping: How votes become instances.
 
     Returns:
         The network's figures, and under `position_prior` and `untrained` those of the baselines.
     """
+    grouping = grouping or Grouping()
+    if official:
+        check_installed()
+        if "semantic" not in config.tasks:
+            raise InputError("--official: needs a run that was trained on the semantic task")
     where = pick_device(device)
-    trained = by_network(load_trained(config), where)
+    model = load_trained(config)
+    trained = by_network(model, where)
     train = CityscapesDataset(data, "train", config.size, config.tasks)
     val = CityscapesDataset(data, "val", config.size, config.tasks)
     for split in (train, val):
@@ -53,10 +72,13 @@ def evaluate(config: TrainConfig, data: Path, device: str = "auto") -> Metrics:
     metrics = measure(val, config.tasks, trained)
     metrics["instance_rand_index"] = None
     if "instance" in config.tasks:
-        metrics["instance_rand_index"] = instance_rand_index(val, trained)
+        metrics["instance_rand_index"] = instance_rand_index(val, trained, grouping)
     metrics["num_images"] = len(val)
     metrics["position_prior"] = measure(val, config.tasks, by_position(train))
     metrics["untrained"] = measure(val, config.tasks, untrained)
+    if official:
+        out = config.out / "official"
+        metrics["official"] = official_figures(model, data, config.size, out, grouping)
     write_atomically(config.out / "metrics.json", json.dumps(metrics, indent=2) + "\n")
     return metrics
 
@@ -106,11 +128,18 @@ def by_position(train: CityscapesDataset) -> Predictor:
 
 def measure(dataset: CityscapesDataset, tasks: tuple[str, ...], predict: Predictor) -> Metrics:
     """Return the figures of a predictor over a split; None for a task outside of `tasks`."""
-    semantic, instance, depth = SemanticIoU(), InstanceError(), DepthError()
-    for batch in batches(dataset, in_order(dataset), tasks):
+    semantic = SemanticIoU(pixel_area=_pixel_area(dataset))
+    instance, depth = InstanceError(), DepthError()
+    knows_instances = all(frame.instance_ids is not None for frame in dataset.frames)
+    for draws in in_order(dataset):
+        samples = [dataset.read(draw.index) for draw in draws]
+        batch = collate(samples, tasks)
         maps = predict(batch.image)
         if "semantic" in tasks:
-            semantic.add(maps["semantic"], batch.targets["semantic"])
+            ids = torch.stack([sample.instance_ids for sample in samples])
+            semantic.add(
+                maps["semantic"], batch.targets["semantic"], ids if knows_instances else None
+            )
         if "instance" in tasks:
             instance.add(maps["instance"], batch.targets["instance"], batch.masks["instance"])
         if "depth" in tasks:
@@ -118,8 +147,17 @@ def measure(dataset: CityscapesDataset, tasks: tuple[str, ...], predict: Predict
     return {**semantic.compute(), **instance.compute(), **depth.compute()}
 
 
+def _pixel_area(dataset: CityscapesDataset) -> float:
+    """Return how many pixels of the original image go into one of the network's."""
+    height, width = image_size(dataset.frames[0].image)
+    return height * width / (dataset.size[0] * dataset.size[1])
+
+
 def instance_rand_index(
-    dataset: CityscapesDataset, predict: Predictor, max_images: int = RAND_INDEX_IMAGES
+    dataset: CityscapesDataset,
+    predict: Predictor,
+    grouping: Grouping | None = None,
+    max_images: int = RAND_INDEX_IMAGES,
 ) -> float | None:
     """Return how well predicted vectors separate the pixels of the true instances.
 
@@ -133,16 +171,5 @@ def instance_rand_index(
         if mask.any():
             offsets = predict(sample.image.unsqueeze(0))["instance"][0].numpy()
             truth = sample.instance_ids.numpy()[mask]
-            scores.append(adjusted_rand_score(truth, group_pixels(offsets, mask)))
+            scores.append(adjusted_rand_score(truth, group_pixels(offsets, mask, grouping)))
     return float(np.mean(scores)) if scores else None
-
-
-def summary(metrics: Metrics) -> str:
-    """Return the main figures as a table."""
-    columns = {"network": metrics, **{k: metrics[k] for k in ("position_prior", "untrained")}}
-    lines = [f"{'':24}" + "".join(f"{name:>16}" for name in columns)]
-    for figure in ("semantic_iou", "semantic_iou_present", "instance_error_px", "depth_error_px"):
-        values = [column[figure] for column in columns.values()]
-        cells = ["-" if value is None else f"{value:.4f}" for value in values]
-        lines.append(f"{figure:24}" + "".join(f"{cell:>16}" for cell in cells))
-    return "\n".join(lines)

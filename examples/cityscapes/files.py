@@ -44,12 +44,17 @@ def find_frames(root: Path, split: str, *, need_instances: bool = True) -> list[
     Raises:
         InputError: If the split holds no image, or an image has no labels.
     """
+    return [_frame(root, split, image, need_instances) for image in find_images(root, split)]
+
+
+def find_images(root: Path, split: str) -> list[Path]:
+    """List the images of a split, ordered by city and name; those of `test` have no labels."""
     if not root.is_dir():
         raise InputError(f"{root}: no such folder")
     images = sorted((root / "leftImg8bit" / split).glob(f"*/*{_IMAGE_SUFFIX}"))
     if not images:
         raise InputError(f"{root}: no images found as leftImg8bit/{split}/*/*{_IMAGE_SUFFIX}")
-    return [_frame(root, split, image, need_instances) for image in images]
+    return images
 
 
 def _frame(root: Path, split: str, image: Path, need_instances: bool) -> Frame:

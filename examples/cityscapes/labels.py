@@ -23,6 +23,12 @@ THING_TRAIN_IDS = tuple(c.train_id for c in TRAIN_CLASSES if c.has_instances)
 
 SKY_TRAIN_ID = CLASS_NAMES.index("sky")
 
+CATEGORY_NAMES = tuple(dict.fromkeys(c.category for c in TRAIN_CLASSES))
+"""The 7 categories of the evaluated classes, in the order of their first class."""
+
+CATEGORY_OF = np.array([CATEGORY_NAMES.index(c.category) for c in TRAIN_CLASSES])
+"""Index into `CATEGORY_NAMES` by train id, shape (19,)."""
+
 PALETTE = np.array([c.color for c in TRAIN_CLASSES], dtype=np.uint8)
 """RGB colour by train id, shape (19, 3)."""
 

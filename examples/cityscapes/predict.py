@@ -14,13 +14,20 @@ from examples.cityscapes.device import pick_device
 from examples.cityscapes.errors import InputError
 from examples.cityscapes.evaluate import by_network, load_trained
 from examples.cityscapes.files import check_aspect, read_rgb
-from examples.cityscapes.instances import find_instances
+from examples.cityscapes.instances import Grouping, find_instances
+from examples.cityscapes.panoptic import panoptic_ids
 from examples.cityscapes.samples import resize_rgb
 
 Arrays = dict[str, np.ndarray]
 
 
-def predict(config: TrainConfig, image: Path, out: Path, device: str = "auto") -> list[Path]:
+def predict(
+    config: TrainConfig,
+    image: Path,
+    out: Path,
+    device: str = "auto",
+    grouping: Grouping | None = None,
+) -> list[Path]:
     """Predict one image by the run in `config.out`.
 
     Writes `NAME_panels.png` and `NAME_arrays.npz`, at the size of the network's input.
@@ -30,6 +37,7 @@ def predict(config: TrainConfig, image: Path, out: Path, device: str = "auto") -
         image: An RGB image of the same shape as those trained on.
         out: Folder for both files.
         device: `auto`, `cpu` or `cuda`.
+        grouping: How votes become instances.
 
     Returns:
         The paths of the two files.
@@ -43,7 +51,7 @@ def predict(config: TrainConfig, image: Path, out: Path, device: str = "auto") -
     network = by_network(load_trained(config), pick_device(device))
     resized = resize_rgb(pixels, config.size)
     maps = network(resized.unsqueeze(0))
-    arrays = {"image": resized.permute(1, 2, 0).numpy(), **to_arrays(maps)}
+    arrays = {"image": resized.permute(1, 2, 0).numpy(), **to_arrays(maps, grouping)}
 
     out.mkdir(parents=True, exist_ok=True)
     buffer = io.BytesIO()
@@ -54,11 +62,12 @@ def predict(config: TrainConfig, image: Path, out: Path, device: str = "auto") -
     return paths
 
 
-def to_arrays(maps: dict[str, torch.Tensor]) -> Arrays:
+def to_arrays(maps: dict[str, torch.Tensor], grouping: Grouping | None = None) -> Arrays:
     """Return the predictions for one image, and the instances that follow from them.
 
     `classes` are train ids, `offsets` (2, H, W) and `inverse_depth` are in pixels (a disparity),
-    `instances` are numbers from 1 up. Instances need both the classes and the offsets.
+    `instances` are numbers from 1 up, and `panoptic` has classes and instances in one, numbered as
+    in `instanceIds` files. Both need the classes and the offsets.
     """
     arrays: Arrays = {}
     if "semantic" in maps:
@@ -69,7 +78,8 @@ def to_arrays(maps: dict[str, torch.Tensor]) -> Arrays:
         # A disparity below 0 has no meaning; the network is not kept from predicting one.
         arrays["inverse_depth"] = maps["depth"][0, 0].clamp(min=0).numpy()
     if "semantic" in maps and "instance" in maps:
-        arrays["instances"] = find_instances(arrays["offsets"], arrays["classes"])
+        arrays["instances"] = find_instances(arrays["offsets"], arrays["classes"], grouping)
+        arrays["panoptic"] = panoptic_ids(arrays["classes"], arrays["instances"])
     return arrays
 
 

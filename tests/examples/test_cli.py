@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -55,6 +56,52 @@ def test_evaluate_writes_the_figures_beside_both_baselines(run, tree, capsys):
         assert column["instance_error_px"] > 0
         assert column["depth_error_px"] > 0
     assert "position_prior" in capsys.readouterr().out
+
+
+def test_evaluate_by_the_official_scripts_prints_and_writes_their_figures(run, tree, capsys):
+    pytest.importorskip("cityscapesscripts")
+    test_image = tree / "leftImg8bit/test/town/town_000000_000000_leftImg8bit.png"
+    test_image.parent.mkdir(parents=True)
+    Image.fromarray(np.zeros((32, 64, 3), np.uint8)).save(test_image)
+    shutil.copytree(run, elsewhere := run.with_name("official"))
+    assert status(["evaluate", "--run", elsewhere, "--data", tree, "--official"]) == 0
+    metrics = json.loads((elsewhere / "metrics.json").read_text())
+    assert metrics["official"]["largest_difference"] < 1e-6
+    # At 16x32 the images are the network's input: both measure the same predictions.
+    for name in ("semantic_iou", "category_iou", "semantic_iiou", "category_iiou"):
+        assert metrics["official"][name] == pytest.approx(metrics[name], abs=1e-6)
+    assert metrics["official"]["ap"] is None, "no car has the 100 pixels that the scripts ask for"
+    table = capsys.readouterr().out
+    for word in ("paper, 128x256", "63.40", "AP50", "mean of categories"):
+        assert word in table
+    exported = elsewhere / "official/test/semantic/town_000000_000000_pred_labelIds.png"
+    with Image.open(exported) as image:
+        assert image.size == (64, 32)
+        assert image.mode == "L"
+    assert len(list(elsewhere.glob("official/val/semantic/*.png"))) == 2
+    assert not list(elsewhere.glob(".official*"))
+
+
+def test_what_official_evaluation_cannot_do_is_said_before_anything_is_done(
+    run, tree, tmp_path, capsys, monkeypatch
+):
+    arguments = ["evaluate", "--run", run, "--data", tree, "--device", "cpu"]
+    assert "--min-area" in complaint([*arguments, "--min-area", "-1"], capsys)
+    assert "kmeans" in complaint([*arguments, "--clustering", "kmeans"], capsys)
+    before = sorted(run.rglob("*"))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert "pip install cityscapesscripts" in complaint([*arguments, "--official"], capsys)
+    assert sorted(run.rglob("*")) == before
+
+
+def test_predict_takes_options_of_the_grouping(run, tree, tmp_path):
+    image = next((tree / "leftImg8bit/val/town").iterdir())
+    flags = ["--clustering", "hdbscan", "--reach", "0.02", "--min-area", "0.1"]
+    assert status(["predict", "--run", run, "--image", image, "--out", tmp_path, *flags]) == 0
+    with np.load(tmp_path / f"{image.stem}_arrays.npz", allow_pickle=False) as arrays:
+        things = arrays["instances"] > 0
+        np.testing.assert_array_equal(arrays["panoptic"] >= 1000, things)
+        assert np.all(arrays["panoptic"][~things] < 34)
 
 
 def test_predict_writes_panels_and_arrays(run, tree, tmp_path):

@@ -7,16 +7,18 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.spatial.distance import cdist
 from sklearn.metrics import jaccard_score
 
 from examples.cityscapes.data import CityscapesDataset
 from examples.cityscapes.labels import CLASS_NAMES
-from examples.cityscapes.metrics import DepthError, InstanceError, SemanticIoU
+from examples.cityscapes.metrics import DepthError, InstanceError
 from examples.cityscapes.prior import position_prior
+from examples.cityscapes.semantic_metrics import SemanticIoU
 from tests.examples.tiny_tree import write_tree
 
 maps = st.lists(st.sampled_from([0, 1, 2, 13, 18, 255]), min_size=12, max_size=12)
-ROAD, SIDEWALK, BUILDING = 0, 1, 2
+ROAD, SIDEWALK, BUILDING, CAR, TRUCK = 0, 1, 2, 13, 14
 
 
 def iou_of(predicted, target):
@@ -67,18 +69,96 @@ def test_one_matrix_over_the_split_not_a_mean_over_images():
     assert metric.compute()["semantic_iou_per_class"]["road"] == pytest.approx(9 / 11)
 
 
+def test_classes_of_one_category_may_be_confused_without_loss_to_it():
+    found = iou_of([ROAD, ROAD, BUILDING, SIDEWALK], [ROAD, SIDEWALK, BUILDING, BUILDING])
+    # flat: 2 of 2 found, 1 too many; construction: 1 of 2 found
+    assert found["category_iou_per_category"]["flat"] == pytest.approx(2 / 3)
+    assert found["category_iou_per_category"]["construction"] == pytest.approx(1 / 2)
+    assert found["category_iou_per_category"]["sky"] is None
+    assert found["category_iou"] == pytest.approx((2 / 3 + 1 / 2) / 2)
+
+
+def with_instances(predicted, target, ids, pixel_area=1.0):
+    metric = SemanticIoU(pixel_area)
+    metric.add(*(torch.tensor([[values]]) for values in (predicted, target, ids)))
+    return metric.compute()
+
+
+def test_a_small_instance_weighs_as_much_as_a_large_one():
+    # The large car (8 pixels) is found, the small one (2) is taken for a truck.
+    target = [CAR] * 10 + [ROAD] * 2
+    predicted = [CAR] * 8 + [TRUCK] * 2 + [ROAD] * 2
+    ids = [26001] * 8 + [26002] * 2 + [7] * 2
+    found = with_instances(predicted, target, ids)
+    assert found["semantic_iou_per_class"]["car"] == pytest.approx(0.8)
+    assert found["semantic_iiou_per_class"]["car"] == pytest.approx(0.5)
+    assert found["semantic_iiou_per_class"]["truck"] == 0.0
+    assert found["semantic_iiou_per_class"]["road"] is None
+    assert found["semantic_iiou"] == pytest.approx(0.25)
+    assert found["category_iiou"] == found["category_iiou_per_category"]["vehicle"] == 1.0
+
+
+def test_a_false_positive_costs_as_many_pixels_as_it_has_in_the_original():
+    target, predicted, ids = [CAR, ROAD], [CAR, CAR], [26001, 7]
+    area = 12794.0202738185  # of the official table
+    for pixel_area in (1.0, 64.0):
+        found = with_instances(predicted, target, ids, pixel_area)
+        assert found["semantic_iiou_per_class"]["car"] == pytest.approx(area / (area + pixel_area))
+
+
+def test_a_group_has_no_instance_to_weigh():
+    found = with_instances([CAR, CAR], [CAR, CAR], [26001, 26])
+    assert found["semantic_iiou_per_class"]["car"] == 1.0
+    assert iou_of([CAR], [CAR])["semantic_iiou"] is None
+
+
+def test_equal_ids_in_two_images_are_two_instances():
+    metric = SemanticIoU()
+    target = torch.full((2, 1, 4), CAR)
+    predicted = target.clone()
+    predicted[1, 0, 1:] = TRUCK
+    ids = torch.tensor([[[26001] * 4], [[26001, 7, 7, 7]]])
+    target[1, 0, 1:] = TRUCK
+    metric.add(predicted, target, ids)
+    assert metric.compute()["semantic_iiou_per_class"]["car"] == 1.0
+
+
 def test_the_instance_error_adds_both_components_over_instance_pixels_only():
     metric = InstanceError()
     target = torch.zeros(1, 2, 1, 3)
     predicted = torch.tensor([[[[1.0, -3.0, 99.0]], [[2.0, 0.0, 99.0]]]])
     metric.add(predicted, target, torch.tensor([[[True, True, False]]]))
-    assert metric.compute() == {"instance_error_px": 3.0}
+    found = metric.compute()
+    assert found["instance_error_px"] == 3.0
+    assert found["instance_error_x_px"] == 2.0
+    assert found["instance_error_y_px"] == 1.0
+    assert found["instance_euclidean_px"] == pytest.approx((math.sqrt(5) + 3) / 2)
+    assert found["instance_rms_px"] == pytest.approx(math.sqrt((5 + 9) / 2))
+
+
+@given(errors=st.lists(st.tuples(st.floats(-50, 50), st.floats(-50, 50)), min_size=1, max_size=12))
+def test_the_instance_errors_agree_with_scipy_and_come_in_their_order(errors):
+    metric = InstanceError()
+    error = torch.tensor(errors, dtype=torch.float64).T[None, :, None, :]
+    # In two parts: pixels are averaged, not batches.
+    for part in (error[..., :1], error[..., 1:]):
+        mask = torch.ones(1, 1, part.shape[-1], dtype=torch.bool)
+        metric.add(part, torch.zeros_like(part), mask)
+    found = metric.compute()
+    zeros = np.zeros((1, 2))
+    length = cdist(np.array(errors), zeros)
+    assert found["instance_error_px"] == pytest.approx(cdist(errors, zeros, "cityblock").mean())
+    assert found["instance_euclidean_px"] == pytest.approx(length.mean())
+    assert found["instance_rms_px"] == pytest.approx(np.linalg.norm(errors) / len(errors) ** 0.5)
+    slack = 1 + 1e-9
+    assert found["instance_euclidean_px"] <= found["instance_error_px"] * slack
+    assert found["instance_euclidean_px"] <= found["instance_rms_px"] * slack
 
 
 def test_a_target_of_zero_is_a_target():
     metric = InstanceError()
     metric.add(torch.ones(1, 2, 1, 1), torch.zeros(1, 2, 1, 1), torch.ones(1, 1, 1).bool())
-    assert metric.compute() == {"instance_error_px": 2.0}
+    assert metric.compute()["instance_error_px"] == 2.0
 
 
 def test_the_depth_error_leaves_out_what_is_unknown_and_weighs_pixels_not_batches():

@@ -1,0 +1,62 @@
+"""Runs the official evaluation scripts: `python official_scripts.py JOB.json RESULT.json`.
+
+A program of its own, which imports nothing of ours: the scripts keep their settings in module
+globals, leave by `sys.exit`, and call a function that numpy has dropped. None of that is to reach
+the caller.
+"""
+
+import json
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+def main(job_path: str, result_path: str) -> None:
+    """Evaluate what the job lists.
+
+    The job holds `label_ids`, `instance_ids` and `semantic`, lists of files in the same order, and
+    optionally `instance` with its `root`, and `distances` by instance ids file and instance.
+    """
+    # cityscapesScripts 2.3.0 calls `in1d`, of which numpy 2.4 has only the successor left.
+    vars(np).setdefault("in1d", lambda values, *rest: np.isin(np.ravel(values), *rest))
+    job = json.loads(Path(job_path).read_text(encoding="utf-8"))
+    results = {"semantic": evaluate_semantic(job)}
+    if job["instance"]:
+        results["instance"] = evaluate_instances(job)
+    Path(result_path).write_text(json.dumps(results), encoding="utf-8")
+
+
+def evaluate_semantic(job: dict[str, Any]) -> dict[str, Any]:
+    """Return the scores of the pixel-level script."""
+    script = import_module("cityscapesscripts.evaluation.evalPixelLevelSemanticLabeling")
+    script.args.JSONOutput, script.args.quiet = False, True
+    scores = script.evaluateImgLists(job["semantic"], job["label_ids"], script.args)
+    return {name: scores[name] for name in scores if "Scores" in name or "average" in name}
+
+
+def evaluate_instances(job: dict[str, Any]) -> dict[str, Any]:
+    """Return the averages of the instance-level script."""
+    script = import_module("cityscapesscripts.evaluation.evalInstanceLevelSemanticLabeling")
+    # `matches.json`, a log for debugging, stumbles over the integers of numpy 2.
+    script.writeDict2JSON = lambda *_: None
+    args = script.args
+    args.JSONOutput, args.quiet = False, True
+    args.predictionPath = job["root"]
+    # Its cache of the true instances, by default inside the installed package. Filling it is also
+    # the one way to tell the script about distances.
+    args.gtInstancesFile = str(Path("gtInstances.json").absolute())
+    truth = script.instances2dict(job["instance_ids"])
+    for file, distances in job["distances"].items():
+        for instance in (i for of_class in truth[file].values() for i in of_class):
+            if str(instance["instID"]) in distances:
+                instance["medDist"], instance["distConf"] = distances[str(instance["instID"])]
+    Path(args.gtInstancesFile).write_text(json.dumps(truth), encoding="utf-8")
+    args.distanceAvailable = bool(job["distances"])
+    return script.evaluateImgLists(job["instance"], job["instance_ids"], args)["averages"]
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
