@@ -1,33 +1,31 @@
-"""Training, from top to bottom: `train`, its steps, and where the images come from."""
+"""Training, from top to bottom: `train`, its loop, one step, one look at the validation split."""
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from itertools import islice
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from examples.cityscapes import data
-from examples.cityscapes.augment import Augmentation
-from examples.cityscapes.checkpoint import save_checkpoint, write_atomically
-from examples.cityscapes.config import TrainConfig, to_json
-from examples.cityscapes.data import Batch, CityscapesDataset, TrainingOrder, in_order
+from examples.cityscapes.checkpoint import save_checkpoint
+from examples.cityscapes.config import TrainConfig
+from examples.cityscapes.data import Batch, CityscapesDataset, in_order
 from examples.cityscapes.distributed import (
-    RankOrder,
     Ranks,
     gradients_stay_here,
     images_per_part,
     joined_ranks,
 )
-from examples.cityscapes.errors import InputError
+from examples.cityscapes.feed import load, training_data, training_order, validation_data
 from examples.cityscapes.initial import backbone_state, initial_model
 from examples.cityscapes.interrupt import noted_sigterm
 from examples.cityscapes.losses import base_losses
-from examples.cityscapes.metric_log import MetricLog, NonFiniteLossError, append_lines, cut_log
+from examples.cityscapes.metric_log import MetricLog, NonFiniteLossError, append_lines
 from examples.cityscapes.monitoring import Board, open_board, progress_bar, show_progress
+from examples.cityscapes.run_folder import check_not_beyond, check_run_folder, prepare_run_folder
 from examples.cityscapes.state import (
     Progress,
     TrainingState,
@@ -107,7 +105,7 @@ def train(config: TrainConfig, *, resume: bool = False, deadline: float | None =
 def train_from(progress: Progress, run: Run, must_stop: Callable[[], bool]) -> int:
     """Train to the last iteration, or until asked to stop; returns how far that was."""
     config = run.config
-    batches = load(run, progress.iteration)
+    batches = load(config, run.dataset, progress.iteration, run.ranks)
     set_training_mode(run.state, config)
     with progress_bar(config, progress.iteration, run.ranks) as bar:
         for iteration in range(progress.iteration, config.iterations):
@@ -237,58 +235,6 @@ def save(progress: Progress, run: Run, name: str) -> None:
         save_checkpoint(run.config.out / name, contents)
 
 
-def training_data(config: TrainConfig) -> CityscapesDataset:
-    """Open the training split and check that it fills a batch."""
-    augmentation = Augmentation(config.flip, config.scale, config.crop)
-    dataset = CityscapesDataset(config.data, "train", config.size, config.tasks, augmentation)
-    if len(dataset) < config.batch_size:
-        raise InputError(
-            f"--batch-size: {config.batch_size} images do not fit into the {len(dataset)} of "
-            f"{config.data}/leftImg8bit/train"
-        )
-    dataset.keep(config.cache_mb)
-    return dataset
-
-
-def validation_data(config: TrainConfig) -> CityscapesDataset | None:
-    """Open the validation split, if it is to be looked at."""
-    if not config.eval_every:
-        return None
-    try:
-        val = CityscapesDataset(config.data, "val", config.size, config.tasks)
-    except InputError as error:
-        raise InputError(f"{error}; --eval-every 0 trains without validation") from error
-    val.keep(config.cache_mb)
-    return val
-
-
-def training_order(config: TrainConfig, num_images: int, first: int) -> TrainingOrder:
-    """Return the batches from iteration `first` to the last."""
-    return TrainingOrder(
-        num_images,
-        config.batch_size,
-        start=first,
-        stop=config.iterations,
-        seed=config.seed,
-        augment=config.flip or config.crop is not None or config.scale != (1.0, 1.0),
-    )
-
-
-def load(run: Run, first: int) -> Iterator[Batch]:
-    """Yield this process' share of every batch, part by part, on the device."""
-    config, ranks = run.config, run.ranks
-    order = training_order(config, len(run.dataset), first)
-    shares = RankOrder(order, config.accumulate, images_per_part(config, ranks), ranks)
-    for batch in data.batches(
-        run.dataset,
-        shares,
-        config.tasks,
-        num_workers=config.num_workers,
-        pin_memory=ranks.device.type == "cuda",
-    ):
-        yield batch.to(ranks.device)
-
-
 def open_log(config: TrainConfig, ranks: Ranks, board: Board | None) -> MetricLog:
     """Return the log of every iteration; only the first process writes it."""
     path = config.out / "metrics.jsonl" if ranks.is_main else None
@@ -300,28 +246,3 @@ def with_files(error: NonFiniteLossError, run: Run) -> NonFiniteLossError:
     draws = next(iter(training_order(run.config, len(run.dataset), error.iteration)))
     names = ", ".join(run.dataset.frames[draw.index].image.name for draw in draws)
     return NonFiniteLossError(f"{error}; the images of that batch: {names}", error.iteration)
-
-
-def check_run_folder(out: Path, resume: bool) -> None:
-    """Raise if a run would be overwritten, or `out` cannot be a folder."""
-    if out.exists() and not out.is_dir():
-        raise InputError(f"--out: {out} is not a folder")
-    if not resume and any((out / name).exists() for name in ("config.json", "last.pt")):
-        raise InputError(f"--out: {out} already holds a run; go on with it by --resume")
-
-
-def check_not_beyond(config: TrainConfig, progress: Progress) -> None:
-    """Raise if a resumed run has come further than it is asked to go."""
-    if progress.iteration > config.iterations:
-        raise InputError(
-            f"--iterations: the run has already had {progress.iteration}; found {config.iterations}"
-        )
-
-
-def prepare_run_folder(config: TrainConfig, first: int) -> None:
-    """Record the configuration, and drop what was logged after the checkpoint."""
-    config.out.mkdir(parents=True, exist_ok=True)
-    write_atomically(config.out / "config.json", to_json(config))
-    cut_log(config.out / "metrics.jsonl", first)
-    if (config.out / "validation.jsonl").exists():
-        cut_log(config.out / "validation.jsonl", first + 1)  # after so many iterations, not during

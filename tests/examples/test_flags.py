@@ -19,6 +19,7 @@ OTHER = {
     tuple: lambda value: (*value[:-1], 64) if isinstance(value[0], int) else value[::-1],
 }
 CHOICES = {
+    "precision": "bf16",
     "preset": "full",
     "weighting": "uncertainty",
     "estimator": "closed_form",

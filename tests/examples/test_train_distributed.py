@@ -108,7 +108,7 @@ def test_a_batch_that_two_processes_cannot_share_is_refused():
 
 
 def test_the_shares_of_all_processes_are_the_batches_of_one_part_by_part():
-    order = TrainingOrder(16, 8, start=0, stop=3, seed=0, flip=True)
+    order = TrainingOrder(16, 8, start=0, stop=3, seed=0, augment=True)
     device = torch.device("cpu")
     shares = [list(RankOrder(order, 2, 2, Ranks(device, index, 2))) for index in range(2)]
     assert [len(share) for share in shares] == [6, 6]
