@@ -81,7 +81,7 @@ def train_and_evaluate(config: TrainConfig) -> Run:
     if done < config.iterations:
         print(
             f"warning: stopped after {done} of {config.iterations} iterations, as they took more "
-            f"than {TRAINING_SECONDS} seconds; the figures are lower than they should be",
+            f"than {TRAINING_SECONDS} seconds; the figures may be lower than of a whole run",
             file=sys.stderr,
         )
     metrics = evaluate(config, config.data)
