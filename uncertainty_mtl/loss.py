@@ -383,15 +383,18 @@ class UncertaintyWeightedLoss(nn.Module):
     def _log_vars(self, bases: Mapping[str, BaseLoss]) -> dict[str, Tensor]:
         """Return the scales of this step, after what the estimator learns from it."""
         heads = own_heads(self.heads)
+        is_closed_form = self.estimator == "closed_form"
         if not self.warmup_steps:
-            estimators.observe(heads, bases)
+            if is_closed_form:
+                estimators.observe(heads, bases)
             return estimators.scales(heads, self.constraint, bases, self.training)
         if self.training:
             self.num_forwards.add_(1)
         is_over = self.num_forwards > self.warmup_steps
-        # A closed form learns nothing from a batch without elements.
-        observed = {task: BaseLoss(b.summed, b.num_valid * is_over) for task, b in bases.items()}
-        estimators.observe(heads, observed)
+        if is_closed_form:
+            # It learns nothing from a batch without elements.
+            begun = {t: BaseLoss(b.summed, b.num_valid * is_over) for t, b in bases.items()}
+            estimators.observe(heads, begun)
         log_vars = estimators.scales(heads, self.constraint, bases, self.training)
         return {task: torch.where(is_over, s, s.detach()) for task, s in log_vars.items()}
 
