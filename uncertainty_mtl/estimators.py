@@ -1,11 +1,11 @@
 """Where the scales of a step come from: learned or in closed form, free or constrained.
 
-=============  ===========================  ===========================================
-estimator      ``constraint=None``          ``constraint="unit_sum"``
-=============  ===========================  ===========================================
-``learned``    every head and form          heads with one scale and a power form
-``closed_form``  heads that weigh an error  heads with one scale and a power form
-=============  ===========================  ===========================================
+===============  ==========================  =======================================
+estimator        ``constraint=None``         ``constraint="unit_sum"``
+===============  ==========================  =======================================
+``learned``      every head and form         heads with one scale and a power form
+``closed_form``  heads that weigh an error   heads with one scale and a power form
+===============  ==========================  =======================================
 
 A power form is every one but ``liebel_koerner``. Heads that hold their scale inside of the
 likelihood (exact softmax, data-dependent noise) weigh no error.

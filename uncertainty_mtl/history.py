@@ -77,7 +77,10 @@ class SigmaHistory:
         return self._rows
 
     def record(self, step: int, losses: MultiTaskLoss) -> None:
-        """Record one step, after the loss was computed and before or after the optimizer's step.
+        """Record one step, after the loss was computed.
+
+        Sigma and weight are those of this moment: before the optimizer's step the ones that the
+        loss used, after it the ones that the next step will use.
 
         Args:
             step: The number that the rows carry.
