@@ -23,10 +23,12 @@ ALLOWED = {
     "estimators": {"constraint", "forms", "task_head"},
     "_naming": {"_checks", "task_head"},
     "_measure": {"_checks", "_naming", "forms", "task_head"},
+    "_reduced": {"_naming", "forms", "task_head"},
     "loss": {
         "_checks",
         "_measure",
         "_naming",
+        "_reduced",
         "collectives",
         "constraint",
         "estimators",

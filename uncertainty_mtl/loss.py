@@ -23,6 +23,7 @@ from uncertainty_mtl._naming import (
     own_heads,
     tasks_in,
 )
+from uncertainty_mtl._reduced import ReducedStep
 from uncertainty_mtl.collectives import sum_over_ranks
 from uncertainty_mtl.constraint import UnitSum
 from uncertainty_mtl.forms import BaseLoss
@@ -165,6 +166,10 @@ class UncertaintyWeightedLoss(nn.Module):
         if warmup_steps:
             self.register_buffer("num_forwards", torch.zeros((), dtype=torch.long))
         check_options(self.heads, constraint, self.priorities, warmup_steps)
+        is_plain = estimator == "learned" and not (
+            constraint or self.priorities or warmup_steps or global_counts
+        )
+        self._reduced_step = ReducedStep(self.heads) if is_plain else None
 
     def forward(
         self,
@@ -192,6 +197,11 @@ class UncertaintyWeightedLoss(nn.Module):
             TypeError: If a value has another type than its head expects.
             ValueError: If the tasks are not exactly those of the constructor, or shapes do not fit.
         """
+        if targets is None and masks is None and self._reduced_step is not None:
+            reduced = self._reduced_step(predictions)
+            if reduced is not None:
+                self._last_bases.clear()
+                return MultiTaskLoss(*reduced)
         groups, bases = measure_tasks(self.heads, predictions, targets, masks)
         self._warn_if_graph_was_cut(predictions, targets)
         if self.global_counts:
@@ -268,6 +278,8 @@ class UncertaintyWeightedLoss(nn.Module):
 
         nan where it had no labels; of a likelihood with its scale inside, the likelihood.
         """
+        if not self._last_bases and self._reduced_step is not None:
+            return self._reduced_step.last_losses()
         losses: dict[str, Tensor] = {}
         for task, entry in entries(self.heads).items():
             if isinstance(entry, UncertaintyWeightedLoss):

@@ -1,0 +1,218 @@
+"""The quick way through a training step on already reduced losses: all tasks as one vector.
+
+Written out task by task, as :mod:`uncertainty_mtl.loss` does in every other case, a step is some
+twenty operations per task on tensors of one element, and Python and autograd take far longer over
+them than the arithmetic does. What comes out here is the same, derivatives of any order included.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from uncertainty_mtl._naming import HeadsByName
+from uncertainty_mtl.forms import PowerForm
+from uncertainty_mtl.task_head import TaskHead
+
+# What is computed here in place of a head: one that defines any of these itself has to be asked.
+REPLACED = ("nll", "reduced", "bounded_log_var", "_log_var_bounds")
+
+
+class ReducedStep:
+    """Weighs the reduced losses of heads that learn one scale each.
+
+    Or those of a single head with a scale per channel, whose mean it takes.
+
+    Args:
+        heads: The heads of a loss.
+    """
+
+    def __init__(self, heads: HeadsByName) -> None:
+        self._heads = heads
+        self._plan = _plan(heads)
+        self._last_losses: Tensor | None = None
+
+    def __call__(self, predictions: Any) -> tuple[Tensor, dict[str, Tensor]] | None:
+        """Return the total and each task's term; None unless every task has a plain loss."""
+        # Compilers fuse the written-out form by themselves.
+        if torch.compiler.is_compiling() or not torch.is_grad_enabled():
+            return None
+        if self._plan is None or not self._plan.holds():
+            self._plan = _plan(self._heads)
+        plan = self._plan
+        if plan is None or (losses := plan.losses_in(predictions)) is None:
+            return None
+        total, terms = _WeighedSum.apply(losses, torch.cat(plan.log_vars), plan)
+        tasks = (total,) if plan.num_channels else terms.unbind()
+        self._last_losses = losses.detach()
+        return total, dict(zip(plan.tasks, tasks, strict=True))
+
+    def last_losses(self) -> dict[str, Tensor]:
+        """Return the losses of the last step that went this way, by task, detached."""
+        if self._plan is None or self._last_losses is None:
+            return {}
+        losses = [self._last_losses] if self._plan.num_channels else self._last_losses.unbind()
+        return dict(zip(self._plan.tasks, losses, strict=True))
+
+
+class _Plan:
+    """What stays the same from step to step."""
+
+    def __init__(self, tasks: Sequence[str], modules: dict[str, Any]) -> None:
+        self.tasks = tasks
+        self.modules = modules
+        self.heads: list[TaskHead] = list(modules.values())
+        self.settings = [(h.form, h.sigma_bounds, h.constant, True) for h in self.heads]
+        self.log_vars = [head.log_var for head in self.heads]
+        self.device = self.log_vars[0].device
+        self.num_channels = self.heads[0].num_channels
+        self.shape = torch.Size([] if self.num_channels is None else [self.num_channels])
+        self.table = _Table.of(self.heads, self.device)
+
+    def holds(self) -> bool:
+        """Return whether the heads are as they were."""
+        rows = zip(self.modules.values(), self.heads, self.settings, self.log_vars, strict=True)
+        for module, head, settings, log_var in rows:
+            if (
+                module is not head
+                or (head.form, head.sigma_bounds, head.constant, head.training) != settings
+                or head._parameters.get("log_var") is not log_var
+                or log_var.device != self.device
+            ):
+                return False
+        return True
+
+    def losses_in(self, predictions: Any) -> Tensor | None:
+        """Return the losses as a vector in the order of the tasks; None if one is unusual."""
+        losses: Sequence[Any]
+        num_tasks, shape = len(self.tasks), self.shape
+        if type(predictions) is dict and len(predictions) == num_tasks:
+            losses = [predictions.get(task) for task in self.tasks]
+        elif type(predictions) in (list, tuple) and len(predictions) == num_tasks:
+            losses = predictions
+        elif type(predictions) is Tensor and self.num_channels is None:
+            losses, shape = [predictions], torch.Size([num_tasks])
+        else:
+            return None
+        is_in_graph = False
+        for loss in losses:
+            if not (
+                type(loss) is Tensor
+                and loss.shape == shape
+                and loss.dtype is torch.float32
+                and loss.device == self.device
+            ):
+                return None
+            is_in_graph = is_in_graph or loss.requires_grad
+        if not is_in_graph:
+            return None
+        return losses[0] if shape else torch.stack(list(losses))
+
+    def put_back(self, log_vars: Tensor) -> None:
+        """Write the scales to the parameters, as :meth:`TaskHead.bounded_log_var` does."""
+        lengths = [log_var.numel() for log_var in self.log_vars]
+        torch._foreach_copy_(self.log_vars, torch.split(log_vars, lengths))
+
+
+class _Table(NamedTuple):
+    r"""The terms :math:`A e^{-ps} L + q s + r` and the bounds of :math:`s`, as vectors."""
+
+    log_amplitude: Tensor
+    power: Tensor
+    slope: Tensor
+    constant: Tensor | None
+    low: Tensor
+    high: Tensor
+
+    @classmethod
+    def of(cls, heads: Sequence[TaskHead], device: torch.device) -> "_Table":
+        # The mean over the channels of a head is a sum of terms, each divided by their number.
+        share = 1 / (heads[0].num_channels or 1)
+        # A form of the kind that `_plan` lets through.
+        forms: list[Any] = [head.form for head in heads]
+        low, high = zip(*(head._log_var_bounds() for head in heads), strict=True)
+        columns = [
+            [math.log(share * form.amplitude) for form in forms],
+            [form.power for form in forms],
+            [share * form.slope for form in forms],
+            [share * head.constant for head in heads],
+            low,
+            high,
+        ]
+        table = cls(*torch.tensor(columns, device=device).unbind())
+        return table if any(columns[3]) else table._replace(constant=None)
+
+    def bounded(self, log_vars: Tensor) -> Tensor:
+        return log_vars.clamp(self.low, self.high)
+
+    def weigh(self, losses: Tensor, log_vars: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the weights, and the losses times them."""
+        weights = torch.addcmul(self.log_amplitude, self.power, log_vars, value=-1).exp()
+        return weights, weights * losses
+
+    def slopes(self, weighted: Tensor) -> Tensor:
+        """Return the derivative of the terms by the scales."""
+        return torch.addcmul(self.slope, self.power, weighted, value=-1)
+
+
+class _WeighedSum(torch.autograd.Function):
+    """The sum of the terms, and the terms, of losses and scales, both of shape ``(K,)``."""
+
+    @staticmethod
+    def forward(ctx: Any, losses: Tensor, log_vars: Tensor, plan: _Plan) -> tuple[Tensor, Tensor]:
+        table = plan.table
+        bounded = table.bounded(log_vars)
+        # Reading a value makes the host wait for a GPU, but a CPU has it at hand.
+        if bounded.device.type != "cpu" or not torch.equal(bounded, log_vars):
+            plan.put_back(bounded)
+        ctx.table = table
+        ctx.save_for_backward(losses, log_vars)
+        ctx.set_materialize_grads(False)
+        ctx.weights, ctx.weighted = table.weigh(losses, bounded)
+        terms = torch.addcmul(ctx.weighted, table.slope, bounded)
+        if table.constant is not None:
+            terms += table.constant
+        return terms.sum(), terms
+
+    @staticmethod
+    def backward(ctx: Any, of_total: Any, of_terms: Any) -> Any:
+        table, weights, weighted = ctx.table, ctx.weights, ctx.weighted
+        if torch.is_grad_enabled():  # for a derivative of what is returned here
+            losses, log_vars = ctx.saved_tensors
+            # Moved, not clamped: the gradient does not end at the bounds.
+            moved = log_vars + (table.bounded(log_vars) - log_vars).detach()
+            weights, weighted = table.weigh(losses, moved)
+        if of_total is None or of_terms is None:
+            upstream = of_total if of_terms is None else of_terms
+        else:
+            upstream = of_total + of_terms
+        return upstream * weights, upstream * table.slopes(weighted), None
+
+    @staticmethod
+    def jvp(ctx: Any, losses: Any, log_vars: Any, _: None) -> tuple[Tensor, Tensor]:
+        changes = torch.zeros_like(ctx.weights)
+        if losses is not None:
+            changes = changes + ctx.weights * losses
+        if log_vars is not None:
+            changes = changes + ctx.table.slopes(ctx.weighted) * log_vars
+        return changes.sum(), changes
+
+
+def _plan(heads: HeadsByName) -> _Plan | None:
+    """Return a plan for these heads; None if the written-out form has to be asked."""
+    modules: dict[str, Any] = heads._modules
+    plain = all(_is_plain(head, is_alone=len(modules) == 1) for head in modules.values())
+    return _Plan(list(heads._module_names), modules) if plain else None
+
+
+def _is_plain(head: Any, *, is_alone: bool) -> bool:
+    return (
+        isinstance(head, TaskHead)
+        and all(getattr(type(head), name) is getattr(TaskHead, name) for name in REPLACED)
+        and type(head.form) is PowerForm
+        and (head.num_channels is None or is_alone)
+        and head.training
+        and type(head._parameters.get("log_var")) is nn.Parameter
+    )
