@@ -14,7 +14,8 @@ PACKAGE = Path(uncertainty_mtl.__file__).parent
 ALLOWED = {
     "_checks": set(),
     "forms": set(),
-    "functional": {"_checks", "forms"},
+    "_chunks": set(),
+    "functional": {"_checks", "_chunks", "forms"},
     "task_head": {"_checks", "forms"},
     "heads": {"_checks", "forms", "functional", "task_head"},
     "heteroscedastic": {"_checks", "forms", "functional", "task_head"},

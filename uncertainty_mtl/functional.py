@@ -21,6 +21,7 @@ from uncertainty_mtl._checks import (
     check_same_shape,
     without_channels,
 )
+from uncertainty_mtl._chunks import sum_in_chunks
 from uncertainty_mtl.forms import GAUSSIAN, LAPLACE, SOFTMAX, BaseLoss, PowerForm
 
 GAUSSIAN_CONSTANT = 0.5 * math.log(2 * math.pi)
@@ -37,7 +38,7 @@ def squared_error(
 
     Shapes and errors as in :class:`~uncertainty_mtl.GaussianHead`.
     """
-    return _summed_error(torch.square, prediction, target, mask, num_channels)
+    return _summed_error(_sum_of_squares, prediction, target, mask, num_channels)
 
 
 def absolute_error(
@@ -47,7 +48,7 @@ def absolute_error(
 
     Shapes and errors as in :class:`~uncertainty_mtl.LaplaceHead`.
     """
-    return _summed_error(torch.abs, prediction, target, mask, num_channels)
+    return _summed_error(_sum_of_sizes, prediction, target, mask, num_channels)
 
 
 def cross_entropy(
@@ -58,25 +59,35 @@ def cross_entropy(
     ignore_index: int = -100,
     class_weight: Tensor | None = None,
     label_smoothing: float = 0.0,
+    log_var: Tensor | None = None,
 ) -> BaseLoss:
     """Return the cross-entropy; shapes, errors: :class:`~uncertainty_mtl.ScaledSoftmaxHead`.
 
     ``ignore_index``, ``class_weight`` (its ``weight``) and ``label_smoothing`` are those of
-    :func:`torch.nn.functional.cross_entropy`.
+    :func:`torch.nn.functional.cross_entropy`. With ``log_var`` it is that of the logits divided by
+    the temperature, as :func:`temper` returns them.
     """
     check_floating("prediction", logits)
     check_labels(logits, target)
-    logits, target = _at_least_float32(logits), target.long()
+    dtype, target = torch.promote_types(logits.dtype, torch.float32), target.long()
     if mask is not None:
         check_mask(mask, target.shape)
         target = torch.where(mask, target, ignore_index)
     valid = target != ignore_index
     if class_weight is None:
-        num_valid = valid.sum().to(logits.dtype)
+        num_valid = torch.count_nonzero(valid).to(dtype)
     else:
-        class_weight = class_weight.to(logits.dtype)
+        class_weight = class_weight.to(dtype)
         num_valid = torch.where(valid, class_weight[torch.where(valid, target, 0)], 0.0).sum()
-    summed = _cross_entropy(logits, target, class_weight, ignore_index, label_smoothing)
+    options = class_weight, ignore_index, label_smoothing
+    if log_var is None:
+        return BaseLoss(_cross_entropy(logits.to(dtype), target, *options), num_valid)
+    summed = sum_in_chunks(
+        lambda part, labels, s: _cross_entropy(temper(part, s), labels, *options),
+        logits,
+        target,
+        log_var,
+    )
     return BaseLoss(summed, num_valid)
 
 
@@ -130,8 +141,6 @@ def scaled_softmax_nll(
     .. math:: e^{-s}\, \overline{\mathrm{CE}(f, y)} + \tfrac12 s, \qquad\text{or, if exact,}\qquad
               \overline{\mathrm{CE}(e^{-s} f, y)}.
     """
-    if exact:
-        logits = temper(logits, log_var)
     base = cross_entropy(
         logits,
         target,
@@ -139,6 +148,7 @@ def scaled_softmax_nll(
         ignore_index=ignore_index,
         class_weight=class_weight,
         label_smoothing=label_smoothing,
+        log_var=log_var if exact else None,
     )
     return base.mean() if exact else SOFTMAX.term(base, log_var)
 
@@ -248,20 +258,39 @@ def temper(logits: Tensor, log_var: Tensor) -> Tensor:
 
 
 def _summed_error(
-    error: Callable[[Tensor], Tensor],
+    summed: Callable[[Tensor, list[int] | None], Tensor],
     prediction: Tensor,
     target: Tensor,
     mask: Tensor | None,
     num_channels: int,
 ) -> BaseLoss:
     residual, mask = _masked_residual(prediction, target, mask)
-    if num_channels > 1:
+    if num_channels == 1:
+        error = summed(residual, None)
+        num_valid: Tensor | int = residual.numel()
+        if mask is not None:  # `count_nonzero`, as the sum of a bool tensor is many times as slow
+            num_valid = torch.count_nonzero(mask) * (residual.numel() // max(1, mask.numel()))
+    else:
         check_channels(prediction, num_channels)
-    summed_axes = [axis for axis in range(residual.ndim) if num_channels == 1 or axis != 1]
-    summed = error(residual).sum(summed_axes)
-    if mask is None:
-        return BaseLoss(summed, torch.full_like(summed, residual.numel() / num_channels))
-    return BaseLoss(summed, mask.expand_as(residual).sum(summed_axes).to(summed.dtype))
+        axes = [axis for axis in range(residual.ndim) if axis != 1]
+        error = summed(residual, axes)
+        num_valid = residual.numel() // num_channels
+        if mask is not None:
+            num_valid = mask.expand_as(residual).sum(axes)
+    if isinstance(num_valid, int):
+        return BaseLoss(error, torch.full_like(error, num_valid))
+    return BaseLoss(error, num_valid.to(error.dtype))
+
+
+def _sum_of_squares(residual: Tensor, axes: list[int] | None) -> Tensor:
+    if axes is None:  # in one operation, without a map of squares
+        return F.mse_loss(residual, residual.new_zeros(()).expand_as(residual), reduction="sum")
+    return residual.square().sum(axes)
+
+
+def _sum_of_sizes(residual: Tensor, axes: list[int] | None) -> Tensor:
+    # Not the 1-norm, faster as it is: it loses three more digits over a large map.
+    return residual.abs().sum(axes)
 
 
 def _masked_residual(
@@ -279,8 +308,9 @@ def _masked_residual(
     if mask.ndim < prediction.ndim:
         mask = mask.unsqueeze(1)
     # Blank before squaring, not after: an invalid target may be nan, and 0 * nan is nan.
-    # `where`, not `residual[mask]`: indexing by a mask makes the host wait for the GPU.
-    return torch.where(mask, residual, 0.0), mask
+    # Filled, not `residual[mask]`: indexing by a mask makes the host wait for the GPU. In place, as
+    # on a CPU most of the time goes into memory that is new.
+    return residual.masked_fill_(~mask, 0.0), mask
 
 
 def _cross_entropy(

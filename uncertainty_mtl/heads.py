@@ -245,9 +245,8 @@ class ScaledSoftmaxHead(TaskHead):
 
         If ``exact``, of the tempered logits: that form has no error apart from its scale.
         """
-        if self.exact:
-            prediction = functional.temper(prediction, self.bounded_log_var())
-        return self._cross_entropy(prediction, target, mask)
+        log_var = self.bounded_log_var() if self.exact else None
+        return self._cross_entropy(prediction, target, mask, log_var)
 
     def fit_scale(self, prediction: Any, target: Tensor, mask: Tensor | None = None) -> None:
         """Set the temperature of the exact form to its optimum for fixed logits, by bisection.
@@ -260,8 +259,7 @@ class ScaledSoftmaxHead(TaskHead):
         for _ in range(40):
             middle = ((low + high) / 2).requires_grad_()
             with torch.enable_grad():
-                tempered = functional.temper(prediction.detach(), middle)
-                base = self._cross_entropy(tempered, target, mask)
+                base = self._cross_entropy(prediction.detach(), target, mask, middle)
                 (slope,) = torch.autograd.grad(base.mean(), middle)
             if base.num_valid == 0:
                 return
@@ -281,7 +279,9 @@ class ScaledSoftmaxHead(TaskHead):
         own = {"ignore_index": -100, "exact": False, "label_smoothing": 0.0}
         return ", ".join(filter(None, [super().extra_repr(), changed_settings(self, own)]))
 
-    def _cross_entropy(self, logits: Tensor, target: Tensor, mask: Tensor | None) -> BaseLoss:
+    def _cross_entropy(
+        self, logits: Tensor, target: Tensor, mask: Tensor | None, log_var: Tensor | None
+    ) -> BaseLoss:
         return functional.cross_entropy(
             logits,
             target,
@@ -289,4 +289,5 @@ class ScaledSoftmaxHead(TaskHead):
             ignore_index=self.ignore_index,
             class_weight=self.class_weight,
             label_smoothing=self.label_smoothing,
+            log_var=log_var,
         )
