@@ -127,7 +127,8 @@ _INTRODUCTION = f"""\
 
 ![log sigma^2 over the iteration](inits.png)
 
-Three tasks, learned weights, log sigma^2 of all tasks started at {", ".join(f"{s:g}" for s in STARTS)}.
+Three tasks, learned weights, log sigma^2 of all tasks started at
+{", ".join(f"{start:g}" for start in STARTS)}.
 For one seed all starts see the same network and the same images. The difference is that of the
 largest and the smallest log sigma^2 of all starts; they agree from the iteration after which it
 never exceeds the tolerance again ("-": not until the end). Mean ± sample standard deviation over

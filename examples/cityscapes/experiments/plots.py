@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from examples.cityscapes.curves import TASK_COLORS
 from examples.cityscapes.experiments.experiment import Outcome
 from examples.cityscapes.experiments.published import Row
-from examples.cityscapes.experiments.results import FIGURES, Summary, summaries
+from examples.cityscapes.experiments.results import FIGURES, Summary, summaries, summarize
 
 _TASK = {"semantic_iou": "semantic", "instance_error_px": "instance", "depth_error_px": "depth"}
 
@@ -21,40 +21,39 @@ def draw_sweep(tables: Mapping[str, Sequence[Row]], outcome: Outcome) -> bytes:
     figure = Figure(figsize=(5.6 * len(tables), 5.2), layout="constrained")
     grid = figure.subplots(2, 2 * len(tables), squeeze=False)
     for column, (name, rows) in enumerate(tables.items()):
-        first = next(iter(rows[0].weights))
         for offset, merit in enumerate(f for f in FIGURES if f in rows[0].figures):
-            for axes, whose in zip(
-                grid[:, 2 * column + offset], ("here", "published"), strict=True
-            ):
-                values = {
-                    row.weights[first]: summaries(outcome.of(row.training))[merit]
-                    if whose == "here"
-                    else Summary(row.figures[merit], None, 1)
-                    for row in rows
-                }
-                _draw_merit(axes, values, TASK_COLORS[_TASK[merit]])
-                axes.set_title(f"2{name}, {whose}", fontsize=9)
-                axes.set_ylabel(FIGURES[merit], fontsize=8)
-                axes.set_xlabel(f"weight of the {first} task", fontsize=8)
+            panels = grid[:, 2 * column + offset]
+            for axes, whose in zip(panels, ("ours", "published"), strict=True):
+                source = outcome if whose == "ours" else None
+                _draw_merit(axes, [(row, _merit(row, merit, source)) for row in rows], merit)
+                axes.set_title(f"figure 2{name}, {whose}", fontsize=9)
     return _png(figure)
 
 
-def _draw_merit(axes: Axes, values: dict[str, Summary], color: str) -> None:
-    points = [
-        (float(weight), summary.mean, summary.spread or 0.0)
-        for weight, summary in values.items()
-        if weight != "learned" and summary.mean is not None
-    ]
-    if points:
-        weights, means, spreads = zip(*sorted(points), strict=True)
-        axes.errorbar(
-            weights, means, spreads, fmt="o-", color=color, markersize=3, linewidth=1, capsize=2
-        )
-    mean, spread, _ = values["learned"]
-    if mean is not None:
-        axes.axhline(mean, color="0.25", linestyle="--", linewidth=1, label="learned")
-        if spread:
-            axes.axhspan(mean - spread, mean + spread, color="0.25", alpha=0.15, linewidth=0)
+def _merit(row: Row, merit: str, outcome: Outcome | None) -> Summary:
+    if outcome is not None:
+        return summaries(outcome.of(row.training))[merit]
+    return summarize([float(row.figures[merit]) if row.figures[merit] else None])
+
+
+def _draw_merit(axes: Axes, points: list[tuple[Row, Summary]], merit: str) -> None:
+    first = next(iter(points[0][0].weights))
+    known = [(row.weights[first], summary) for row, summary in points if summary.mean is not None]
+    fixed = sorted((float(weight), summary) for weight, summary in known if weight != "learned")
+    color = TASK_COLORS[_TASK[merit]]
+    if fixed:
+        weights, means = [w for w, _ in fixed], [s.mean for _, s in fixed]
+        spreads = [s.spread or 0.0 for _, s in fixed]
+        style = {"color": color, "markersize": 3, "linewidth": 1, "capsize": 2}
+        axes.errorbar(weights, means, spreads, fmt="o-", label="fixed", **style)
+    for weight, (mean, spread, _) in known:
+        if weight == "learned":
+            axes.axhline(mean, color="0.25", linestyle="--", linewidth=1, label="learned")
+            if spread:
+                axes.axhspan(mean - spread, mean + spread, color="0.25", alpha=0.15, linewidth=0)
+    axes.set_ylabel(FIGURES[merit], fontsize=8)
+    axes.set_xlabel(f"weight of the {first} task", fontsize=8)
+    if known:
         axes.legend(frameon=False, fontsize=7)
     _plain(axes)
 

@@ -23,8 +23,8 @@ class Row(NamedTuple):
     loss: str
     weights: dict[str, str]
     """By task, as they were printed; a task that was not trained has 0, or nothing."""
-    figures: dict[str, float | None]
-    """By the names of our own; IoU in percent."""
+    figures: dict[str, str]
+    """As they were printed, by the names of our own; empty where there is none. IoU in percent."""
 
     @property
     def training(self) -> Training:
@@ -45,11 +45,7 @@ def published_rows(name: str) -> list[Row]:
         Row(
             line.get("loss", ""),
             {task: line[column] for column, task in _WEIGHTS.items() if column in line},
-            {
-                figure: float(line[column]) if line[column] else None
-                for column, figure in _FIGURES.items()
-                if column in line
-            },
+            {figure: line[column] for column, figure in _FIGURES.items() if column in line},
         )
         for line in _read(name)
     ]

@@ -46,14 +46,12 @@ def summaries(results: Sequence[dict[str, Any]]) -> dict[str, Summary]:
     }
 
 
-def cell(value: Summary | float | None, digits: int) -> str:
-    """Return what a table shows: `mean ± spread`, or a plain number."""
-    if not isinstance(value, Summary):
-        return "" if value is None else f"{value:.{digits}f}"
-    if value.mean is None:
+def cell(summary: Summary, digits: int) -> str:
+    """Return what a table shows: `mean ± spread`, the mean alone, or nothing."""
+    if summary.mean is None:
         return ""
-    spread = "" if value.spread is None else f" ± {value.spread:.{digits}f}"
-    return f"{value.mean:.{digits}f}{spread}"
+    spread = "" if summary.spread is None else f" ± {summary.spread:.{digits}f}"
+    return f"{summary.mean:.{digits}f}{spread}"
 
 
 def digits_of(figure: str) -> int:

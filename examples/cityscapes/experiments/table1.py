@@ -60,7 +60,7 @@ def table(rows: list[Row], outcome: Outcome, tasks: tuple[str, ...]) -> str:
         summary = summaries(ours)
         cells = [*([row.loss] if named else []), *(row.weights.get(t) or "-" for t in tasks)]
         cells += [str(len(ours)), *(cell(summary[f], digits_of(f)) for f in shown)]
-        cells += [cell(row.figures[f], digits_of(f)) for f in published]
+        cells += [row.figures[figure] for figure in published]
         lines.append(cells)
     return markdown_table(columns, lines)
 
