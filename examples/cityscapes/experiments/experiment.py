@@ -47,6 +47,7 @@ def run_experiment(
     quick: bool = False,
     workers: int | None = None,
     defaults: dict[str, object] | None = None,
+    shown: dict[str, object] | None = None,
     **given: object,
 ) -> Outcome:
     """Run every training from every seed, or what an earlier call has left of that.
@@ -60,6 +61,7 @@ def run_experiment(
         quick: Whether to use the preset `quick`, and few scenes.
         workers: Runs side by side; None for one per core, or one at a time on a GPU.
         defaults: Settings of the experiment where `given` has none.
+        shown: Options of its own, for the recipe.
         given: Fields of `TrainConfig`.
     """
     if quick and "preset" in given:
@@ -83,7 +85,11 @@ def run_experiment(
     if not results:
         return Outcome(results, folders, failures, "")
     options = {"out": out} | ({"data": data} if data else {}) | ({"quick": True} if quick else {})
-    options |= given | {"seeds": ",".join(map(str, seeds)) + ("," if len(seeds) == 1 else "")}
+    options |= (
+        (shown or {})
+        | given
+        | {"seeds": ",".join(map(str, seeds)) + ("," if len(seeds) == 1 else "")}
+    )
     text = recipe(command, options, settings, None if data else scenes, list(results.values()))
     return Outcome(results, folders, failures, text)
 
@@ -101,9 +107,9 @@ def write_page(
         outcome: The runs.
     """
     missing = ""
-    if outcome.failures:
-        names = "".join(f"- `{name}`: {text}\n" for name, text in outcome.failures.items())
-        missing = f"## Failed runs, which are missing above\n\n{names}\n"
+    if outcome.failures:  # not why: a message may name folders, and the page is to be shown around
+        names = ", ".join(f"`{name}`" for name in outcome.failures)
+        missing = f"**Failed, and missing above**: {names}.\n\n"
     write_atomically(out / f"{command}_runs.csv", csv_text(run_rows(outcome)))
     write_atomically(out / f"{command}.csv", csv_text(rows))
     write_atomically(out / f"{command}.md", f"{body}\n{missing}{outcome.recipe}")

@@ -76,7 +76,8 @@ def draw_starts(log_vars: Mapping[str, Mapping[float, Sequence[np.ndarray]]]) ->
         axes.set_title(task, fontsize=10)
         axes.set_xlabel("iteration", fontsize=9)
         _plain(axes)
-    axes.legend(title="start", frameon=False, fontsize=7, title_fontsize=8)
+    lines = axes.get_legend_handles_labels()
+    figure.legend(*lines, loc="outside right", title="start", frameon=False, fontsize=8)
     figure.axes[0].set_ylabel("log sigma^2", fontsize=9)
     return _png(figure)
 

@@ -32,7 +32,14 @@ def sweep(
     is_paper = not quick and options.get("preset", "tiny" if options.get("data") else "") == "tiny"
     defaults = {"learning_rate": 0.01} if is_paper else {}
     outcome = run_experiment(
-        "sweep", trainings, out=out, seeds=seeds, quick=quick, defaults=defaults, **options
+        "sweep",
+        trainings,
+        out=out,
+        seeds=seeds,
+        quick=quick,
+        defaults=defaults,
+        shown={"figure": figure},
+        **options,
     )
     if outcome.results:
         body = "# Two tasks over their fixed weights, beside learned ones\n\n" + _INTRODUCTION
