@@ -8,6 +8,7 @@ from typing import NoReturn
 
 from examples.cityscapes.config import DEVICES, load_config, new_config, resume_config
 from examples.cityscapes.errors import InputError
+from examples.cityscapes.experiments.command_line import add_experiments
 from examples.cityscapes.flags import add_config_flags, size
 
 # Read when torch is imported, further down. Its threads otherwise wait for each other by spinning,
@@ -101,6 +102,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_evaluate(commands)
     _add_predict(commands)
     _add_demo(commands)
+    add_experiments(commands, _command)
     return parser
 
 

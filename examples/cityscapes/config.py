@@ -39,7 +39,7 @@ class TrainConfig:
     out: Path
     """Folder of the run: config.json, metrics.jsonl, last.pt and more; see the README."""
     preset: str = "tiny"
-    """The named setting that the other fields started from: `tiny`, `full` or `demo`."""
+    """The named setting that the other fields started from: `tiny`, `full`, `demo` or `quick`."""
     tasks: tuple[str, ...] = TASKS
     """The tasks to train; the order is the one that `fixed:` weights follow."""
     weighting: str = "uncertainty"

@@ -1,0 +1,108 @@
+"""One run, in a process of its own: train or go on, measure, and leave figures.json."""
+
+import dataclasses
+import fcntl
+import json
+import multiprocessing
+import os
+import platform
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from examples.cityscapes.checkpoint import write_atomically
+from examples.cityscapes.config import TrainConfig, load_config
+from examples.cityscapes.data import CityscapesDataset
+from examples.cityscapes.device import pick_device
+from examples.cityscapes.errors import InputError
+from examples.cityscapes.evaluate import by_network, load_trained, measure
+from examples.cityscapes.metric_log import NonFiniteLossError
+from examples.cityscapes.train import train
+
+
+def run_one(config: TrainConfig, num_threads: int) -> None:
+    """Bring a run from where it is to its figures.json; what it prints goes to its log.txt."""
+    # Ctrl-C reaches every process of a terminal. The parent alone answers it, by SIGTERM to us,
+    # upon which training saves.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    torch.set_num_threads(num_threads)
+    config.out.mkdir(parents=True, exist_ok=True)
+    with (config.out / "log.txt").open("a", encoding="utf-8") as log:
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+    try:
+        # The child of a killed parent may still be saving.
+        with locked(config.out / "lock", wait=True):
+            train_and_measure(config)
+    except (InputError, NonFiniteLossError, OSError) as error:
+        sys.exit(f"error: {' '.join(str(error).split())}")
+
+
+def train_and_measure(config: TrainConfig) -> None:
+    """Train to the last iteration and write figures.json; exits if asked to stop before."""
+    started, resume = time.monotonic(), (config.out / "config.json").exists()
+    if resume:  # its trunk may have started without the weights that were asked for
+        recorded = load_config(config.out)
+        config = dataclasses.replace(config, backbone_weights=recorded.backbone_weights)
+    done = train(config, resume=resume)
+    if done < config.iterations:
+        sys.exit(f"stopped after {done} of {config.iterations} iterations")
+    device = pick_device(config.device)
+    val = CityscapesDataset(config.data, "val", config.size, config.tasks)
+    val.keep(config.cache_mb)
+    figures = measure(val, config.tasks, by_network(load_trained(config), device))
+    result = {
+        "figures": figures,
+        "num_images": len(val),
+        # Of a run that was interrupted the time is not known.
+        "seconds": None if resume else round(time.monotonic() - started, 1),
+        "setup": setup(device),
+    }
+    write_atomically(config.out / "figures.json", json.dumps(result, indent=2) + "\n")
+
+
+def setup(device: torch.device) -> dict[str, Any]:
+    """Return what a run's figures and speed may depend on beside its settings."""
+    return {
+        "hardware": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+@contextmanager
+def locked(path: Path, *, wait: bool) -> Iterator[None]:
+    """Hold a lock, which the system takes back from a process that dies.
+
+    Raises:
+        BlockingIOError: If another process has it, and `wait` is False.
+    """
+    with path.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        yield
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)

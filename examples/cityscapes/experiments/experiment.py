@@ -1,0 +1,132 @@
+"""What every experiment does: settle the settings, run, and gather the results."""
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from examples.cityscapes.checkpoint import write_atomically
+from examples.cityscapes.device import pick_device
+from examples.cityscapes.errors import InputError
+from examples.cityscapes.experiments.folder import experiment_folder
+from examples.cityscapes.experiments.recipe import recipe
+from examples.cityscapes.experiments.results import csv_text
+from examples.cityscapes.experiments.runs import is_finished, read_result, run_all
+from examples.cityscapes.experiments.training import Training, config_of, shared_settings
+from examples.cityscapes.initial import backbone_state
+
+SCENES = {"train": 1500, "val": 100}
+QUICK_SCENES = {"train": 600, "val": 60}
+
+
+class Outcome(NamedTuple):
+    """What has come of the runs of an experiment."""
+
+    results: dict[tuple[Training, int], dict[str, Any]]
+    """The figures.json of every finished run, by training and seed."""
+    folders: dict[tuple[Training, int], Path]
+    """Where all runs are, finished or not."""
+    failures: dict[str, str]
+    """Why runs failed, by their names."""
+    recipe: str
+    """How to get the same again; the last section of the page."""
+
+    def of(self, training: Training) -> list[dict[str, Any]]:
+        """Return the results of a training, in the order of the seeds."""
+        return [result for (other, _), result in self.results.items() if other == training]
+
+
+def run_experiment(
+    command: str,
+    trainings: Sequence[Training],
+    *,
+    out: Path,
+    data: Path | None = None,
+    seeds: tuple[int, ...],
+    quick: bool = False,
+    workers: int | None = None,
+    defaults: dict[str, object] | None = None,
+    shown: dict[str, object] | None = None,
+    **given: object,
+) -> Outcome:
+    """Run every training from every seed, or what an earlier call has left of that.
+
+    Args:
+        command: Of the experiment.
+        trainings: What to train, each once.
+        out: Folder of the experiment.
+        data: A dataset; None renders one.
+        seeds: Of the runs.
+        quick: Whether to use the preset `quick`, and few scenes.
+        workers: Runs side by side; None for one per core, or one at a time on a GPU.
+        defaults: Settings of the experiment where `given` has none.
+        shown: Options of its own, for the recipe.
+        given: Fields of `TrainConfig`.
+    """
+    if quick and "preset" in given:
+        raise InputError("--quick: is a preset of its own; leave --preset away")
+    preset = "quick" if quick else given.get("preset", "demo" if data is None else "tiny")
+    # Looking at the validation split changes no weight, and only the last network is measured.
+    plain = {"eval_every": 0, "tensorboard": False}
+    settings = shared_settings({**plain, **(defaults or {}), **given, "preset": preset})
+    device = pick_device(settings["device"])
+    # Fetched once for all runs, which must not start from different weights.
+    if backbone_state(settings["backbone"], settings["backbone_weights"]) is None:
+        settings["backbone_weights"] = "none"
+    scenes = QUICK_SCENES if quick else SCENES
+    with experiment_folder(out, command, settings, data, scenes) as dataset:
+        pairs = [(training, seed) for seed in seeds for training in trainings]
+        configs = [config_of(t, seed, settings, dataset, out / "runs") for t, seed in pairs]
+        workers = workers or (1 if device.type == "cuda" else os.cpu_count() or 1)
+        failures = run_all(configs, workers)
+        folders = {pair: config.out for pair, config in zip(pairs, configs, strict=True)}
+        results = {p: read_result(f) for p, f in folders.items() if is_finished(f)}
+    if not results:
+        return Outcome(results, folders, failures, "")
+    options = {"out": out} | ({"data": data} if data else {}) | ({"quick": True} if quick else {})
+    options |= (
+        (shown or {})
+        | given
+        | {"seeds": ",".join(map(str, seeds)) + ("," if len(seeds) == 1 else "")}
+    )
+    text = recipe(command, options, settings, None if data else scenes, list(results.values()))
+    return Outcome(results, folders, failures, text)
+
+
+def write_page(
+    out: Path, command: str, body: str, rows: list[dict[str, Any]], outcome: Outcome
+) -> None:
+    """Write COMMAND.md, COMMAND.csv and, with every single run, COMMAND_runs.csv; print the first.
+
+    Args:
+        out: Folder of the experiment.
+        command: Of the experiment.
+        body: The page, without its last section.
+        rows: What the page shows, for programs.
+        outcome: The runs.
+    """
+    missing = ""
+    if outcome.failures:  # not why: a message may name folders, and the page is to be shown around
+        names = ", ".join(f"`{name}`" for name in outcome.failures)
+        missing = f"**Failed, and missing above**: {names}.\n\n"
+    write_atomically(out / f"{command}_runs.csv", csv_text(run_rows(outcome)))
+    write_atomically(out / f"{command}.csv", csv_text(rows))
+    write_atomically(out / f"{command}.md", f"{body}\n{missing}{outcome.recipe}")
+    print(body)
+    print(f"{out / command}.md", file=sys.stderr)
+
+
+def run_rows(outcome: Outcome) -> list[dict[str, Any]]:
+    """Return a row for every single run."""
+    return [
+        {
+            "tasks": "+".join(training.tasks),
+            "weighting": training.weighting,
+            "log_var_init": training.log_var_init,
+            "seed": seed,
+            **{k: v for k, v in result["figures"].items() if not isinstance(v, dict)},
+            "seconds": result["seconds"],
+        }
+        for (training, seed), result in outcome.results.items()
+    ]

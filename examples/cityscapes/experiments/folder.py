@@ -1,0 +1,100 @@
+"""The folder of an experiment: what it was started with, and the scenes rendered into it."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from examples.cityscapes.checkpoint import write_atomically
+from examples.cityscapes.config import TASKS
+from examples.cityscapes.data import CityscapesDataset
+from examples.cityscapes.errors import InputError
+from examples.cityscapes.experiments.child import locked
+from examples.cityscapes.synthetic import synthesize
+
+_FREE = {"checkpoint_every", "tensorboard", "num_workers", "cache_mb"}
+"""Settings that leave the figures alone, and may change from one call to the next."""
+
+
+@contextmanager
+def experiment_folder(
+    out: Path, command: str, settings: dict[str, object], data: Path | None, scenes: dict[str, int]
+) -> Iterator[Path]:
+    """Create or reopen the folder, hold it for this process alone, and give the dataset.
+
+    Args:
+        out: The folder.
+        command: Of the experiment.
+        settings: Every field of `TrainConfig` that the runs share.
+        data: The dataset; None renders one into `out`.
+        scenes: How many to render, as `train` and `val`.
+
+    Raises:
+        InputError: If the folder holds anything else, or was started with other settings.
+    """
+    if out.exists() and not out.is_dir():
+        raise InputError(f"--out: {out} is not a folder")
+    path = out / "experiment.json"
+    if not path.exists() and out.is_dir() and any(p.name != "lock" for p in out.iterdir()):
+        raise InputError(f"--out: {out} holds something other than an experiment")
+    if data is not None:  # now, not in every run
+        for split in ("train", "val"):
+            CityscapesDataset(data, split, settings["size"], TASKS)
+    asked = {
+        "command": command,
+        "data": None if data is None else str(data.resolve()),
+        "scenes": scenes if data is None else None,
+        **{name: value for name, value in settings.items() if name not in _FREE},
+    }
+    asked = json.loads(json.dumps(asked))  # tuples become lists, as in what was recorded
+    out.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(out / "lock", wait=False))
+        except BlockingIOError as error:
+            raise InputError(f"--out: another process is at work in {out}") from error
+        if path.exists():
+            check_same(out, _read(path), asked)
+        else:
+            write_atomically(path, json.dumps(asked, indent=2) + "\n")
+        if data is None and not (out / "scenes").exists():
+            _render(out, scenes, settings)
+        yield data or out / "scenes"
+
+
+def _render(out: Path, scenes: dict[str, int], settings: dict[str, Any]) -> None:
+    for partial in out.glob("scenes.partial-*"):
+        shutil.rmtree(partial)  # left by a process that was killed
+    try:
+        synthesize(out / "scenes", **scenes, size=settings["size"], seed=0)
+    except InputError:  # a size that cannot be rendered, or the like: nothing was started
+        for name in ("experiment.json", "lock"):
+            (out / name).unlink()
+        out.rmdir()
+        raise
+
+
+def check_same(out: Path, recorded: dict[str, Any], asked: dict[str, Any]) -> None:
+    """Raise if an experiment would go on with other settings."""
+    changes = [
+        f"{name} was {recorded.get(name)!r} and is now {asked.get(name)!r}"
+        for name in (*recorded, *(name for name in asked if name not in recorded))
+        if recorded.get(name) != asked.get(name)
+    ]
+    if changes:
+        raise InputError(
+            f"--out: {out} holds an experiment with other settings: {'; '.join(changes)}. Choose "
+            "another folder, or give the former settings"
+        )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        recorded = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(recorded, dict):
+            raise ValueError("should be an object")
+    except ValueError as error:
+        raise InputError(f"{path}: not the record of an experiment ({error})") from error
+    return recorded

@@ -1,0 +1,137 @@
+"""Whether sigma ends where it does wherever it starts, as the paper's appendix finds."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from examples.cityscapes.checkpoint import write_atomically
+from examples.cityscapes.config import TASKS
+from examples.cityscapes.experiments.experiment import Outcome, run_experiment, write_page
+from examples.cityscapes.experiments.plots import draw_starts
+from examples.cityscapes.experiments.published import published_sigmas
+from examples.cityscapes.experiments.results import cell, markdown_table, summarize
+from examples.cityscapes.experiments.training import Training
+from examples.cityscapes.metric_log import read_log
+
+STARTS = tuple(float(start) for start in range(-2, 6))
+"""Of log sigma^2, for all tasks alike."""
+TOLERANCES = (0.5, 0.2, 0.1)
+"""Largest less smallest log sigma^2 with which the starts count as agreeing."""
+SEEDS = (0, 1, 2)
+QUICK_SEEDS = (0, 1)
+
+Row = dict[str, Any]
+
+
+def inits(
+    *, out: Path, seeds: tuple[int, ...] | None = None, quick: bool = False, **options: Any
+) -> Outcome:
+    """Train from every start, and write inits.md, inits.csv and inits.png."""
+    trainings = {start: Training(TASKS, "uncertainty", start) for start in STARTS}
+    seeds = seeds or (QUICK_SEEDS if quick else SEEDS)
+    outcome = run_experiment(
+        "inits", list(trainings.values()), out=out, seeds=seeds, quick=quick, **options
+    )
+    # A seed of which a start is missing says nothing on whether all of them agree.
+    whole = [s for s in seeds if all((t, s) in outcome.results for t in trainings.values())]
+    if whole:
+        log_vars = {
+            seed: {
+                start: read_log_vars(outcome.folders[training, seed])
+                for start, training in trainings.items()
+            }
+            for seed in whole
+        }
+        by_task = {
+            task: {start: [log_vars[s][start][task] for s in whole] for start in STARTS}
+            for task in TASKS
+        }
+        write_atomically(out / "inits.png", draw_starts(by_task))
+        rows = [
+            {"task": task, "seed": seed, **figures([log_vars[seed][s][task] for s in STARTS])}
+            for task in TASKS
+            for seed in whole
+        ]
+        write_page(out, "inits", page(rows), rows, outcome)
+    return outcome
+
+
+def read_log_vars(run: Path) -> dict[str, np.ndarray]:
+    """Return log sigma^2 of every task before each iteration of a run."""
+    lines = read_log(run / "metrics.jsonl")
+    return {task: 2 * np.log([line["sigma"][task] for line in lines]) for task in TASKS}
+
+
+def figures(trajectories: Sequence[np.ndarray]) -> Row:
+    """Return how the starts of one seed and task differ, now and at the end."""
+    values = np.stack(trajectories)  # (starts, iterations)
+    between = values.max(axis=0) - values.min(axis=0)
+    at_500 = float(np.exp(values[:, 500]).mean()) if values.shape[1] > 500 else None
+    return {
+        "log_var_at_end": float(values[:, -1].mean()),
+        "difference_at_end": float(between[-1]),
+        "variance_at_500": at_500,
+        "variance_at_end": float(np.exp(values[:, -1]).mean()),
+        **{f"agree_within_{t:g}_from": agree_from(between, t) for t in TOLERANCES},
+    }
+
+
+def agree_from(between: np.ndarray, tolerance: float) -> int | None:
+    """Return the iteration from which a difference stays within a tolerance, None if never."""
+    beyond = np.flatnonzero(between > tolerance)
+    first = int(beyond[-1]) + 1 if beyond.size else 0
+    return first if first < len(between) else None
+
+
+def page(rows: list[Row]) -> str:
+    """Return the page without its recipe."""
+    published = published_sigmas()
+    lines = []
+    for task in TASKS:
+        own = [row for row in rows if row["task"] == task]
+
+        def shown(name: str, digits: int, own: list[Row] = own) -> str:
+            summary = summarize(row[name] for row in own)
+            some = f" ({summary.count} of {len(own)} seeds)" if summary.count < len(own) else ""
+            return cell(summary, digits) + some if summary.count else "-"
+
+        lines.append(
+            [
+                task,
+                str(len(own)),
+                shown("difference_at_end", 3),
+                *(shown(f"agree_within_{t:g}_from", 0) for t in TOLERANCES),
+                f"{published[task]['agree_from_iteration']:g}",
+                shown("variance_at_500", 3),
+                f"{published[task]['variance_at_500']:g}",
+                shown("variance_at_end", 3),
+                f"{published[task]['variance_at_end']:g}",
+            ]
+        )
+    columns = ["task", "seeds", "difference at the end"]
+    columns += [f"agree within {t:g} from iteration" for t in TOLERANCES]
+    columns += [
+        "published, about",
+        "sigma^2 at 500",
+        "published",
+        "sigma^2 at the end",
+        "published",
+    ]
+    return _INTRODUCTION + "\n" + markdown_table(columns, lines)
+
+
+_INTRODUCTION = f"""\
+# Starts of sigma
+
+![log sigma^2 over the iteration](inits.png)
+
+Three tasks, learned weights, log sigma^2 of all tasks started at
+{", ".join(f"{start:g}" for start in STARTS)}.
+For one seed all starts see the same network and the same images. The difference is that of the
+largest and the smallest log sigma^2 of all starts; they agree from the iteration after which it
+never exceeds the tolerance again ("-": not until the end). Mean ± sample standard deviation over
+seeds; sigma^2, which is in units of the errors of a setting and its data, is averaged over the
+starts first.
+"""

@@ -1,0 +1,94 @@
+"""Plots of the experiments, as PNG."""
+
+import io
+from collections.abc import Mapping, Sequence
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from examples.cityscapes.curves import TASK_COLORS
+from examples.cityscapes.experiments.experiment import Outcome
+from examples.cityscapes.experiments.published import Row
+from examples.cityscapes.experiments.results import FIGURES, Summary, summaries, summarize
+
+_TASK = {"semantic_iou": "semantic", "instance_error_px": "instance", "depth_error_px": "depth"}
+
+
+def draw_sweep(tables: Mapping[str, Sequence[Row]], outcome: Outcome) -> bytes:
+    """Draw figures of merit over the weight of the first task: ours above, the published below."""
+    figure = Figure(figsize=(5.6 * len(tables), 5.2), layout="constrained")
+    grid = figure.subplots(2, 2 * len(tables), squeeze=False)
+    for column, (name, rows) in enumerate(tables.items()):
+        for offset, merit in enumerate(f for f in FIGURES if f in rows[0].figures):
+            panels = grid[:, 2 * column + offset]
+            for axes, whose in zip(panels, ("ours", "published"), strict=True):
+                source = outcome if whose == "ours" else None
+                _draw_merit(axes, [(row, _merit(row, merit, source)) for row in rows], merit)
+                axes.set_title(f"figure 2{name}, {whose}", fontsize=9)
+    return _png(figure)
+
+
+def _merit(row: Row, merit: str, outcome: Outcome | None) -> Summary:
+    if outcome is not None:
+        return summaries(outcome.of(row.training))[merit]
+    return summarize([float(row.figures[merit]) if row.figures[merit] else None])
+
+
+def _draw_merit(axes: Axes, points: list[tuple[Row, Summary]], merit: str) -> None:
+    first = next(iter(points[0][0].weights))
+    known = [(row.weights[first], summary) for row, summary in points if summary.mean is not None]
+    fixed = sorted((float(weight), summary) for weight, summary in known if weight != "learned")
+    color = TASK_COLORS[_TASK[merit]]
+    if fixed:
+        weights, means = [w for w, _ in fixed], [s.mean for _, s in fixed]
+        spreads = [s.spread or 0.0 for _, s in fixed]
+        style = {"color": color, "markersize": 3, "linewidth": 1, "capsize": 2}
+        axes.errorbar(weights, means, spreads, fmt="o-", label="fixed", **style)
+    for weight, (mean, spread, _) in known:
+        if weight == "learned":
+            axes.axhline(mean, color="0.25", linestyle="--", linewidth=1, label="learned")
+            if spread:
+                axes.axhspan(mean - spread, mean + spread, color="0.25", alpha=0.15, linewidth=0)
+    axes.set_ylabel(FIGURES[merit], fontsize=8)
+    axes.set_xlabel(f"weight of the {first} task", fontsize=8)
+    if known:
+        axes.legend(frameon=False, fontsize=7)
+    _plain(axes)
+
+
+def draw_starts(log_vars: Mapping[str, Mapping[float, Sequence[np.ndarray]]]) -> bytes:
+    """Draw log sigma^2 over the iteration.
+
+    Args:
+        log_vars: By task and start, a trajectory for every seed.
+    """
+    figure = Figure(figsize=(4.0 * len(log_vars), 3.4), layout="constrained")
+    for axes, (task, starts) in zip(
+        figure.subplots(1, len(log_vars), squeeze=False)[0], log_vars.items(), strict=True
+    ):
+        shades = matplotlib.colormaps["viridis"](np.linspace(0, 0.9, len(starts)))
+        for shade, (start, trajectories) in zip(shades, starts.items(), strict=True):
+            for index, values in enumerate(trajectories):
+                label = f"{start:g}" if index == 0 else None
+                axes.plot(values, color=shade, linewidth=0.9, label=label)
+        axes.set_title(task, fontsize=10)
+        axes.set_xlabel("iteration", fontsize=9)
+        _plain(axes)
+    lines = axes.get_legend_handles_labels()
+    figure.legend(*lines, loc="outside right", title="start", frameon=False, fontsize=8)
+    figure.axes[0].set_ylabel("log sigma^2", fontsize=9)
+    return _png(figure)
+
+
+def _plain(axes: Axes) -> None:
+    axes.tick_params(labelsize=8)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.25, linewidth=0.5)
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
+    return buffer.getvalue()

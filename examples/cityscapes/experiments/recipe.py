@@ -1,0 +1,93 @@
+"""How to get the same tables again: command, commit, seeds, settings, versions, hardware."""
+
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from examples.cityscapes.experiments.results import markdown_table
+
+
+def recipe(
+    command: str,
+    given: dict[str, object],
+    settings: dict[str, object],
+    scenes: dict[str, int] | None,
+    results: Sequence[dict[str, Any]],
+) -> str:
+    """Return the last section of a page.
+
+    Args:
+        command: Of the experiment.
+        given: Its options, as they were given.
+        settings: Every field of `TrainConfig` that the runs share.
+        scenes: How many were rendered; None for a dataset of the user's.
+        results: The figures.json of every run.
+    """
+    size = "x".join(map(str, settings["size"]))
+    validated = ", ".join(map(str, sorted({result["num_images"] for result in results})))
+    data = (
+        f"a dataset of the user's, of which {validated} images were for validation"
+        if scenes is None
+        else f"generated scenes, {scenes['train']} for training and {scenes['val']} for validation"
+    )
+    seconds = [result["seconds"] for result in results if result["seconds"] is not None]
+    rows = [
+        ["data", f"{data}; network input {size}"],
+        ["runs", f"{len(results)}"],
+        *([["seconds a run", f"median {median(seconds):.0f}"]] if seconds else []),
+        *(
+            [name, ", ".join(sorted({str(result["setup"][name]) for result in results}))]
+            for name in results[0]["setup"]
+        ),
+        *([["commit", found]] if (found := commit()) else []),
+        [
+            "settings",
+            ", ".join(
+                f"{k} {'none' if v is None else shown(v)}"
+                for k, v in settings.items()
+                if not isinstance(v, Path)
+            ),
+        ],
+    ]
+    return (
+        "## Recipe\n\n```bash\n" + command_line(command, given) + "\n```\n\n"
+        "Every run trains from its seed to the last iteration and is measured on the validation "
+        "split at the size of the network's input.\n\n" + markdown_table(["", ""], rows)
+    )
+
+
+def command_line(command: str, given: dict[str, object]) -> str:
+    """Return the command; folders, which differ between machines, by the names of their flags."""
+    words = ["python -m examples.cityscapes", command]
+    for name, value in given.items():
+        flag = "--" + name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(flag if value else flag.replace("--", "--no-", 1))
+        elif isinstance(value, Path) or (name == "backbone_weights" and "/" in str(value)):
+            words.append(f"{flag} {flag.strip('-').upper()}")
+        else:
+            words.append(f"{flag} {shown(value)}")
+    return " ".join(words)
+
+
+def shown(value: object) -> str:
+    """Return a setting as the command line takes it."""
+    if not isinstance(value, tuple):
+        return str(value)
+    is_size = len(value) == 2 and all(isinstance(item, int) for item in value)
+    return ("x" if is_size else ",").join(str(item) for item in value)
+
+
+def commit() -> str | None:
+    """Return the commit of this code, marked if files differ from it; None outside of git."""
+    git = shutil.which("git")
+    if git is None:
+        return None
+    arguments = [git, "describe", "--always", "--dirty", "--exclude=*"]
+    found = subprocess.run(  # noqa: S603
+        arguments, cwd=Path(__file__).parent, capture_output=True, text=True, check=False
+    )
+    return found.stdout.strip() or None

@@ -1,0 +1,114 @@
+"""Several runs side by side, each in a process of its own, until all of them are measured."""
+
+import json
+import multiprocessing
+import os
+import sys
+from collections import deque
+from collections.abc import Sequence
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from examples.cityscapes.config import TrainConfig
+from examples.cityscapes.errors import InputError
+from examples.cityscapes.experiments.child import run_one
+from examples.cityscapes.interrupt import noted_sigterm
+
+
+class InterruptedRunsError(Exception):
+    """Stopped from outside; `status` is the exit status that shells expect."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+def run_all(configs: Sequence[TrainConfig], workers: int) -> dict[str, str]:
+    """Run what is not finished, and return why runs failed by their names.
+
+    A failure is printed at once, and the other runs go on. The cores are shared out evenly.
+
+    Raises:
+        InterruptedRunsError: On Ctrl-C or SIGTERM, when all processes have saved and ended.
+    """
+    waiting = deque(config for config in configs if not is_finished(config.out))
+    num_threads = max(1, (os.cpu_count() or 1) // workers)
+    running: dict[int, tuple[BaseProcess, TrainConfig]] = {}
+    failures: dict[str, str] = {}
+    first = len(configs) - len(waiting)
+    with (
+        noted_sigterm() as sigterm_came,
+        tqdm(total=len(configs), initial=first, desc="experiment", unit="run") as bar,
+    ):
+        try:
+            while waiting or running:
+                while waiting and len(running) < workers:
+                    process = start(config := waiting.popleft(), num_threads)
+                    running[process.sentinel] = process, config
+                # A signal does not end the wait, so that it has to be a short one.
+                for sentinel in wait(list(running), timeout=0.2):
+                    process, config = running.pop(sentinel)
+                    process.join()
+                    if is_finished(config.out):
+                        bar.update()
+                    elif not sigterm_came():
+                        failures[config.out.name] = reason(process, config.out)
+                        bar.write(f"{config.out}: {failures[config.out.name]}", file=sys.stderr)
+                if sigterm_came():
+                    raise InterruptedRunsError(progress(configs), status=143)
+        except KeyboardInterrupt:
+            raise InterruptedRunsError(progress(configs), status=130) from None
+        finally:
+            stop([process for process, _ in running.values()])
+    return failures
+
+
+def start(config: TrainConfig, num_threads: int) -> BaseProcess:
+    """Start one run."""
+    # A server that has imported torch forks each process: importing would take seconds for each.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["examples.cityscapes.experiments.child"])
+    process = context.Process(target=run_one, args=(config, num_threads))
+    process.start()
+    return process
+
+
+def stop(processes: list[BaseProcess]) -> None:
+    """Let processes save, and wait for them."""
+    for process in processes:
+        process.terminate()
+    for process in processes:
+        process.join()
+
+
+def reason(process: BaseProcess, run: Path) -> str:
+    """Say why a process has ended before its run was finished."""
+    if process.exitcode is not None and process.exitcode < 0:
+        return f"killed by signal {-process.exitcode}"
+    log = run / "log.txt"
+    lines = log.read_text(encoding="utf-8", errors="replace").split("\n") if log.is_file() else []
+    return next((line for line in reversed(lines) if line.strip()), "no message").split("\r")[-1]
+
+
+def progress(configs: Sequence[TrainConfig]) -> str:
+    """Say how far the runs are."""
+    done = sum(is_finished(config.out) for config in configs)
+    return f"interrupted with {done} of {len(configs)} runs finished; the same command goes on"
+
+
+def is_finished(run: Path) -> bool:
+    """Whether a run has been trained to its end and measured."""
+    return (run / "figures.json").is_file()
+
+
+def read_result(run: Path) -> dict[str, Any]:
+    """Read the figures.json of a finished run."""
+    path = run / "figures.json"
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path}: not readable ({error}); delete it to measure again") from error

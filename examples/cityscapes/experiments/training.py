@@ -1,0 +1,68 @@
+"""What is trained for an experiment, and the settings that all of its trainings share."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from examples.cityscapes.config import TASKS, TrainConfig, new_config
+
+DECIDED = ("out", "data", "tasks", "weighting", "seed")
+"""The fields of `TrainConfig` that differ between the trainings, or with the folder."""
+_LEARNED_ONLY = ("estimator", "closed_form_momentum", "form", "constraint", "sigma_init")
+
+
+class Training(NamedTuple):
+    """What sets one training apart from the others of its experiment, but for the seed."""
+
+    tasks: tuple[str, ...]
+    weighting: str
+    log_var_init: float | None = None
+    """Where log sigma^2 of every task starts; None leaves it to the settings."""
+
+    @property
+    def name(self) -> str:
+        """A file name."""
+        weighting = self.weighting.replace(":", "_").replace(",", "_")
+        start = "" if self.log_var_init is None else f"_from_{self.log_var_init:g}"
+        return "+".join(self.tasks) + f"_{weighting}{start}"
+
+
+def config_of(
+    training: Training, seed: int, settings: dict[str, object], data: Path, runs: Path
+) -> TrainConfig:
+    """Return the configuration of a run.
+
+    Args:
+        training: What to train.
+        seed: Of the run.
+        settings: Fields of `TrainConfig`; those on learning sigma reach only who learns it.
+        data: The dataset.
+        runs: The folder of all runs.
+    """
+    chosen = dict(settings)
+    if training.weighting != "uncertainty":
+        chosen = {name: value for name, value in chosen.items() if name not in _LEARNED_ONLY}
+    if training.log_var_init is not None:
+        chosen["sigma_init"] = f"{math.exp(training.log_var_init / 2):.12g}"
+    return new_config(
+        {
+            **chosen,
+            "data": data,
+            "out": runs / f"{training.name}_seed{seed}",
+            "tasks": training.tasks,
+            "weighting": training.weighting,
+            "seed": seed,
+        }
+    )
+
+
+def distinct(trainings: Sequence[Training]) -> list[Training]:
+    """Drop repetitions: a training that two tables show is run once."""
+    return list(dict.fromkeys(trainings))
+
+
+def shared_settings(settings: dict[str, object]) -> dict[str, object]:
+    """Return every field that the trainings share, with the values that the preset decides."""
+    config = config_of(Training(TASKS, "uncertainty"), 0, settings, Path("data"), Path("runs"))
+    return {name: value for name, value in vars(config).items() if name not in DECIDED}
