@@ -19,7 +19,7 @@ from examples.cityscapes.files import image_size
 from examples.cityscapes.initial import backbone_state, initial_model
 from examples.cityscapes.instances import Grouping, group_pixels
 from examples.cityscapes.metrics import DepthError, InstanceError
-from examples.cityscapes.model import SceneNet
+from examples.cityscapes.model import SceneNet, without_noise
 from examples.cityscapes.official import check_installed, official_figures
 from examples.cityscapes.prior import position_prior
 from examples.cityscapes.semantic_metrics import SemanticIoU
@@ -103,7 +103,8 @@ def by_network(model: SceneNet, device: torch.device) -> Predictor:
 
     @torch.no_grad()
     def predict(image: Tensor) -> dict[str, Tensor]:
-        maps = {task: output.cpu() for task, output in model(image.to(device)).items()}
+        outputs = without_noise(model(image.to(device)))
+        maps = {task: output.cpu() for task, output in outputs.items()}
         if "semantic" in maps:
             maps["semantic"] = maps["semantic"].argmax(dim=1)
         return maps
