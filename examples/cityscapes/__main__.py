@@ -82,6 +82,7 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
     add("--run", type=Path, required=True, help="folder of the run; metrics.json goes there")
     add("--data", type=Path, required=True, help="dataset in the official layout, or prepared")
     add("--device", choices=DEVICES, default="auto")
+    _add_checkpoint(add)
     add(
         "--official",
         action="store_true",
@@ -91,12 +92,35 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
 
 
 def _add_predict(commands: argparse._SubParsersAction) -> None:
-    add = _command(commands, "predict", predict, "predict one image")
+    add = _command(commands, "predict", predict, "predict one image, or all in a folder")
     add("--run", type=Path, required=True, help="folder of the run")
-    add("--image", type=Path, required=True, help="an RGB image")
-    add("--out", type=Path, required=True, help="folder for the panels and the arrays")
+    add("--image", type=Path, required=True, help="an RGB image, or a folder with images")
+    add("--out", type=Path, required=True, help="folder for the pictures and the arrays")
+    add("--batch-size", type=_positive, default=1, metavar="N", help="images at once (1)")
+    add(
+        "--uncertainty",
+        action="store_true",
+        help="average over dropout masks, and add maps of epistemic and aleatoric uncertainty",
+    )
+    add("--samples", type=_positive, default=20, metavar="N", help="dropout masks (20)")
+    add(
+        "--arrays",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="whether to write NAME_arrays.npz (yes)",
+    )
     add("--device", choices=DEVICES, default="auto")
+    _add_checkpoint(add)
     _add_grouping(add)
+
+
+def _add_checkpoint(add: object) -> None:
+    add(
+        "--checkpoint",
+        choices=("last", "best"),
+        default="last",
+        help="of the run: last (default), or best of its validations",
+    )
 
 
 def _add_grouping(add: object) -> None:

@@ -42,23 +42,51 @@ def train(resume: bool = False, **given: object) -> None:
         sys.exit(complain(error, status=1))
 
 
-def evaluate(run: Path, data: Path, device: str, official: bool, **grouping: object) -> None:
+def evaluate(
+    run: Path, data: Path, device: str, official: bool, checkpoint: str, **grouping: object
+) -> None:
     """Measure a run on the validation split."""
     from examples.cityscapes.evaluate import evaluate
     from examples.cityscapes.instances import Grouping
     from examples.cityscapes.tables import full_summary
 
     chosen, config = Grouping(**grouping), load_config(run)
-    print(full_summary(config, evaluate(config, data, device, official=official, grouping=chosen)))
+    metrics = evaluate(
+        config, data, device, official=official, grouping=chosen, checkpoint=checkpoint
+    )
+    print(full_summary(config, metrics))
 
 
-def predict(run: Path, image: Path, out: Path, device: str, **grouping: object) -> None:
-    """Predict one image."""
+def predict(
+    run: Path,
+    image: Path,
+    out: Path,
+    uncertainty: bool,
+    samples: int,
+    device: str,
+    checkpoint: str,
+    batch_size: int,
+    arrays: bool,
+    **grouping: object,
+) -> None:
+    """Predict one image, or all in a folder."""
     from examples.cityscapes.instances import Grouping
-    from examples.cityscapes.predict import predict
+    from examples.cityscapes.predict import Options, predict
 
-    for path in predict(load_config(run), image, out, device, Grouping(**grouping)):
-        print(path)
+    options = Options(
+        device=device,
+        checkpoint=checkpoint,
+        batch_size=batch_size,
+        samples=samples if uncertainty else None,
+        arrays=arrays,
+        grouping=Grouping(**grouping),
+    )
+    written = predict(load_config(run), image, out, options)
+    if image.is_dir():
+        print(f"{sum(1 for _ in written)} images predicted in {out}")
+        return
+    for paths in written:
+        print(*paths, sep="\n")
 
 
 def demo(**options: object) -> None:

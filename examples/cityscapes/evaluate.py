@@ -40,6 +40,7 @@ def evaluate(
     *,
     official: bool = False,
     grouping: Grouping | None = None,
+    checkpoint: str = "last",
 ) -> Metrics:
     """Measure the run in `config.out` and write its metrics.json.
 
@@ -50,6 +51,7 @@ def evaluate(
         official: Whether to export predictions to `config.out/official` and to run the official
             scripts on them; their figures are under `official`.
         grouping: How votes become instances.
+        checkpoint: `last`, or `best` of the validations during training.
 
     Returns:
         The network's figures, and under `position_prior` and `untrained` those of the baselines.
@@ -60,7 +62,7 @@ def evaluate(
         if "semantic" not in config.tasks:
             raise InputError("--official: needs a run that was trained on the semantic task")
     where = pick_device(device)
-    model = load_trained(config)
+    model = load_trained(config, checkpoint)
     trained = by_network(model, where)
     train = CityscapesDataset(data, "train", config.size, config.tasks)
     val = CityscapesDataset(data, "val", config.size, config.tasks)
@@ -83,9 +85,13 @@ def evaluate(
     return metrics
 
 
-def load_trained(config: TrainConfig) -> SceneNet:
-    """Return the network of a run's last checkpoint."""
-    path = config.out / "last.pt"
+def load_trained(config: TrainConfig, checkpoint: str = "last") -> SceneNet:
+    """Return the network of a run's last checkpoint, or of its best."""
+    path = config.out / f"{checkpoint}.pt"
+    if checkpoint == "best" and not path.is_file():
+        raise InputError(
+            f"{path}: not found; a run keeps its best checkpoint when --eval-every is above 0"
+        )
     if not path.is_file():
         raise InputError(f"{path}: not found; {config.out} holds no trained network yet")
     model = SceneNet(config)

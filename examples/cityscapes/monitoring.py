@@ -15,7 +15,7 @@ from examples.cityscapes.config import TrainConfig
 from examples.cityscapes.distributed import Ranks
 from examples.cityscapes.metric_log import Line, MetricLog
 from examples.cityscapes.model import Output, without_noise
-from examples.cityscapes.predict import to_arrays
+from examples.cityscapes.scene import to_arrays
 
 QUANTITIES = ("loss", "nll", "sigma", "weight", "gradient_norm")
 

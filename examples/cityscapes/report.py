@@ -22,8 +22,8 @@ from examples.cityscapes.data import CityscapesDataset
 from examples.cityscapes.evaluate import Metrics, by_network, load_trained
 from examples.cityscapes.labels import CLASS_NAMES, NUM_CLASSES, PALETTE
 from examples.cityscapes.metric_log import read_log
-from examples.cityscapes.predict import Arrays, to_arrays
 from examples.cityscapes.samples import Sample
+from examples.cityscapes.scene import Arrays, to_arrays
 
 NUM_PICTURES = 4
 
