@@ -12,6 +12,7 @@ from examples.cityscapes.actions import (
     evaluate,
     predict,
     prepare,
+    report,
     synthesize,
     train,
 )
@@ -48,6 +49,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_train(commands)
     _add_evaluate(commands)
     _add_predict(commands)
+    _add_report(commands)
     _add_demo(commands)
     return parser
 
@@ -112,6 +114,13 @@ def _add_predict(commands: argparse._SubParsersAction) -> None:
     add("--device", choices=DEVICES, default="auto")
     _add_checkpoint(add)
     _add_grouping(add)
+
+
+def _add_report(commands: argparse._SubParsersAction) -> None:
+    add = _command(commands, "report", report, "write the page of a run, finished or not")
+    add("--run", type=Path, required=True, help="folder of the run; report.html goes there")
+    add("--data", type=Path, help="dataset whose validation images are shown (none)")
+    _add_checkpoint(add)
 
 
 def _add_checkpoint(add: object) -> None:

@@ -89,6 +89,13 @@ def predict(
         print(*paths, sep="\n")
 
 
+def report(run: Path, data: Path | None, checkpoint: str) -> None:
+    """Write the page of a run."""
+    from examples.cityscapes.report import write_report
+
+    print(write_report(load_config(run), data, checkpoint))
+
+
 def demo(**options: object) -> None:
     """Render, train, evaluate and report."""
     from examples.cityscapes.demo import demo

@@ -80,13 +80,13 @@ def test_both_parts_of_the_entropy_add_up_to_that_of_the_mean_probability(config
 
 def test_aleatoric_is_high_where_the_noise_is(config):
     # Little dropout, as what it does to the prediction in training counts as noise too.
-    noisy = {"tasks": ("depth",), "depth_noise": "per-pixel", "dropout": 0.02}
-    model = network(config, **noisy, aspp_channels=8, decoder_channels=16)
+    fields = {"tasks": ("depth",), "depth_noise": "per-pixel", "dropout": 0.02}
+    model = network(config, **fields, aspp_channels=8, decoder_channels=16)
     bright = torch.zeros(1, *SIZE, dtype=torch.bool)
     bright[..., SIZE[1] // 2 :] = True
     image = torch.where(bright, 230, 20).expand(4, 3, *SIZE).to(torch.uint8)
     loss_fn, optimizer = (
-        build_loss(TrainConfig(**{**vars(config), **noisy})),
+        build_loss(TrainConfig(**{**vars(config), **fields})),
         torch.optim.Adam(model.parameters(), 1e-2),
     )
     generator = torch.Generator().manual_seed(0)
