@@ -150,7 +150,9 @@ def measure(dataset: CityscapesDataset, tasks: tuple[str, ...], predict: Predict
         if "instance" in tasks:
             instance.add(maps["instance"], batch.targets["instance"], batch.masks["instance"])
         if "depth" in tasks:
-            depth.add(maps["depth"], batch.targets["depth"], batch.masks["depth"])
+            depth.add(
+                maps["depth"], batch.targets["depth"], batch.masks["depth"], batch.disparity_at_1m
+            )
     return {**semantic.compute(), **instance.compute(), **depth.compute()}
 
 

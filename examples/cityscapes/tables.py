@@ -58,6 +58,7 @@ def summary(metrics: Metrics) -> str:
         "instance_error_px",
         "depth_error_px",
         "depth_rms_px",
+        "depth_error_per_metre",
     ):
         cells = [_cell(column[figure], 4) for column in columns.values()]
         lines.append(f"{figure:24}" + "".join(f"{cell:>16}" for cell in cells))
