@@ -117,6 +117,8 @@ def settings(config: TrainConfig) -> list[tuple[str, str, bool]]:
         if field.name not in ("data", "out"):
             value = getattr(config, field.name)
             shown = ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+            if field.name in ("size", "crop"):
+                shown = shown.replace(", ", "x")
             rows.append((field.name.replace("_", " "), shown, value != field.default))
     return rows
 
