@@ -22,7 +22,7 @@ DOUBTS = {
 """Title and unit of the maps of `predict --uncertainty`."""
 
 _WIDTH = 10.0  # inches
-_LEFT_WITHOUT = "one sigma for all pixels\n(--depth-noise per-pixel learns a map)"
+_NO_MAP = "one sigma for all pixels\n(--depth-noise per-pixel learns a map)"
 
 
 def draw_panels(arrays: Arrays) -> bytes:
@@ -59,7 +59,7 @@ def draw_uncertainty(arrays: Arrays) -> bytes:
         axes.set_axis_off()
     for axes, name in zip(cells, names, strict=False):
         if name is None:
-            axes.text(0.5, 0.5, _LEFT_WITHOUT, ha="center", va="center", transform=axes.transAxes)
+            axes.text(0.5, 0.5, _NO_MAP, ha="center", va="center", transform=axes.transAxes)
             continue
         title, unit = DOUBTS[name]
         axes.set_title(title, fontsize=11)
