@@ -6,7 +6,17 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
-from examples.cityscapes.config import DEVICES, load_config, new_config, resume_config
+from examples.cityscapes.actions import (
+    complain,
+    demo,
+    evaluate,
+    predict,
+    prepare,
+    report,
+    synthesize,
+    train,
+)
+from examples.cityscapes.config import DEVICES
 from examples.cityscapes.errors import InputError
 from examples.cityscapes.experiments.command_line import add_experiments
 from examples.cityscapes.flags import add_config_flags, size
@@ -23,71 +33,10 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         command(**options)
     except (InputError, OSError) as error:  # an OSError names its file: no space, no permission
-        return _complain(error, status=2)
+        return complain(error, status=2)
     except KeyboardInterrupt:
-        return _complain("interrupted; `train --resume` goes on from the last checkpoint", 130)
+        return complain("interrupted; `train --resume` goes on from the last checkpoint", 130)
     return 0
-
-
-# The commands import what they need when they run: an argument error or --help need not wait for
-# torch, scikit-learn and matplotlib.
-
-
-def synthesize(out: Path, train: int, val: int, size: tuple[int, int], seed: int) -> None:
-    """Render street scenes."""
-    from examples.cityscapes.synthetic import synthesize
-
-    synthesize(out, train=train, val=val, size=size, seed=seed)
-
-
-def prepare(data: Path, out: Path, size: tuple[int, int], workers: int | None) -> None:
-    """Write a resized copy that trains without decoding images."""
-    from examples.cityscapes.prepare import prepare
-
-    for split, count in prepare(data, out, size, workers=workers).items():
-        print(f"{split}: {count} images of {size[0]}x{size[1]} in {out / split}")
-
-
-def train(resume: bool = False, **given: object) -> None:
-    """Train a network."""
-    from examples.cityscapes.metric_log import NonFiniteLossError
-    from examples.cityscapes.train import train
-
-    if "out" not in given:
-        raise InputError("--out: needed, the folder of the run")
-    if not resume and "data" not in given:
-        raise InputError("--data: needed, unless a run is resumed")
-    config = resume_config(given["out"], given) if resume else new_config(given)
-    try:
-        train(config, resume=resume)
-    except NonFiniteLossError as error:
-        sys.exit(_complain(error, status=1))
-
-
-def evaluate(run: Path, data: Path, device: str, official: bool, **grouping: object) -> None:
-    """Measure a run on the validation split."""
-    from examples.cityscapes.evaluate import evaluate
-    from examples.cityscapes.instances import Grouping
-    from examples.cityscapes.tables import full_summary
-
-    chosen, config = Grouping(**grouping), load_config(run)
-    print(full_summary(config, evaluate(config, data, device, official=official, grouping=chosen)))
-
-
-def predict(run: Path, image: Path, out: Path, device: str, **grouping: object) -> None:
-    """Predict one image."""
-    from examples.cityscapes.instances import Grouping
-    from examples.cityscapes.predict import predict
-
-    for path in predict(load_config(run), image, out, device, Grouping(**grouping)):
-        print(path)
-
-
-def demo(**options: object) -> None:
-    """Render, train, evaluate and report."""
-    from examples.cityscapes.demo import demo
-
-    print(demo(**options))
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -101,6 +50,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_train(commands)
     _add_evaluate(commands)
     _add_predict(commands)
+    _add_report(commands)
     _add_demo(commands)
     add_experiments(commands, _command)
     return parser
@@ -136,6 +86,7 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
     add("--run", type=Path, required=True, help="folder of the run; metrics.json goes there")
     add("--data", type=Path, required=True, help="dataset in the official layout, or prepared")
     add("--device", choices=DEVICES, default="auto")
+    _add_checkpoint(add)
     add(
         "--official",
         action="store_true",
@@ -145,12 +96,42 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
 
 
 def _add_predict(commands: argparse._SubParsersAction) -> None:
-    add = _command(commands, "predict", predict, "predict one image")
+    add = _command(commands, "predict", predict, "predict one image, or all in a folder")
     add("--run", type=Path, required=True, help="folder of the run")
-    add("--image", type=Path, required=True, help="an RGB image")
-    add("--out", type=Path, required=True, help="folder for the panels and the arrays")
+    add("--image", type=Path, required=True, help="an RGB image, or a folder with images")
+    add("--out", type=Path, required=True, help="folder for the pictures and the arrays")
+    add("--batch-size", type=_positive, default=1, metavar="N", help="images at once (1)")
+    add(
+        "--uncertainty",
+        action="store_true",
+        help="average over dropout masks, and add maps of epistemic and aleatoric uncertainty",
+    )
+    add("--samples", type=_positive, default=20, metavar="N", help="dropout masks (20)")
+    add(
+        "--arrays",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="whether to write NAME_arrays.npz (yes)",
+    )
     add("--device", choices=DEVICES, default="auto")
+    _add_checkpoint(add)
     _add_grouping(add)
+
+
+def _add_report(commands: argparse._SubParsersAction) -> None:
+    add = _command(commands, "report", report, "write the page of a run, finished or not")
+    add("--run", type=Path, required=True, help="folder of the run; report.html goes there")
+    add("--data", type=Path, help="dataset whose validation images are shown (none)")
+    _add_checkpoint(add)
+
+
+def _add_checkpoint(add: object) -> None:
+    add(
+        "--checkpoint",
+        choices=("last", "best"),
+        default="last",
+        help="of the run: last (default), or best of its validations",
+    )
 
 
 def _add_grouping(add: object) -> None:
@@ -203,12 +184,6 @@ def _positive(text: str) -> int:
     if number == 0:
         raise argparse.ArgumentTypeError("should be at least 1; found 0")
     return number
-
-
-def _complain(message: object, status: int) -> int:
-    line = " ".join(str(message).split())
-    print(f"error: {line}", file=sys.stderr)
-    return status
 
 
 if __name__ == "__main__":

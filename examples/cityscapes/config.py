@@ -16,6 +16,7 @@ ESTIMATORS = ("learned", "closed_form")
 FORMS = ("nll", "symmetric", "paper", "libmtl", "liebel_koerner")
 CONSTRAINTS = ("none", "unit_sum")
 PRECISIONS = ("float32", "bf16")
+DEPTH_NOISE = ("shared", "per-pixel")
 
 _FREE_ON_RESUME = {
     "data",
@@ -79,6 +80,10 @@ class TrainConfig:
     """Hidden channels of every decoder."""
     start_at_mean: bool = False
     """Whether the depth decoder's last bias starts at the mean of the training labels."""
+    dropout: float = 0.0
+    """Probability that a hidden channel of a decoder is dropped before its last convolution."""
+    depth_noise: str = "shared"
+    """`shared`: one sigma for all pixels, learned; `per-pixel`: the network predicts it as well."""
 
     optimizer: str = "sgd"
     """`sgd` (Nesterov momentum 0.9) or `adamw`, for the network; sigma always has plain SGD."""
@@ -129,6 +134,7 @@ class TrainConfig:
         _check_choices("--device", (self.device,), DEVICES)
         _check_choices("--preset", (self.preset,), tuple(PRESETS))
         self._check_weighting()
+        self._check_depth_noise()
         if len(self.size) != 2 or min(self.size) < 8:
             raise InputError(f"--size: height and width should be at least 8; found {self.size}")
         _check_augmentation(self.size, self.scale, self.crop)
@@ -151,6 +157,8 @@ class TrainConfig:
             )
         if self.stages not in (1, 2, 3, 4) or self.output_stride not in (4, 8, 16, 32):
             raise InputError("`stages` should be 1 to 4 and `output_stride` 4, 8, 16 or 32")
+        if not 0 <= self.dropout < 1:
+            raise InputError(f"--dropout: should be at least 0 and below 1; found {self.dropout}")
         for flag in ("iterations", "checkpoint_every", "aspp_channels", "decoder_channels"):
             if (value := getattr(self, flag)) < 1:
                 raise InputError(f"{_flag(flag)}: should be at least 1; found {value}")
@@ -183,6 +191,19 @@ class TrainConfig:
             if getattr(self, name) != defaults[name]:
                 raise InputError(
                     f"{_flag(name)}: needs --weighting uncertainty; found {self.weighting}"
+                )
+
+    def _check_depth_noise(self) -> None:
+        _check_choices("--depth-noise", (self.depth_noise,), DEPTH_NOISE)
+        if self.depth_noise == "shared":
+            return
+        if "depth" not in self.tasks:
+            raise InputError("--depth-noise: per-pixel needs the task depth in --tasks")
+        # Its scale is inside of the likelihood, where no other form and no constraint reaches it.
+        for name, needed in (("weighting", "uncertainty"), ("form", "nll"), ("constraint", "none")):
+            if (found := getattr(self, name)) != needed:
+                raise InputError(
+                    f"--depth-noise: per-pixel needs {_flag(name)} {needed}; found {found}"
                 )
 
 

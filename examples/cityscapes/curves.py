@@ -17,17 +17,19 @@ TASK_COLORS = {"semantic": "#3b82f6", "instance": "#f97316", "depth": "#10b981"}
 """Readable on white and on black."""
 
 _INK = "#123456"  # stands for the colour of the page's text
-_WINDOW = 50
+_FEW = 25
+_MOST = 600
 
 
-def draw_curves(runs: dict[str, LogLines], quantity: str, title: str) -> str:
+def draw_curves(runs: dict[str, LogLines], quantity: str, title: str, *, window: int = 50) -> str:
     """Draw a logged quantity of every task against the iteration.
 
     Args:
         runs: The lines of metrics.jsonl by the name of the run; the first is solid, the second
             dashed.
-        quantity: `loss`, `sigma` or `weight`.
+        quantity: The key of the lines under which it is, by task.
         title: What the axis shows.
+        window: Values that each point is the mean of.
     """
     settings = {
         "svg.fonttype": "none",
@@ -43,10 +45,18 @@ def draw_curves(runs: dict[str, LogLines], quantity: str, title: str) -> str:
         figure = Figure(figsize=(4.6, 3.2), layout="constrained")
         axes = figure.subplots()
         for (name, lines), style in zip(runs.items(), ("-", "--"), strict=False):
-            for task, (iterations, values) in _by_task(lines, quantity).items():
+            for task, (iterations, values) in _by_task(lines, quantity, window).items():
                 label = task if len(runs) == 1 else f"{task}, {name}"
+                # A curve of few points may have one only, which no line shows.
+                marker = "." if len(iterations) < _FEW else None
                 axes.plot(
-                    iterations, values, style, color=TASK_COLORS[task], label=label, linewidth=1.4
+                    iterations,
+                    values,
+                    style,
+                    marker=marker,
+                    color=TASK_COLORS[task],
+                    label=label,
+                    linewidth=1.4,
                 )
         if axes.lines:
             axes.set_yscale("log")
@@ -62,7 +72,9 @@ def draw_curves(runs: dict[str, LogLines], quantity: str, title: str) -> str:
         return _to_inline_svg(figure)
 
 
-def _by_task(lines: LogLines, quantity: str) -> dict[str, tuple[list[int], np.ndarray]]:
+def _by_task(
+    lines: LogLines, quantity: str, window: int
+) -> dict[str, tuple[list[int], np.ndarray]]:
     points: dict[str, list[tuple[int, float]]] = {}
     for line in lines:
         for task, value in line[quantity].items():
@@ -71,7 +83,10 @@ def _by_task(lines: LogLines, quantity: str) -> dict[str, tuple[list[int], np.nd
     smooth = {}
     for task, pairs in points.items():
         iterations, values = zip(*pairs, strict=True)
-        smooth[task] = (list(iterations), running_mean(np.array(values), _WINDOW))
+        means = running_mean(np.array(values), window)
+        # More points than the picture has pixels would only make the page large.
+        shown = np.unique(np.linspace(0, len(means) - 1, min(_MOST, len(means))).astype(int))
+        smooth[task] = ([iterations[k] for k in shown], means[shown])
     return smooth
 
 

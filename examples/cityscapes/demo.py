@@ -63,7 +63,7 @@ def demo(
         shutil.rmtree(partial)  # left by a demo that was interrupted
     synthesize(scenes, train=train_scenes, val=val_scenes, size=size, seed=seed)
     runs = [train_and_evaluate(config) for config in configs]
-    write_atomically(partial / "report.html", render_report(runs, scenes))
+    write_atomically(partial / "report.html", render_report(runs, scenes, rendered=True))
 
     for run in runs:
         moved = dataclasses.replace(run.config, data=out / "scenes", out=out / run.config.out.name)

@@ -19,7 +19,7 @@ from examples.cityscapes.files import image_size
 from examples.cityscapes.initial import backbone_state, initial_model
 from examples.cityscapes.instances import Grouping, group_pixels
 from examples.cityscapes.metrics import DepthError, InstanceError
-from examples.cityscapes.model import SceneNet
+from examples.cityscapes.model import SceneNet, without_noise
 from examples.cityscapes.official import check_installed, official_figures
 from examples.cityscapes.prior import position_prior
 from examples.cityscapes.semantic_metrics import SemanticIoU
@@ -40,6 +40,7 @@ def evaluate(
     *,
     official: bool = False,
     grouping: Grouping | None = None,
+    checkpoint: str = "last",
 ) -> Metrics:
     """Measure the run in `config.out` and write its metrics.json.
 
@@ -50,6 +51,7 @@ def evaluate(
         official: Whether to export predictions to `config.out/official` and to run the official
             scripts on them; their figures are under `official`.
         grouping: How votes become instances.
+        checkpoint: `last`, or `best` of the validations during training.
 
     Returns:
         The network's figures, and under `position_prior` and `untrained` those of the baselines.
@@ -60,7 +62,7 @@ def evaluate(
         if "semantic" not in config.tasks:
             raise InputError("--official: needs a run that was trained on the semantic task")
     where = pick_device(device)
-    model = load_trained(config)
+    model = load_trained(config, checkpoint)
     trained = by_network(model, where)
     train = CityscapesDataset(data, "train", config.size, config.tasks)
     val = CityscapesDataset(data, "val", config.size, config.tasks)
@@ -83,9 +85,13 @@ def evaluate(
     return metrics
 
 
-def load_trained(config: TrainConfig) -> SceneNet:
-    """Return the network of a run's last checkpoint."""
-    path = config.out / "last.pt"
+def load_trained(config: TrainConfig, checkpoint: str = "last") -> SceneNet:
+    """Return the network of a run's last checkpoint, or of its best."""
+    path = config.out / f"{checkpoint}.pt"
+    if checkpoint == "best" and not path.is_file():
+        raise InputError(
+            f"{path}: not found; a run keeps its best checkpoint when --eval-every is above 0"
+        )
     if not path.is_file():
         raise InputError(f"{path}: not found; {config.out} holds no trained network yet")
     model = SceneNet(config)
@@ -103,7 +109,8 @@ def by_network(model: SceneNet, device: torch.device) -> Predictor:
 
     @torch.no_grad()
     def predict(image: Tensor) -> dict[str, Tensor]:
-        maps = {task: output.cpu() for task, output in model(image.to(device)).items()}
+        outputs = without_noise(model(image.to(device)))
+        maps = {task: output.cpu() for task, output in outputs.items()}
         if "semantic" in maps:
             maps["semantic"] = maps["semantic"].argmax(dim=1)
         return maps
@@ -143,7 +150,9 @@ def measure(dataset: CityscapesDataset, tasks: tuple[str, ...], predict: Predict
         if "instance" in tasks:
             instance.add(maps["instance"], batch.targets["instance"], batch.masks["instance"])
         if "depth" in tasks:
-            depth.add(maps["depth"], batch.targets["depth"], batch.masks["depth"])
+            depth.add(
+                maps["depth"], batch.targets["depth"], batch.masks["depth"], batch.disparity_at_1m
+            )
     return {**semantic.compute(), **instance.compute(), **depth.compute()}
 
 

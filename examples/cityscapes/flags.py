@@ -10,7 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import get_args, get_type_hints
 
-from examples.cityscapes.config import BACKBONES, DEVICES, PRECISIONS, TrainConfig
+from examples.cityscapes.config import (
+    BACKBONES,
+    DEPTH_NOISE,
+    DEVICES,
+    PRECISIONS,
+    TrainConfig,
+)
 
 
 def add_config_flags(add: Callable[..., object]) -> None:
@@ -30,9 +36,12 @@ def add_config_flags(add: Callable[..., object]) -> None:
         if kind is bool:
             add(flag, action=argparse.BooleanOptionalAction, help=text)
         else:
-            choices = {"backbone": BACKBONES, "device": DEVICES, "precision": PRECISIONS}.get(
-                field.name
-            )
+            choices = {
+                "backbone": BACKBONES,
+                "depth_noise": DEPTH_NOISE,
+                "device": DEVICES,
+                "precision": PRECISIONS,
+            }.get(field.name)
             metavar = None if choices else field.name.upper()
             add(flag, type=parser_of(kind), choices=choices, metavar=metavar, help=text)
 

@@ -1,5 +1,6 @@
 """The network as it is before the first iteration."""
 
+import math
 import socket
 import sys
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from torch import Tensor
 from torchvision.models import get_model_weights
 
 from examples.cityscapes.checkpoint import read_checkpoint
-from examples.cityscapes.config import TrainConfig
+from examples.cityscapes.config import TrainConfig, initial_sigma
 from examples.cityscapes.data import CityscapesDataset
 from examples.cityscapes.errors import InputError
 from examples.cityscapes.model import SceneNet
@@ -54,6 +55,8 @@ def initial_model(
                 f"--backbone-weights: {config.backbone_weights} does not fit {config.backbone} "
                 f"({reason})"
             ) from error
+    if config.depth_noise == "per-pixel":
+        _start_noise_at(model, initial_sigma(config.sigma_init) or 1.0)
     if config.start_at_mean and "depth" in config.tasks:
         _start_depth_at_mean(model, dataset)
     return model
@@ -68,7 +71,12 @@ def _start_depth_at_mean(model: SceneNet, dataset: CityscapesDataset) -> None:
         valid = disparity[~disparity.isnan()]
         total, count = total + float(valid.double().sum()), count + len(valid)
     if count:
-        model.decoders["depth"][-1].bias.fill_(total / count)
+        model.decoders["depth"][-1].bias[0] = total / count
+
+
+@torch.no_grad()
+def _start_noise_at(model: SceneNet, sigma: float) -> None:
+    model.decoders["depth"][-1].bias[1] = 2 * math.log(sigma)
 
 
 @contextmanager

@@ -5,7 +5,9 @@ from torch import Tensor, nn
 
 from examples.cityscapes.config import TrainConfig, fixed_weights, initial_sigma
 from examples.cityscapes.labels import IGNORE_INDEX
+from examples.cityscapes.model import Output, without_noise
 from uncertainty_mtl import (
+    HeteroscedasticLaplaceHead,
     LaplaceHead,
     MultiTaskLoss,
     ScaledSoftmaxHead,
@@ -30,7 +32,9 @@ def build_loss(config: TrainConfig) -> "UncertaintyWeightedLoss | FixedWeights":
     heads = {
         "semantic": ScaledSoftmaxHead(ignore_index=IGNORE_INDEX, **start),
         "instance": LaplaceHead(**start),
-        "depth": LaplaceHead(**start),
+        "depth": HeteroscedasticLaplaceHead()
+        if config.depth_noise == "per-pixel"
+        else LaplaceHead(**start),
     }
     return UncertaintyWeightedLoss(
         {task: heads[task] for task in config.tasks},
@@ -43,7 +47,7 @@ def build_loss(config: TrainConfig) -> "UncertaintyWeightedLoss | FixedWeights":
 
 
 def base_losses(
-    predictions: ByTask, targets: ByTask, masks: ByTask
+    predictions: dict[str, Output], targets: ByTask, masks: ByTask
 ) -> dict[str, functional.BaseLoss]:
     """Return cross-entropy and mean absolute errors, each over its own labelled pixels.
 
@@ -53,7 +57,7 @@ def base_losses(
         task: functional.cross_entropy(prediction, targets[task], ignore_index=IGNORE_INDEX)
         if task == "semantic"
         else functional.absolute_error(prediction, targets[task], masks[task])
-        for task, prediction in predictions.items()
+        for task, prediction in without_noise(predictions).items()
     }
 
 

@@ -5,6 +5,7 @@ from contextlib import contextmanager, nullcontext
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
 from torch.utils.checkpoint import checkpoint
 
 
@@ -14,8 +15,8 @@ def recomputed(module: nn.Module, features: Tensor) -> Tensor:
         module,
         features,
         use_reentrant=False,
-        # Nothing here draws random numbers, and saving the generators makes the GPU wait.
-        preserve_rng_state=False,
+        # Saving the generators makes the GPU wait, so only where random numbers are drawn.
+        preserve_rng_state=any(isinstance(m, _DropoutNd) for m in module.modules()),
         context_fn=lambda: (nullcontext(), statistics_kept(module)),
     )
 

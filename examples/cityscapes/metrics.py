@@ -39,19 +39,42 @@ class DepthError:
 
     def __init__(self) -> None:
         self._sum, self._squares, self._count = 0.0, 0.0, 0
+        self._sum_per_metre, self._count_per_metre = 0.0, 0
 
-    def add(self, predicted: Tensor, target: Tensor, mask: Tensor) -> None:
-        """Add disparities (B, 1, H, W) and the mask (B, H, W) of valid pixels."""
-        error = (predicted - target).squeeze(1)[mask].double()
+    def add(
+        self,
+        predicted: Tensor,
+        target: Tensor,
+        mask: Tensor,
+        disparity_at_1m: Tensor | None = None,
+    ) -> None:
+        """Add disparities (B, 1, H, W) and the mask (B, H, W) of valid pixels.
+
+        `disparity_at_1m` (B,) is baseline times focal length in pixels, nan where unknown.
+        """
+        errors = (predicted - target).squeeze(1)
+        if disparity_at_1m is not None:
+            per_metre = errors / disparity_at_1m.to(errors.device).view(-1, 1, 1)
+            known = per_metre[mask & ~per_metre.isnan()].double()
+            self._sum_per_metre += float(known.abs().sum())
+            self._count_per_metre += known.numel()
+        error = errors[mask].double()
         self._sum += float(error.abs().sum())
         self._squares += float(error.square().sum())
         self._count += int(mask.sum())
 
     def compute(self) -> Figures:
-        """Return the mean absolute and the root mean squared error in pixels."""
+        """Return the mean absolute and the root mean squared error in pixels.
+
+        `depth_error_per_metre` is the mean absolute error of the inverse depth in 1/m, over the
+        images whose camera is known; None without any.
+        """
+        count = self._count_per_metre
+        per_metre = {"depth_error_per_metre": self._sum_per_metre / count if count else None}
         if not self._count:
-            return {"depth_error_px": None, "depth_rms_px": None}
+            return {"depth_error_px": None, "depth_rms_px": None, **per_metre}
         return {
             "depth_error_px": self._sum / self._count,
             "depth_rms_px": (self._squares / self._count) ** 0.5,
+            **per_metre,
         }

@@ -19,6 +19,8 @@ _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 _IMAGENET_STD = (0.229, 0.224, 0.225)
 
 ApplyLayer = Callable[[nn.Module, Tensor], Tensor]
+Output = Tensor | tuple[Tensor, Tensor]
+"""A task's prediction, or the pair of it and the logarithm of its variance."""
 
 
 def _plainly(module: nn.Module, features: Tensor) -> Tensor:
@@ -34,16 +36,20 @@ class SceneNet(nn.Module):
     Shape:
         - ``image``: (B, 3, H, W), uint8.
         - output: by task name, (B, C, H, W) with 19 logits, 2 offsets in pixels (x, y), or 1
-          disparity in pixels.
+          disparity in pixels; with noise per pixel, the pair of disparity and log variance.
     """
 
     def __init__(self, config: TrainConfig) -> None:
         super().__init__()
+        self.predicts_noise = config.depth_noise == "per-pixel"
+        channels = CHANNELS | ({"depth": 2} if self.predicts_noise else {})
         self.trunk = Trunk(config.backbone, config.stages, config.output_stride)
         self.aspp = SpatialPyramid(self.trunk.out_channels, config.aspp_channels, config.aspp_rates)
         self.decoders = nn.ModuleDict(
             {
-                task: decoder(self.aspp.out_channels, config.decoder_channels, CHANNELS[task])
+                task: decoder(
+                    self.aspp.out_channels, config.decoder_channels, channels[task], config.dropout
+                )
                 for task in config.tasks
             }
         )
@@ -52,26 +58,41 @@ class SceneNet(nn.Module):
         self.register_buffer("mean", _per_channel(_IMAGENET_MEAN), persistent=False)
         self.register_buffer("std", _per_channel(_IMAGENET_STD), persistent=False)
 
-    def forward(self, image: Tensor) -> dict[str, Tensor]:
+    def forward(self, image: Tensor) -> dict[str, Output]:
         """Return every task's output at the size of the image."""
+        return self.decode(self.features(image), image.shape[-2:])
+
+    def features(self, image: Tensor) -> Tensor:
+        """Return what all tasks share."""
         pixels = (image / 255 - self.mean) / self.std
         pixels = pixels.contiguous(memory_format=torch.channels_last)
         with self._autocast(image.device.type):
-            shared = self.apply_layer(self.aspp, self.trunk(pixels, self.apply_layer))
-            # shared is (B, 1280, H/8, W/8)
+            # (B, 1280, H/8, W/8)
+            return self.apply_layer(self.aspp, self.trunk(pixels, self.apply_layer))
+
+    def decode(self, shared: Tensor, size: tuple[int, int]) -> dict[str, Output]:
+        """Return every task's output at a size; dropout, where there is any, is in here alone."""
+        with self._autocast(shared.device.type):
             outputs = {t: self.apply_layer(decode, shared) for t, decode in self.decoders.items()}
-        size = image.shape[-2:]
         # In float32 from here on: bfloat16 has three digits, and an offset of 200 px needs more.
-        return {
+        maps: dict[str, Output] = {
             task: F.interpolate(output.float(), size, mode="bilinear", align_corners=False)
             for task, output in outputs.items()
         }
+        if self.predicts_noise:
+            maps["depth"] = maps["depth"].split(1, dim=1)
+        return maps
 
     def _autocast(self, device: str) -> AbstractContextManager[object]:
         if self.precision == "float32":
             return nullcontext()
         # bfloat16 has the range of float32, so that no gradient needs scaling.
         return torch.autocast(device, dtype=torch.bfloat16)
+
+
+def without_noise(outputs: dict[str, Output]) -> dict[str, Tensor]:
+    """Return every task's prediction alone."""
+    return {task: y[0] if isinstance(y, tuple) else y for task, y in outputs.items()}
 
 
 class Trunk(nn.Module):
@@ -155,12 +176,16 @@ class SpatialPyramid(nn.Module):
         return torch.cat([*seen, pooled], dim=1)  # (B, 1280, H/8, W/8)
 
 
-def decoder(in_channels: int, channels: int, out_channels: int) -> nn.Sequential:
+def decoder(
+    in_channels: int, channels: int, out_channels: int, dropout: float = 0.0
+) -> nn.Sequential:
     """Return the layers from the shared features to one task's output."""
-    return nn.Sequential(
-        conv_bn_relu(in_channels, channels, kernel_size=3),
-        nn.Conv2d(channels, out_channels, kernel_size=1),
-    )
+    hidden = conv_bn_relu(in_channels, channels, kernel_size=3)
+    if dropout:
+        # Whole channels: that is one draw of the last weights for all pixels. Pixels that are drawn
+        # one by one would show the grid of the features, as interpolation averages between them.
+        hidden.append(nn.Dropout2d(dropout))  # in `hidden`: the names of all weights stay
+    return nn.Sequential(hidden, nn.Conv2d(channels, out_channels, kernel_size=1))
 
 
 def conv_bn_relu(

@@ -14,7 +14,8 @@ from examples.cityscapes.colors import color_classes, color_disparity, color_ins
 from examples.cityscapes.config import TrainConfig
 from examples.cityscapes.distributed import Ranks
 from examples.cityscapes.metric_log import Line, MetricLog
-from examples.cityscapes.predict import to_arrays
+from examples.cityscapes.model import Output, without_noise
+from examples.cityscapes.scene import to_arrays
 
 QUANTITIES = ("loss", "nll", "sigma", "weight", "gradient_norm")
 
@@ -92,7 +93,7 @@ class Board:
         iteration: int,
         figures: dict[str, float | None],
         image: Tensor,
-        maps: dict[str, Tensor],
+        maps: dict[str, Output],
     ) -> None:
         """Add the figures of a validation, and what the network makes of an image (1, 3, H, W)."""
         for name, value in figures.items():
@@ -103,9 +104,9 @@ class Board:
         self.writer.flush()
 
 
-def pictures(image: Tensor, maps: dict[str, Tensor]) -> dict[str, np.ndarray]:
+def pictures(image: Tensor, maps: dict[str, Output]) -> dict[str, np.ndarray]:
     """Colour the first image of a batch and its predictions; each (H, W, 3), uint8."""
-    maps = {task: output[:1].float().cpu() for task, output in maps.items()}
+    maps = {task: output[:1].float().cpu() for task, output in without_noise(maps).items()}
     if "semantic" in maps:
         maps["semantic"] = maps["semantic"].argmax(dim=1)
     arrays = to_arrays(maps)

@@ -38,6 +38,9 @@ OWN_FIGURES = {
 PRECISIONS = {"ap": "allAp", "ap50": "allAp50%", "ap100m": "allAp100m", "ap50m": "allAp50m"}
 """What only the official script computes, by our name and by its own."""
 
+QUALITIES = {"pq": "All", "pq_things": "Things", "pq_stuff": "Stuff"}
+"""The panoptic quality by our name, and by the official script's."""
+
 
 def official_figures(
     model: nn.Module, data: Path, size: tuple[int, int], out: Path, grouping: Grouping
@@ -95,7 +98,7 @@ def score(frames: list[Frame], predictions: Path) -> Metrics:
     """Measure exported predictions by the official scripts, and by our own metrics.
 
     Returns:
-        The figures in `OWN_FIGURES` and `PRECISIONS` and those of each class; under
+        The figures in `OWN_FIGURES`, `PRECISIONS` and `QUALITIES` and those of each class; under
         `largest_difference` by how much ours are off.
     """
     with tempfile.TemporaryDirectory() as folder:
@@ -105,6 +108,8 @@ def score(frames: list[Frame], predictions: Path) -> Metrics:
     instance = results.get("instance", {"classes": {}})
     figures = {name: theirs[official] for name, official in OWN_FIGURES.items()}
     figures |= {name: instance.get(official) for name, official in PRECISIONS.items()}
+    panoptic = results.get("panoptic", {"per_class": {}})
+    figures |= {name: panoptic.get(official) for name, official in QUALITIES.items()}
     return {
         **figures,
         "largest_difference": largest_difference(own, theirs),
@@ -112,6 +117,7 @@ def score(frames: list[Frame], predictions: Path) -> Metrics:
         "semantic_iiou_per_class": _known(theirs["classInstScores"], own["semantic_iou_per_class"]),
         "ap_per_class": {name: scores["ap"] for name, scores in instance["classes"].items()},
         "ap50_per_class": {name: scores["ap50%"] for name, scores in instance["classes"].items()},
+        "pq_per_class": panoptic["per_class"],
     }
 
 
@@ -162,7 +168,23 @@ def _job(frames: list[Frame], predictions: Path, scratch: Path) -> dict[str, Any
     if (predictions / "instance").is_dir():
         paths = [instance_file(predictions, frame.stem).absolute() for frame in frames]
         job["instance"] = [str(path) for path in paths]
-    return {**job, "root": str(predictions.absolute()), "distances": distances}
+    table = predictions / "cityscapes_panoptic_val.json"
+    return {
+        **job,
+        "root": str(predictions.absolute()),
+        "distances": distances,
+        "panoptic": str(table.absolute()) if table.is_file() else None,
+        "truth": str(_truth_folder(frames, scratch)),
+    }
+
+
+def _truth_folder(frames: list[Frame], scratch: Path) -> Path:
+    """Return a folder with links to the instance ids of just these frames."""
+    for frame in frames:
+        link = scratch / "gtFine/val/city" / f"{frame.stem}_gtFine_instanceIds.png"
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(frame.instance_ids.absolute())
+    return scratch / "gtFine"
 
 
 def _truth_files(frame: Frame, scratch: Path) -> tuple[Path, Path]:

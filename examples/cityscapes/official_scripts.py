@@ -6,6 +6,7 @@ the caller.
 """
 
 import json
+import math
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -18,7 +19,9 @@ def main(job_path: str, result_path: str) -> None:
     """Evaluate what the job lists.
 
     The job holds `label_ids`, `instance_ids` and `semantic`, lists of files in the same order, and
-    optionally `instance` with its `root`, and `distances` by instance ids file and instance.
+    optionally `instance` with its `root`, and `distances` by instance ids file and instance, and
+    `panoptic`, the table of predicted segments, with `truth`, a folder with the instance ids as in
+    a dataset.
     """
     # cityscapesScripts 2.3.0 calls `in1d`, of which numpy 2.4 has only the successor left.
     vars(np).setdefault("in1d", lambda values, *rest: np.isin(np.ravel(values), *rest))
@@ -26,6 +29,8 @@ def main(job_path: str, result_path: str) -> None:
     results = {"semantic": evaluate_semantic(job)}
     if job["instance"]:
         results["instance"] = evaluate_instances(job)
+    if job["panoptic"]:
+        results["panoptic"] = evaluate_panoptic(job)
     Path(result_path).write_text(json.dumps(results), encoding="utf-8")
 
 
@@ -56,6 +61,33 @@ def evaluate_instances(job: dict[str, Any]) -> dict[str, Any]:
     Path(args.gtInstancesFile).write_text(json.dumps(truth), encoding="utf-8")
     args.distanceAvailable = bool(job["distances"])
     return script.evaluateImgLists(job["instance"], job["instance_ids"], args)["averages"]
+
+
+def evaluate_panoptic(job: dict[str, Any]) -> dict[str, Any]:
+    """Return the panoptic quality of all classes, of things and of stuff, and of each class."""
+    script = import_module("cityscapesscripts.evaluation.evalPanopticSemanticLabeling")
+    convert = import_module("cityscapesscripts.preparation.createPanopticImgs").convert2panoptic
+    pq_average = script.PQStat.pq_average
+
+    def of_none_is_nan(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return pq_average(*args, **kwargs)
+        except ZeroDivisionError:  # no class of this kind is in the images
+            return {"pq": math.nan, "sq": math.nan, "rq": math.nan, "n": 0}, {}
+
+    script.PQStat.pq_average = of_none_is_nan
+    convert(job["truth"], str(Path.cwd()), useTrainId=False, setNames=["val"])
+    truth, predicted = Path("cityscapes_panoptic_val").absolute(), Path(job["panoptic"])
+    results = script.evaluatePanoptic(
+        str(truth.with_suffix(".json")),
+        str(truth),
+        str(predicted),
+        str(predicted.with_name("panoptic")),
+        str(Path("panoptic_result.json").absolute()),
+    )
+    ids = {c["id"]: c["name"] for c in json.loads(predicted.read_text())["categories"]}
+    per_class = {ids[k]: scores["pq"] for k, scores in results.pop("per_class").items()}
+    return {**{kind: scores["pq"] for kind, scores in results.items()}, "per_class": per_class}
 
 
 if __name__ == "__main__":

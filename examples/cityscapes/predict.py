@@ -1,105 +1,165 @@
-"""What a trained network sees in one image: four panels, and the arrays behind them."""
+"""What a trained network sees in images, written beside each other as pictures and as arrays."""
 
 import io
-from pathlib import Path
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePath
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
+from tqdm import tqdm
 
 from examples.cityscapes.checkpoint import write_atomically
-from examples.cityscapes.colors import color_classes, color_disparity, color_instances
 from examples.cityscapes.config import TrainConfig
 from examples.cityscapes.device import pick_device
 from examples.cityscapes.errors import InputError
-from examples.cityscapes.evaluate import by_network, load_trained
-from examples.cityscapes.files import check_aspect, read_rgb
-from examples.cityscapes.instances import Grouping, find_instances
-from examples.cityscapes.panoptic import panoptic_ids
-from examples.cityscapes.samples import resize_rgb
+from examples.cityscapes.evaluate import load_trained
+from examples.cityscapes.files import read_rgb
+from examples.cityscapes.images import images_below
+from examples.cityscapes.instances import Grouping
+from examples.cityscapes.model import SceneNet
+from examples.cityscapes.pictures import draw_key, draw_overlay, draw_panels, draw_uncertainty
+from examples.cityscapes.scene import Arrays, Maps, input_size, predict_maps, to_arrays
+from examples.cityscapes.uncertainty import predict_with_uncertainty
 
-Arrays = dict[str, np.ndarray]
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How images are predicted and what is written."""
+
+    device: str = "auto"
+    checkpoint: str = "last"
+    """`last` or `best`."""
+    batch_size: int = 1
+    """Images, or samples of one image, that go through the network together."""
+    samples: int | None = None
+    """Dropout masks to average over; None: no dropout, and no uncertainty."""
+    arrays: bool = True
+    """Whether the arrays are written too."""
+    grouping: Grouping | None = None
+    """How votes become instances."""
 
 
 def predict(
-    config: TrainConfig,
-    image: Path,
-    out: Path,
-    device: str = "auto",
-    grouping: Grouping | None = None,
-) -> list[Path]:
-    """Predict one image by the run in `config.out`.
+    config: TrainConfig, image: Path, out: Path, options: Options | None = None
+) -> Iterator[list[Path]]:
+    """Predict images by the run in `config.out`, one batch after another.
 
-    Writes `NAME_panels.png` and `NAME_arrays.npz`, at the size of the network's input.
+    For every image, under its path relative to a given folder: `NAME_panels.png`,
+    `NAME_overlay.png` (with the semantic task), `NAME_uncertainty.png` (with samples) and
+    `NAME_arrays.npz`, at the size of the image; beside them `classes.png`, the key of the colours.
 
     Args:
         config: The run's configuration.
-        image: An RGB image of the same shape as those trained on.
-        out: Folder for both files.
-        device: `auto`, `cpu` or `cuda`.
-        grouping: How votes become instances.
+        image: An RGB image, or a folder of them; see `images_below`.
+        out: Folder for the files.
+        options: How images are predicted and what is written.
 
-    Returns:
-        The paths of the two files.
+    Yields:
+        The files of the next image, as soon as they are there.
+
+    Raises:
+        InputError: If an image cannot be read; those before it have been written.
     """
-    if not image.is_file():
-        raise InputError(f"{image}: no such file")
+    options = options or Options()
     if out.exists() and not out.is_dir():
         raise InputError(f"--out: {out} is not a folder")
-    pixels = read_rgb(image)
-    check_aspect(image, pixels.shape[:2], config.size)
-    network = by_network(load_trained(config), pick_device(device))
-    resized = resize_rgb(pixels, config.size)
-    maps = network(resized.unsqueeze(0))
-    arrays = {"image": resized.permute(1, 2, 0).numpy(), **to_arrays(maps, grouping)}
+    if options.samples is not None and not config.dropout:
+        raise InputError(
+            f"--uncertainty: {config.out} was trained without dropout, so there is nothing to "
+            "sample; train with --dropout, such as 0.2"
+        )
+    images = images_below(image, out)
+    device = pick_device(options.device)
+    model = load_trained(config, options.checkpoint)
+    model.to(device, memory_format=torch.channels_last).eval()
 
-    out.mkdir(parents=True, exist_ok=True)
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)
-    paths = [out / f"{image.stem}_panels.png", out / f"{image.stem}_arrays.npz"]
-    write_atomically(paths[0], draw_panels(arrays))
-    write_atomically(paths[1], buffer.getvalue())
-    return paths
+    done = 0
+    # On a terminal only: elsewhere an error is to be the one line that is printed.
+    bar = tqdm(total=len(images), desc="predicting", unit="image", leave=False, disable=None)
+    with bar:
+        for batch, size, error in _batches(images, config.size, options.batch_size):
+            for name, arrays in _predict_batch(model, batch, size, device, options):
+                yield _write(out, name, arrays, options)
+                done += 1
+                bar.update()
+            if error is not None:
+                tail = f"; {done} of {len(images)} images are done" if len(images) > 1 else ""
+                raise InputError(f"{error}{tail}") from error
 
 
-def to_arrays(maps: dict[str, torch.Tensor], grouping: Grouping | None = None) -> Arrays:
-    """Return the predictions for one image, and the instances that follow from them.
+_Batch = dict[PurePath, np.ndarray]
 
-    `classes` are train ids, `offsets` (2, H, W) and `inverse_depth` are in pixels (a disparity),
-    `instances` are numbers from 1 up, and `panoptic` has classes and instances in one, numbered as
-    in `instanceIds` files. Both need the classes and the offsets.
-    """
-    arrays: Arrays = {}
+
+def _batches(
+    images: dict[PurePath, Path], size: tuple[int, int], batch_size: int
+) -> Iterator[tuple[_Batch, tuple[int, int], InputError | None]]:
+    """Yield batches of images that the network sees at one size; an error ends the last one."""
+    batch: _Batch = {}
+    seen_at = size
+    for name, path in images.items():
+        try:
+            pixels = read_rgb(path)
+        except InputError as error:
+            yield batch, seen_at, error
+            return
+        wanted = input_size(pixels.shape[:2], size)
+        if batch and (wanted != seen_at or len(batch) == batch_size):
+            yield batch, seen_at, None
+            batch = {}
+        seen_at = wanted
+        batch[name] = pixels
+    yield batch, seen_at, None
+
+
+def _predict_batch(
+    model: SceneNet,
+    batch: _Batch,
+    size: tuple[int, int],
+    device: torch.device,
+    options: Options,
+) -> Iterator[tuple[PurePath, Arrays]]:
+    if batch and options.samples is None:
+        found = predict_maps(model, list(batch.values()), size, device)
+        for (name, pixels), maps in zip(batch.items(), found, strict=True):
+            yield name, _arrays(pixels, maps, {}, options.grouping)
+        return
+    for name, pixels in batch.items():
+        # One by one: the outputs for all samples are in memory together.
+        maps, doubts = predict_with_uncertainty(
+            model, pixels, size, device, samples=options.samples, at_once=options.batch_size
+        )
+        yield name, _arrays(pixels, maps, doubts, options.grouping)
+
+
+def _arrays(pixels: np.ndarray, maps: Maps, doubts: Arrays, grouping: Grouping | None) -> Arrays:
+    single = {task: values.unsqueeze(0) for task, values in maps.items()}
     if "semantic" in maps:
-        arrays["classes"] = maps["semantic"][0].numpy().astype(np.uint8)
-    if "instance" in maps:
-        arrays["offsets"] = maps["instance"][0].numpy()
-    if "depth" in maps:
-        # A disparity below 0 has no meaning; the network is not kept from predicting one.
-        arrays["inverse_depth"] = maps["depth"][0, 0].clamp(min=0).numpy()
-    if "semantic" in maps and "instance" in maps:
-        arrays["instances"] = find_instances(arrays["offsets"], arrays["classes"], grouping)
-        arrays["panoptic"] = panoptic_ids(arrays["classes"], arrays["instances"])
-    return arrays
+        single["semantic"] = single["semantic"].argmax(dim=1)
+    if "depth_sigma" in maps:
+        doubts = {**doubts, "inverse_depth_aleatoric": maps["depth_sigma"][0].numpy()}
+    return {"image": pixels, **to_arrays(single, grouping), **doubts}
 
 
-def draw_panels(arrays: Arrays) -> bytes:
-    """Draw input, classes, instances and inverse depth as one PNG."""
-    height, width = arrays["image"].shape[:2]
-    figure = Figure(figsize=(10, 10 * height / width + 0.7), dpi=120, layout="constrained")
-    panels = {"input": arrays["image"], "classes": None, "instances": None, "inverse depth": None}
+def _write(out: Path, name: PurePath, arrays: Arrays, options: Options) -> list[Path]:
+    contents = {"panels.png": draw_panels(arrays)}
     if "classes" in arrays:
-        panels["classes"] = color_classes(arrays["classes"])
-    if "instances" in arrays:
-        panels["instances"] = color_instances(arrays["instances"])
-    if "inverse_depth" in arrays:
-        disparity = arrays["inverse_depth"]
-        panels["inverse depth"] = color_disparity(disparity, float(disparity.max()))
-    for axes, (title, picture) in zip(figure.subplots(2, 2).flat, panels.items(), strict=True):
-        axes.set_axis_off()
-        axes.set_title(title if picture is not None else f"{title}: not trained")
-        if picture is not None:
-            axes.imshow(picture, interpolation="nearest")
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return buffer.getvalue()
+        contents["overlay.png"] = draw_overlay(
+            arrays["image"], arrays["classes"], arrays.get("instances")
+        )
+    if options.samples is not None:
+        contents["uncertainty.png"] = draw_uncertainty(arrays)
+    if options.arrays:
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, **arrays)
+        contents["arrays.npz"] = buffer.getvalue()
+    folder = out / name.parent
+    folder.mkdir(parents=True, exist_ok=True)
+    key = out / "classes.png"
+    if "classes" in arrays and not key.exists():
+        write_atomically(key, draw_key())
+    paths = []
+    for ending, content in contents.items():
+        paths.append(folder / f"{name.name}_{ending}")
+        write_atomically(paths[-1], content)
+    return paths

@@ -1,31 +1,21 @@
-"""The report of a demo: one HTML file that needs nothing else."""
+"""The report of one or several runs: one HTML file that needs nothing else."""
 
-import base64
-import io
+import dataclasses
+import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jinja2
 import numpy as np
-import torch
-from PIL import Image
 
-from examples.cityscapes.colors import (
-    color_classes,
-    color_disparity,
-    color_instances,
-    number_alike,
-)
+from examples.cityscapes.checkpoint import write_atomically
 from examples.cityscapes.config import TrainConfig
 from examples.cityscapes.curves import draw_curves, running_mean
-from examples.cityscapes.data import CityscapesDataset
-from examples.cityscapes.evaluate import Metrics, by_network, load_trained
-from examples.cityscapes.labels import CLASS_NAMES, NUM_CLASSES, PALETTE
+from examples.cityscapes.errors import InputError
+from examples.cityscapes.evaluate import Metrics
+from examples.cityscapes.labels import CLASS_NAMES, PALETTE
 from examples.cityscapes.metric_log import read_log
-from examples.cityscapes.predict import Arrays, to_arrays
-from examples.cityscapes.samples import Sample
-
-NUM_PICTURES = 4
+from examples.cityscapes.report_scenes import draw_scenes
 
 FIGURES = {
     "semantic_iou_present": ("mean IoU", "classes present, higher is better"),
@@ -33,6 +23,7 @@ FIGURES = {
     "instance_error_px": ("offset error", "|dx| + |dy| in px, lower is better"),
     "instance_rand_index": ("Rand index", "of instances, adjusted, higher is better"),
     "depth_error_px": ("depth error", "disparity in px, lower is better"),
+    "depth_error_per_metre": ("depth error", "inverse depth in 1/m, lower is better"),
 }
 
 OPTIMAL_SHARE = {"semantic": 0.5, "instance": 1.0, "depth": 1.0}
@@ -40,20 +31,54 @@ OPTIMAL_SHARE = {"semantic": 0.5, "instance": 1.0, "depth": 1.0}
 
 
 class Run(NamedTuple):
-    """A finished run."""
+    """A run, finished or not."""
 
     config: TrainConfig
-    metrics: Metrics
+    metrics: Metrics | None
+    """None if it has not been evaluated."""
     iterations: int
-    """Fewer than asked for if the time ran out."""
-    seconds: float
-    """Of training."""
+    """Fewer than asked for if the time ran out, or it still goes on."""
+    seconds: float | None = None
+    """Of training; None if nobody took the time."""
 
 
-def render_report(runs: list[Run], data: Path) -> str:
-    """Return the page for one or more runs on the same data."""
+def write_report(config: TrainConfig, data: Path | None, checkpoint: str = "last") -> Path:
+    """Write report.html of the run in `config.out` from what is there, also while it trains.
+
+    Args:
+        config: The run's configuration.
+        data: Dataset whose validation images are shown; None for a page without pictures.
+        checkpoint: `last` or `best`: which network draws them.
+
+    Returns:
+        The path of the page.
+    """
+    lines = read_log(config.out / "metrics.jsonl")
+    run = Run(config, _read_metrics(config.out / "metrics.json"), len(lines))
+    if data is not None and not (config.out / f"{checkpoint}.pt").is_file():
+        raise InputError(
+            f"{config.out / f'{checkpoint}.pt'}: not there yet, so no picture can be drawn; leave "
+            "--data out for a page without"
+        )
+    path = config.out / "report.html"
+    write_atomically(path, render_report([run], data, checkpoint=checkpoint))
+    return path
+
+
+def render_report(
+    runs: list[Run], data: Path | None, *, rendered: bool = False, checkpoint: str = "last"
+) -> str:
+    """Return the page for one or more runs on the same data.
+
+    Args:
+        runs: The first one's settings decide which pictures are drawn.
+        data: Dataset whose validation images are shown; None for a page without pictures.
+        rendered: Whether the data are scenes that we have rendered.
+        checkpoint: `last` or `best`: which network draws them.
+    """
     logs = {_name(run): read_log(run.config.out / "metrics.jsonl") for run in runs}
     learned = {name: lines for name, lines in logs.items() if lines and lines[0]["sigma"]}
+    validations = {_name(run): _validations(run.config.out) for run in runs}
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -61,20 +86,49 @@ def render_report(runs: list[Run], data: Path) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    pictures, seen = _pictures(runs, data)
+    scenes, seen = [], []
+    if data is not None:
+        scenes, seen = draw_scenes({_name(run): run.config for run in runs}, data, checkpoint)
+    curves = [draw_curves(logs, "loss", "loss (running mean of 50)")]
+    if learned:
+        curves.append(draw_curves(learned, "sigma", "sigma"))
+        curves.append(draw_curves(learned, "weight", "weight"))
+    if any(validations.values()):
+        title = "validation: 1 - mean IoU, and errors in px"
+        curves.append(draw_curves(validations, "error", title, window=1))
     return environment.get_template("report.html.jinja").render(
         runs=[(_name(run), run) for run in runs],
+        rendered=rendered,
         figures=_figure_rows(runs),
         per_class=_class_rows(runs),
-        curves=[
-            draw_curves(logs, "loss", "loss (running mean of 50)"),
-            draw_curves(learned, "sigma", "sigma"),
-            draw_curves(learned, "weight", "weight"),
-        ],
-        weights=[row for lines in learned.values() for row in weight_rows(lines)],
-        pictures=pictures,
+        curves=curves if any(logs.values()) else [],
+        weights=[row for run in runs for row in weight_rows_of(run, learned.get(_name(run)))],
+        noise_per_pixel=any(run.config.depth_noise == "per-pixel" for run in runs),
+        settings=settings(runs[0].config),
+        pictures=scenes,
         legend=[(CLASS_NAMES[k], _hex(PALETTE[k])) for k in seen],
     )
+
+
+def settings(config: TrainConfig) -> list[tuple[str, str, bool]]:
+    """Return the name of every setting, its value, and whether that is not the default."""
+    rows = []
+    for field in dataclasses.fields(config):
+        if field.name not in ("data", "out"):
+            value = getattr(config, field.name)
+            shown = ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+            if field.name in ("size", "crop"):
+                shown = shown.replace(", ", "x")
+            rows.append((field.name.replace("_", " "), shown, value != field.default))
+    return rows
+
+
+def weight_rows_of(run: Run, lines: list[dict[str, Any]] | None) -> list[dict[str, Any]]:
+    """Return `weight_rows` of the tasks whose weight has that optimum."""
+    if not lines or run.config.form != "nll" or run.config.constraint != "none":
+        return []
+    per_pixel = run.config.depth_noise == "per-pixel"
+    return [row for row in weight_rows(lines) if not (per_pixel and row["task"] == "depth")]
 
 
 def weight_rows(lines: list[dict[str, Any]], window: int = 100) -> list[dict[str, Any]]:
@@ -92,75 +146,56 @@ def weight_rows(lines: list[dict[str, Any]], window: int = 100) -> list[dict[str
 
 
 def _figure_rows(runs: list[Run]) -> list[tuple[str, str, list[str]]]:
-    columns = [run.metrics for run in runs]
-    columns += [runs[0].metrics["untrained"], runs[0].metrics["position_prior"]]
-    return [
-        (title, direction, [_number(column.get(figure)) for column in columns])
+    columns = _columns(runs)
+    rows = [
+        (title, direction, [column.get(figure) for column in columns])
         for figure, (title, direction) in FIGURES.items()
+    ]
+    # A task that no run has trained has no row.
+    return [
+        (title, direction, [_number(value) for value in values])
+        for title, direction, values in rows
+        if any(value is not None for value in values[: len(runs)])
     ]
 
 
+def _columns(runs: list[Run]) -> list[Metrics]:
+    measured = [run.metrics for run in runs if run.metrics is not None]
+    if len(measured) < len(runs):
+        return []
+    return [*measured, measured[0]["untrained"], measured[0]["position_prior"]]
+
+
 def _class_rows(runs: list[Run]) -> list[tuple[str, list[str]]]:
-    columns = [run.metrics for run in runs]
-    columns += [runs[0].metrics["untrained"], runs[0].metrics["position_prior"]]
+    columns = _columns(runs)
+    if not columns or columns[0].get("semantic_iou") is None:
+        return []
     rows = [(name, [c["semantic_iou_per_class"][name] for c in columns]) for name in CLASS_NAMES]
     # The untrained network guesses classes that occur nowhere.
     return [(name, [_number(v) for v in values]) for name, values in rows if values[-1] is not None]
 
 
-def _pictures(runs: list[Run], data: Path) -> tuple[list[dict[str, Any]], list[int]]:
-    config = runs[0].config
-    dataset = CityscapesDataset(data, "val", config.size, config.tasks)
-    device = torch.device("cpu")
-    networks = {_name(run): by_network(load_trained(run.config), device) for run in runs}
-    # Spread over the split, never chosen by how well they came out.
-    chosen = np.linspace(0, len(dataset) - 1, min(NUM_PICTURES, len(dataset))).astype(int)
-    pictures, seen = [], np.zeros(256, dtype=bool)
-    for index in chosen:
-        sample = dataset.read(int(index))
-        maps = {n: to_arrays(f(sample.image.unsqueeze(0))) for n, f in networks.items()}
-        pictures.append(_one_scene(sample, maps))
-        for classes in (sample.semantic.numpy(), *(arrays["classes"] for arrays in maps.values())):
-            seen[np.unique(classes)] = True
-    return pictures, [int(k) for k in np.flatnonzero(seen[:NUM_CLASSES])]
+def _read_metrics(path: Path) -> Metrics | None:
+    if not path.is_file():
+        return None
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path}: not the figures of a run ({error})") from error
 
 
-def _one_scene(sample: Sample, predicted: dict[str, Arrays]) -> dict[str, Any]:
-    truth = {
-        "classes": sample.semantic.numpy(),
-        "instances": sample.instance_ids.numpy(),
-        "inverse_depth": sample.disparity.numpy(),
-    }
-    known = truth["inverse_depth"][~np.isnan(truth["inverse_depth"])]
-    # One scale for truth and predictions; a single very near pixel must not darken everything.
-    largest = float(np.percentile(known, 99)) if known.size else 1.0
-    shades = {
-        "classes": color_classes,
-        "instances": color_instances,
-        "inverse_depth": lambda values: color_disparity(values, largest),
-    }
-    rows = {
-        "predicted" if len(predicted) == 1 else f"predicted with {name}": dict(arrays)
-        for name, arrays in predicted.items()
-    }
-    true_ids = truth["instances"]
-    for arrays in rows.values():
-        arrays["instances"], truth["instances"] = number_alike(arrays["instances"], true_ids)
-    rows["true"] = truth
-    return {
-        "input": _data_uri(sample.image.permute(1, 2, 0).numpy()),
-        "columns": [
-            (
-                title,
-                [(row, _data_uri(shades[name](arrays[name]))) for row, arrays in rows.items()],
-            )
-            for name, title in (
-                ("classes", "classes"),
-                ("instances", "instances"),
-                ("inverse_depth", "inverse depth"),
-            )
-        ],
-    }
+def _validations(out: Path) -> list[dict[str, Any]]:
+    """Return the lines of validation.jsonl, with all that is to be low under `error`."""
+    lines = []
+    for line in read_log(out / "validation.jsonl"):
+        iou = line["semantic_iou_present"]
+        error = {
+            "semantic": None if iou is None else 1 - iou,
+            "instance": line["instance_error_px"],
+            "depth": line["depth_error_px"],
+        }
+        lines.append({"iteration": line["iteration"], "error": error})
+    return lines
 
 
 def _name(run: Run) -> str:
@@ -169,14 +204,10 @@ def _name(run: Run) -> str:
     )
 
 
-def _data_uri(picture: np.ndarray) -> str:
-    buffer = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(picture)).save(buffer, format="PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
-
-
 def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
+    if value is None:
+        return "-"
+    return f"{value:.3f}" if value >= 0.1 else f"{value:.2g}"
 
 
 def _hex(color: np.ndarray) -> str:

@@ -13,6 +13,7 @@ from examples.cityscapes.device import check_compiler
 from examples.cityscapes.distributed import Ranks, distributed, joint_batch_norm
 from examples.cityscapes.errors import InputError
 from examples.cityscapes.losses import build_loss
+from examples.cityscapes.model import Output
 from uncertainty_mtl import MultiTaskLoss
 
 ByTask = dict[str, Tensor]
@@ -27,7 +28,7 @@ class ModelWithLoss(nn.Module):
 
     def forward(
         self, image: Tensor, targets: ByTask, masks: ByTask, *, start_sigma: bool = False
-    ) -> tuple[MultiTaskLoss, ByTask]:
+    ) -> tuple[MultiTaskLoss, dict[str, Output]]:
         """Return the losses and the predictions; `start_sigma` first sets sigma by this batch."""
         predictions = self.model(image)
         if start_sigma:

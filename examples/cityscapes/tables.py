@@ -58,6 +58,7 @@ def summary(metrics: Metrics) -> str:
         "instance_error_px",
         "depth_error_px",
         "depth_rms_px",
+        "depth_error_per_metre",
     ):
         cells = [_cell(column[figure], 4) for column in columns.values()]
         lines.append(f"{figure:24}" + "".join(f"{cell:>16}" for cell in cells))
@@ -75,6 +76,7 @@ def class_table(metrics: Metrics) -> str:
     }
     if official:
         columns |= {"AP": official["ap_per_class"], "AP50": official["ap50_per_class"]}
+        columns |= {"PQ": official["pq_per_class"]}
     lines = [f"{'class':24}" + "".join(f"{title:>10}" for title in columns)]
     lines += [
         _row(name, [column.get(name) for column in columns.values()])
@@ -82,7 +84,9 @@ def class_table(metrics: Metrics) -> str:
         if columns["IoU"][name] is not None
     ]
     means = [metrics["semantic_iou"], metrics["semantic_iiou"]]
-    lines.append(_row("mean", [*means, *(official.get(k) for k in ("ap", "ap50") if official)]))
+    lines.append(
+        _row("mean", [*means, *(official.get(k) for k in ("ap", "ap50", "pq") if official)])
+    )
     lines += [
         _row(name, [value, metrics["category_iiou_per_category"][name]])
         for name, value in metrics["category_iou_per_category"].items()

@@ -24,6 +24,7 @@ from examples.cityscapes.initial import backbone_state, initial_model
 from examples.cityscapes.interrupt import noted_sigterm
 from examples.cityscapes.losses import base_losses
 from examples.cityscapes.metric_log import MetricLog, NonFiniteLossError, append_lines
+from examples.cityscapes.model import Output
 from examples.cityscapes.monitoring import Board, open_board, progress_bar, show_progress
 from examples.cityscapes.run_folder import check_not_beyond, check_run_folder, prepare_run_folder
 from examples.cityscapes.state import (
@@ -169,7 +170,7 @@ def train_one_step(
 
 @torch.no_grad()
 def measure_part(
-    predictions: ByTask, batch: Batch, nll: ByTask
+    predictions: dict[str, Output], batch: Batch, nll: ByTask
 ) -> tuple[dict[str, BaseLoss], ByTask]:
     """Return a part's errors, over all processes, and its negative log-likelihoods."""
     errors = sum_over_ranks(base_losses(predictions, batch.targets, batch.masks))

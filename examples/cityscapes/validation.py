@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from examples.cityscapes.data import Batch
 from examples.cityscapes.distributed import Ranks
 from examples.cityscapes.labels import NUM_CLASSES
+from examples.cityscapes.model import without_noise
 
 Figures = dict[str, float | None]
 
@@ -27,7 +28,7 @@ def validate(model: nn.Module, shares: Iterable[Batch], ranks: Ranks) -> Figures
     errors = {task: torch.zeros(2, dtype=torch.float64) for task in ("instance", "depth")}
     for batch in shares:
         batch = batch.to(ranks.device)
-        for task, prediction in model(batch.image).items():
+        for task, prediction in without_noise(model(batch.image)).items():
             mask = batch.masks[task]
             if task == "semantic":
                 pairs = batch.targets[task] * NUM_CLASSES + prediction.argmax(dim=1)

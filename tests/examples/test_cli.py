@@ -227,8 +227,6 @@ def test_a_run_folder_that_holds_no_run_is_named(tmp_path, tree, run, capsys):
 def test_an_image_that_cannot_be_predicted_is_named_and_nothing_is_written(run, tmp_path, capsys):
     out = tmp_path / "out"
     bad = tmp_path / "bad.png"
-    Image.fromarray(np.zeros((20, 20, 3), np.uint8)).save(bad)
-    assert "20x20" in complaint(["predict", "--run", run, "--image", bad, "--out", out], capsys)
     bad.write_bytes(b"not a PNG")
     assert "bad.png" in complaint(["predict", "--run", run, "--image", bad, "--out", out], capsys)
     bad.unlink()

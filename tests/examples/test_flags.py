@@ -29,6 +29,7 @@ CHOICES = {
     "backbone": "resnet18",
     "backbone_weights": "none",
     "optimizer": "adamw",
+    "depth_noise": "per-pixel",
     "device": "cpu",
     "accumulate": 2,
     "stages": 3,

@@ -171,6 +171,24 @@ def test_the_depth_error_leaves_out_what_is_unknown_and_weighs_pixels_not_batche
     assert found["depth_rms_px"] == pytest.approx(math.sqrt((4 + 0 + 16) / 3))
 
 
+def test_the_depth_error_in_1_per_metre_is_that_of_images_with_a_camera():
+    metric = DepthError()
+    # 100 px at one metre: 5 px is 0.05 per metre, 3 px is 0.03.
+    predicted, target = torch.tensor([5.0, 9.0]), torch.tensor([3.0, 3.0])
+    metric.add(
+        predicted.view(2, 1, 1, 1),
+        target.view(2, 1, 1, 1),
+        torch.ones(2, 1, 1).bool(),
+        torch.tensor([100.0, math.nan]),
+    )
+    found = metric.compute()
+    assert found["depth_error_per_metre"] == pytest.approx(0.02)
+    assert found["depth_error_px"] == pytest.approx(4.0)
+    no_camera = DepthError()
+    no_camera.add(torch.ones(1, 1, 1, 1), torch.zeros(1, 1, 1, 1), torch.ones(1, 1, 1).bool())
+    assert no_camera.compute()["depth_error_per_metre"] is None
+
+
 @pytest.mark.parametrize("metric", [InstanceError(), DepthError()])
 def test_without_labels_there_is_no_error(metric):
     assert set(metric.compute().values()) == {None}

@@ -116,9 +116,10 @@ def trained(tree, out, **fields):
     return config
 
 
-def test_a_run_with_recomputed_activations_ends_bit_identical(tree, tmp_path):
-    plain = trained(tree, tmp_path / "plain")
-    checkpointed = trained(tree, tmp_path / "less", checkpoint_activations=True)
+@pytest.mark.parametrize("dropout", [0.0, 0.4])
+def test_a_run_with_recomputed_activations_ends_bit_identical(tree, tmp_path, dropout):
+    plain = trained(tree, tmp_path / "plain", dropout=dropout)
+    checkpointed = trained(tree, tmp_path / "l", dropout=dropout, checkpoint_activations=True)
     assert_same(*(read_checkpoint(c.out / "last.pt") for c in (plain, checkpointed)))
 
 

@@ -86,14 +86,35 @@ def test_our_class_category_and_instance_iou_equal_the_official_ones(tree, tmp_p
         assert own[name] == pytest.approx(theirs[name], abs=1e-6, nan_ok=True)
     assert theirs["largest_difference"] < 1e-6
     assert 0 < theirs["ap"] < theirs["ap50"] < 1
+    assert 0 < theirs["pq"] < 1
 
 
 @needs_scripts
 def test_the_truth_itself_scores_one_near_and_far(tree, tmp_path):
     frames = find_frames(tree, "val")
     found = official.score(frames, export(tmp_path / "perfect", frames, perfect))
-    figures = (*official.OWN_FIGURES, *official.PRECISIONS)
+    figures = (*official.OWN_FIGURES, *official.PRECISIONS, *official.QUALITIES)
     assert {name: found[name] for name in figures} == pytest.approx(dict.fromkeys(figures, 1.0))
+
+
+@needs_scripts
+def test_panoptic_quality_is_the_mean_iou_of_hits_by_hits_and_half_the_misses(tmp_path):
+    tree = write_tree(tmp_path / "data", val=1, size=(32, 64))
+    (frame,) = find_frames(tree, "val")
+    classes, instances = truth(frame)
+    car = instances > 0
+    half = car & (np.cumsum(car, axis=1) <= car.sum(axis=1, keepdims=True) // 2)
+    # A car of 21 columns is seen as one of 11, a hit by its IoU of 11/21, and one of 10 too many.
+    split = Scene(classes, np.where(half, 2, instances), np.ones(2))
+    exporter = Exporter(tmp_path / "predicted", "val")
+    exporter.add(frame.stem, split)
+    exporter.finish()
+    found = official.score([frame], tmp_path / "predicted")
+    expected = 11 / 21 / (1 + 1 / 2)
+    assert found["pq_per_class"]["car"] == pytest.approx(expected)
+    assert found["pq_things"] == pytest.approx(expected)
+    assert found["pq_stuff"] == 1.0
+    assert found["pq"] == pytest.approx((expected + 2) / 3)
 
 
 @needs_scripts

@@ -1,0 +1,139 @@
+"""Training with dropout, and with a depth noise that the network predicts for every pixel."""
+
+import dataclasses
+import json
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.distributions import Laplace
+
+from examples.cityscapes import train as training
+from examples.cityscapes.checkpoint import read_checkpoint
+from examples.cityscapes.config import TrainConfig, load_config
+from examples.cityscapes.errors import InputError
+from examples.cityscapes.evaluate import evaluate, load_trained
+from examples.cityscapes.initial import initial_model
+from examples.cityscapes.losses import base_losses, build_loss
+from examples.cityscapes.metric_log import read_log
+from examples.cityscapes.model import SceneNet, without_noise
+from tests.examples.tiny_run import TINY, assert_same
+from tests.examples.tiny_tree import write_tree
+
+BOTH = {"dropout": 0.3, "depth_noise": "per-pixel"}
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory):
+    return write_tree(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture
+def config(tree, tmp_path):
+    return TrainConfig(data=tree, out=tmp_path / "run", **{**TINY, **BOTH})
+
+
+def test_dropout_adds_no_weight_and_renames_none(config):
+    plain = SceneNet(dataclasses.replace(config, dropout=0.0))
+    dropped = SceneNet(config)
+    assert plain.state_dict().keys() == dropped.state_dict().keys()
+    layers = [m for m in dropped.modules() if isinstance(m, nn.Dropout2d)]
+    assert [layer.p for layer in layers] == [0.3] * 3
+    assert not any(isinstance(m, nn.Dropout2d) for m in plain.modules())
+
+
+def test_dropout_is_random_in_training_and_does_nothing_in_evaluation(config):
+    model = SceneNet(config).eval()
+    image = torch.randint(0, 255, (2, 3, 16, 32), dtype=torch.uint8)
+    one, same = (without_noise(model(image)) for _ in range(2))
+    assert_same(one, same)
+    for decoder in model.decoders.values():
+        decoder[0][-1].train()
+    assert not torch.equal(without_noise(model(image))["semantic"], one["semantic"])
+
+
+def test_the_loss_of_depth_is_the_laplace_density_at_the_predicted_noise(config):
+    config = dataclasses.replace(config, tasks=("depth",))
+    torch.manual_seed(0)
+    mean, log_var, target = torch.randn(3, 2, 1, 4, 5)
+    mask = torch.rand(2, 4, 5) > 0.3
+    loss = build_loss(config)({"depth": (mean, log_var)}, {"depth": target}, {"depth": mask}).total
+    density = Laplace(mean, torch.exp(log_var / 2) / math.sqrt(2)).log_prob(target)
+    expected = -density[mask.unsqueeze(1)].mean() - math.log(2) / 2
+    torch.testing.assert_close(loss, expected)
+    error = base_losses({"depth": (mean, log_var)}, {"depth": target}, {"depth": mask})["depth"]
+    torch.testing.assert_close(error.mean(), (mean - target).abs()[mask.unsqueeze(1)].mean())
+
+
+def test_the_noise_starts_at_sigma_init_and_the_depth_at_the_mean_label(config):
+    model = initial_model(dataclasses.replace(config, sigma_init="3"), None, None)
+    assert model.decoders["depth"][-1].bias[1].item() == pytest.approx(2 * math.log(3))
+    training.train(dataclasses.replace(config, start_at_mean=True, iterations=1, sigma_lr=1e-9))
+    mean, log_var = read_checkpoint(config.out / "last.pt")["model"]["decoders.depth.1.bias"]
+    assert mean > 1, "disparities of the tree are 1 to 2.5 px, and 0 in the sky"
+    assert abs(log_var) < 0.1
+
+
+def test_a_run_with_both_resumes_bit_identical_and_logs_the_mean_sigma(config, tmp_path):
+    config = dataclasses.replace(config, eval_every=4)
+    training.train(config)
+    halves = dataclasses.replace(config, out=tmp_path / "halves", checkpoint_every=4)
+    stop_at = iter([False] * 3 + [True])
+    original, training.train_from = training.train_from, _stopping(training.train_from, stop_at)
+    try:
+        assert training.train(halves) == 4
+    finally:
+        training.train_from = original
+    training.train(halves, resume=True)
+    one, two = (read_checkpoint(c.out / "last.pt") for c in (config, halves))
+    assert_same(one, two)
+    for line in read_log(config.out / "metrics.jsonl"):
+        assert 0.1 < line["sigma"]["depth"] < 10
+        assert line["weight"]["depth"] == pytest.approx(2**0.5 / line["sigma"]["depth"])
+
+
+def _stopping(train_from, answers):
+    return lambda progress, run, must_stop: train_from(progress, run, lambda: next(answers))
+
+
+def test_evaluation_and_validation_measure_the_prediction_not_its_noise(config):
+    training.train(dataclasses.replace(config, eval_every=8))
+    (line,) = read_log(config.out / "validation.jsonl")
+    metrics = evaluate(load_config(config.out), config.data, "cpu")
+    assert metrics["depth_error_px"] == pytest.approx(line["depth_error_px"], rel=1e-5)
+
+
+def test_a_config_of_before_loads_as_no_dropout_and_one_sigma(config):
+    plain = dataclasses.replace(config, dropout=0.0, depth_noise="shared")
+    training.train(plain)
+    path = plain.out / "config.json"
+    fields = json.loads(path.read_text())
+    del fields["dropout"], fields["depth_noise"]
+    path.write_text(json.dumps(fields))
+    assert load_config(plain.out) == plain
+    load_trained(load_config(plain.out))
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({"dropout": 1.0}, "--dropout: .*found 1.0"),
+        ({"dropout": -0.1}, "--dropout"),
+        ({"dropout": math.nan}, "--dropout"),
+        ({"depth_noise": "some"}, "--depth-noise: unknown 'some'"),
+        ({"tasks": ("semantic",)}, "--depth-noise: per-pixel needs the task depth"),
+        ({"weighting": "equal"}, "--depth-noise: .*--weighting uncertainty; found equal"),
+        ({"form": "symmetric"}, "--depth-noise: .*--form nll"),
+        ({"constraint": "unit_sum"}, "--depth-noise: .*--constraint none"),
+    ],
+)
+def test_settings_that_do_not_go_together_are_refused(config, fields, named):
+    with pytest.raises(InputError, match=named):
+        dataclasses.replace(config, **fields)
+
+
+@pytest.mark.parametrize("fields", [{"estimator": "closed_form"}, {"sigma_init": "data"}])
+def test_noise_per_pixel_goes_with_every_way_of_finding_the_other_sigmas(config, fields):
+    training.train(dataclasses.replace(config, iterations=2, **fields))
+    assert len(read_log(config.out / "metrics.jsonl")) == 2

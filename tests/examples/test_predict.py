@@ -1,0 +1,223 @@
+"""Predicting images and folders of them: what is written, where, and what is never lost."""
+
+import io
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from examples.cityscapes import train as training
+from examples.cityscapes.__main__ import main
+from examples.cityscapes.colors import color_classes
+from examples.cityscapes.config import TrainConfig
+from examples.cityscapes.errors import InputError
+from examples.cityscapes.evaluate import load_trained
+from examples.cityscapes.images import images_below
+from examples.cityscapes.instances import Grouping
+from examples.cityscapes.pictures import draw_overlay, outlines
+from examples.cityscapes.scene import input_size, predict_maps, predict_scene
+from tests.examples.tiny_run import TINY
+from tests.examples.tiny_tree import write_tree
+
+SIZE = TINY["size"]
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory):
+    return write_tree(tmp_path_factory.mktemp("data"), val=5, size=(32, 64))
+
+
+@pytest.fixture(scope="module")
+def config(tree, tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "run"
+    config = TrainConfig(data=tree, out=out, **{**TINY, "eval_every": 4})
+    training.train(config)
+    return config
+
+
+@pytest.fixture(scope="module")
+def model(config):
+    return load_trained(config).eval()
+
+
+def predict(config, image, out, *flags):
+    paths = ["--run", config.out, "--image", image, "--out", out]
+    return main([str(a) for a in ("predict", *paths, "--device", "cpu", *flags)])
+
+
+def arrays_of(path):
+    with np.load(path, allow_pickle=False) as arrays:
+        return dict(arrays)
+
+
+def endings(folder):
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.*"))
+
+
+def test_a_folder_is_predicted_at_the_size_of_its_images_in_whatever_batches(
+    config, tree, tmp_path, capsys
+):
+    images = tmp_path / "images"
+    for split, count in (("train", 1), ("val", 2)):
+        for image in sorted((tree / f"leftImg8bit/{split}/town").iterdir())[:count]:
+            (images / split / "town").mkdir(parents=True, exist_ok=True)
+            shutil.copy(image, images / split / "town")
+    for size in (1, 2):
+        assert predict(config, images, tmp_path / f"{size}", "--batch-size", size) == 0
+        assert "3 images predicted" in capsys.readouterr().out
+    assert endings(tmp_path / "1") == endings(tmp_path / "2")
+    found = sorted((tmp_path / "1").rglob("*_arrays.npz"))
+    folders = {path.parent.relative_to(tmp_path / "1").as_posix() for path in found}
+    assert folders == {"train/town", "val/town"}
+    assert len(found) == 3
+    for path in found:
+        one = arrays_of(path)
+        other = arrays_of(tmp_path / "2" / path.relative_to(tmp_path / "1"))
+        assert one["classes"].shape == (32, 64)
+        for name in ("offsets", "inverse_depth"):
+            np.testing.assert_allclose(one[name], other[name], atol=1e-4)
+
+
+def test_the_prediction_for_a_batch_is_that_of_every_image_alone(config, model):
+    rng = np.random.default_rng(0)
+    shapes = [(32, 64), (16, 32), (50, 100)]
+    images = [rng.integers(0, 255, (*shape, 3)).astype(np.uint8) for shape in shapes]
+    together = predict_maps(model, images, SIZE, torch.device("cpu"))
+    for image, maps in zip(images, together, strict=True):
+        (alone,) = predict_maps(model, [image], SIZE, torch.device("cpu"))
+        for task, values in maps.items():
+            assert values.shape[-2:] == image.shape[:2]
+            torch.testing.assert_close(values, alone[task], atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(maps["semantic"].sum(0), torch.ones(image.shape[:2]))
+        scene = predict_scene(model, image, SIZE, torch.device("cpu"), Grouping())
+        np.testing.assert_array_equal(scene.classes, alone["semantic"].argmax(0).numpy())
+
+
+def test_vectors_and_disparities_are_in_pixels_of_the_image(model):
+    # Of one colour, so that an image of any size looks the same to the network.
+    image = np.full((*SIZE, 3), 99, np.uint8)
+    (small,) = predict_maps(model, [image], SIZE, torch.device("cpu"))
+    outputs = model(torch.from_numpy(image).permute(2, 0, 1).unsqueeze(0))
+    torch.testing.assert_close(small["depth"], outputs["depth"][0].detach())
+    large_image = np.full((3 * SIZE[0], 3 * SIZE[1], 3), 99, np.uint8)
+    (large,) = predict_maps(model, [large_image], SIZE, torch.device("cpu"))
+    for task in ("instance", "depth"):
+        torch.testing.assert_close(large[task][:, 1::3, 1::3], 3 * small[task])
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [
+        ((1024, 2048), (128, 256)),
+        ((33, 66), (128, 256)),
+        ((720, 1280), (136, 240)),
+        ((500, 500), (184, 184)),
+        ((10, 4000), (8, 3624)),
+    ],
+)
+def test_an_image_of_another_shape_is_seen_undistorted_with_as_many_pixels(shape, expected):
+    assert input_size(shape, (128, 256)) == expected
+
+
+def test_an_image_of_another_shape_is_predicted_at_its_size(config, tmp_path):
+    for name, shape in (("square.png", (40, 40, 3)), ("tall.jpg", (64, 24, 3))):
+        (tmp_path / "in").mkdir(exist_ok=True)
+        Image.fromarray(np.full(shape, 99, np.uint8)).save(tmp_path / "in" / name)
+    assert predict(config, tmp_path / "in", tmp_path / "out", "--batch-size", 8) == 0
+    assert arrays_of(tmp_path / "out/square_arrays.npz")["offsets"].shape == (2, 40, 40)
+    assert arrays_of(tmp_path / "out/tall_arrays.npz")["classes"].shape == (64, 24)
+    assert "classes.png" in endings(tmp_path / "out")
+
+
+def test_names_keep_their_folders_and_never_collide(tmp_path):
+    for name in ("b/f.1.png", "a/f.1.png", "a/f.2.png", "out/old.png", "note.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    found = images_below(tmp_path, tmp_path / "out")
+    assert [name.as_posix() for name in found] == ["a/f.1", "a/f.2", "b/f.1"]
+    (tmp_path / "a/f.1.JPG").touch()
+    found = images_below(tmp_path, tmp_path / "out")
+    assert [n.as_posix() for n in found] == ["a/f.1.JPG", "a/f.1.png", "a/f.2.png", "b/f.1.png"]
+
+
+def test_of_a_dataset_only_the_images_are_predicted_not_the_labels(tree, tmp_path):
+    found = images_below(tree, tmp_path)
+    assert len(found) == 6 + 5
+    assert all(name.as_posix().startswith("leftImg8bit/") for name in found)
+
+
+def test_a_folder_without_images_or_as_its_own_output_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"holds no images .*\.png"):
+        images_below(tmp_path, tmp_path / "out")
+    with pytest.raises(InputError, match=r"--out: .*choose another"):
+        images_below(tmp_path, tmp_path)
+    with pytest.raises(InputError, match="no such file or folder"):
+        images_below(tmp_path / "none", tmp_path)
+
+
+def test_a_corrupt_image_is_named_and_what_came_before_it_stays(config, tree, tmp_path, capsys):
+    folder = tmp_path / "in"
+    shutil.copytree(tree / "leftImg8bit/val/town", folder)
+    damaged = sorted(folder.iterdir())[3]
+    damaged.write_bytes(damaged.read_bytes()[:100])
+    assert predict(config, folder, tmp_path / "out", "--batch-size", 2) == 2
+    message = capsys.readouterr().err
+    assert damaged.name in message
+    assert "3 of 5 images are done" in message
+    assert len(list((tmp_path / "out").glob("*_panels.png"))) == 3
+    assert len(list((tmp_path / "out").glob("*_arrays.npz"))) == 3
+    assert not list((tmp_path / "out").glob("*.partial"))
+
+
+def test_the_best_checkpoint_is_used_on_request_and_named_where_there_is_none(
+    config, tree, tmp_path, capsys
+):
+    image = next((tree / "leftImg8bit/val/town").iterdir())
+    best = torch.load(config.out / "best.pt", weights_only=True)["model"]
+    chosen = load_trained(config, "best").state_dict()
+    assert all(torch.equal(chosen[name], value) for name, value in best.items())
+    shutil.copytree(config.out, elsewhere := tmp_path / "run")
+    (elsewhere / "best.pt").unlink()
+    flags = ["--run", elsewhere, "--image", image, "--out", tmp_path / "o", "--checkpoint", "best"]
+    assert main([str(flag) for flag in ("predict", *flags)]) == 2
+    assert "--eval-every" in capsys.readouterr().err
+    assert not (tmp_path / "o").exists()
+
+
+def test_arrays_can_be_left_out(config, tree, tmp_path):
+    image = next((tree / "leftImg8bit/val/town").iterdir())
+    assert predict(config, image, tmp_path, "--no-arrays") == 0
+    assert [name.rpartition("_")[2] for name in endings(tmp_path)] == [
+        "classes.png",
+        "overlay.png",
+        "panels.png",
+    ]
+
+
+def test_the_overlay_blends_half_and_half_and_outlines_every_instance():
+    image = np.full((9, 12, 3), 100, np.uint8)
+    classes = np.zeros((9, 12), np.uint8)
+    classes[2:7, 2:10] = 13
+    instances = np.zeros((9, 12), np.int32)
+    instances[2:7, 2:6], instances[2:7, 6:10] = 1, 2
+    with Image.open(io.BytesIO(draw_overlay(image, classes, instances))) as picture:
+        drawn = np.array(picture).astype(int)
+    white = (drawn == 255).all(axis=2)
+    # Two touching boxes of 5x4: all but the 3x2 pixels inside of each.
+    assert white.sum() == 2 * (5 * 4 - 3 * 2)
+    assert not white[instances == 0].any()
+    expected = (100 + color_classes(classes).astype(int)) / 2
+    assert np.abs(drawn - expected)[~white].max() <= 0.5
+
+
+def test_outlines_grow_inwards_and_stop_at_the_middle():
+    instances = np.zeros((20, 20), np.int32)
+    instances[4:16, 4:16] = 7
+    for thickness in (1, 2, 3):
+        assert outlines(instances, thickness).sum() == 144 - (12 - 2 * thickness) ** 2
+    assert outlines(instances, 9).sum() == 144
+    assert not outlines(np.zeros((3, 3), np.int32)).any()
+    # At the border of the picture an instance goes on.
+    assert not outlines(np.ones((5, 5), np.int32)).any()
