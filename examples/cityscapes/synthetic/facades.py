@@ -3,6 +3,7 @@
 import numpy as np
 
 from examples.cityscapes.synthetic import surfaces as s
+from examples.cityscapes.synthetic.boundaries import draw_fence, draw_wall
 from examples.cityscapes.synthetic.canvas import UP, Canvas, Paint, Parts
 from examples.cityscapes.synthetic.furniture import sample_leaves
 from examples.cityscapes.synthetic.light import Light
@@ -22,6 +23,7 @@ def draw_sides(canvas: Canvas, street: Street, light: Light, rng: np.random.Gene
         green = rng.choice([0.08, 0.35, 0.9], p=[0.55, 0.25, 0.2])
         z = float(rng.uniform(-6, 1))
         tall = rng.uniform(5, 18)
+        enclosed = rng.choice([0.3, 0.95], p=[0.45, 0.55])
         while z < street.far:
             length = rng.uniform(7, 17)
             end = z + length
@@ -29,6 +31,9 @@ def draw_sides(canvas: Canvas, street: Street, light: Light, rng: np.random.Gene
                 z, end = _keep_clear(z, end, street.crossing.z, street.crossing.half_width + 2.5)
             lot = _Lot(canvas, street, light, side, abs(wall) + _setback(rng), z, end)
             if end > 1.0 and end - z > 2.0:
+                if rng.random() < enclosed:
+                    lot.enclose(rng)
+                    lot = lot.behind(float(rng.uniform(3, 8)))
                 if rng.random() < green:
                     lot.greenery(rng)
                 else:
@@ -62,8 +67,20 @@ class _Lot:
         z: float,
         end: float,
     ) -> None:
-        self.canvas, self.light, self.side = canvas, light, side
+        self.canvas, self.street, self.light, self.side = canvas, street, light, side
+        self.wall, self.z, self.end = wall, z, end
         self.near, self.far = street.at(side * wall, z), street.at(side * wall, end)
+
+    def behind(self, distance: float) -> "_Lot":
+        """The lot with its front further back."""
+        wall = self.wall + distance
+        return _Lot(self.canvas, self.street, self.light, self.side, wall, self.z, self.end)
+
+    def enclose(self, rng: np.random.Generator) -> None:
+        """A wall or a fence along the front and the near side."""
+        draw = draw_wall if rng.random() < 0.5 else draw_fence
+        start, stop = (self.far, self.near) if self.side > 0 else (self.near, self.far)
+        draw(self.canvas, self.light, start, stop - start, rng)
 
     def building(self, rng: np.random.Generator, height: float) -> None:
         colours, facade = sample_building(rng)
