@@ -11,8 +11,8 @@ from examples.cityscapes.synthetic.sprites import palette, surfaces
 from examples.cityscapes.synthetic.street import Street
 from examples.cityscapes.synthetic.texture import cell_tile, look_up, noise_tile
 
-WALL, FRAME, GLASS, CORNICE, SHOP, AWNING, ROOF = range(1, 8)
-_BUILDING = surfaces(*([s.BUILDING] * 7))
+WALL, FRAME, GLASS, CORNICE, SHOP, AWNING, ROOF, LIT = range(1, 9)
+_BUILDING = surfaces(*([s.BUILDING] * 8))
 _GREENERY = surfaces(s.VEGETATION)
 
 
@@ -126,8 +126,10 @@ def _wall(
     facade: "Facade",
 ) -> None:
     length = float(np.sqrt(along @ along))
-    paint = Paint(colours * light.on(along, UP), _BUILDING)
-    parts = facade.parts(length, height)
+    shaded = colours * light.on(along, UP)
+    shaded[LIT] = light.lamp(colours[LIT])
+    paint = Paint(shaded, _BUILDING)
+    parts = facade.parts(length, height, light.lit)
     canvas.panel(origin, along, UP * height, parts, paint, one_sided=True)
 
 
@@ -144,8 +146,11 @@ class Facade:
         self.bricks = rng.random() < 0.35
         self.offset = rng.uniform(0, 200, 2)
 
-    def parts(self, length: float, height: float) -> Parts:
-        """Part and brightness on a wall of ``length`` by ``height`` metres."""
+    def parts(self, length: float, height: float, lit: float) -> Parts:
+        """Part and brightness on a wall of ``length`` by ``height`` metres.
+
+        Of the windows, the share ``lit`` shines.
+        """
         # Whole bays: a window cut by the corner of a house looks wrong.
         bay = length / max(1, round(length / self.bay))
         window_u, window_v = 0.5 * self.window[0], 0.5 * self.window[1]
@@ -175,6 +180,9 @@ class Facade:
             if self.bricks:
                 shade -= 0.12 * ((y * 5) % 1 < 0.25)
             draw = look_up(cell_tile(), cell_x + self.offset[0], cell_y + self.offset[1])
+            if lit:
+                part[(part == GLASS) & (draw < lit)] = LIT
+                shade = np.where(part == LIT, 0.5 + 0.5 * draw / lit, shade)
             return part, np.where(part == GLASS, shade * (0.45 + 1.3 * draw * draw), shade)
 
         return parts
@@ -190,7 +198,8 @@ def sample_building(rng: np.random.Generator) -> tuple[np.ndarray, Facade]:
     trim = rng.uniform(60, 235) + rng.normal(0, 8, 3)
     shop, awning = rng.uniform(40, 200, 3), rng.uniform(30, 220, 3)
     roof = rng.uniform(45, 120) + rng.uniform(0, 60) * np.array([1.0, 0.3, 0.1])
-    colours = palette(wall, trim, glass, wall * rng.uniform(0.75, 1.2), shop, awning, roof)
+    colours = palette(wall, trim, glass, wall * rng.uniform(0.75, 1.2), shop, awning, roof,
+                      (215, 172, 108))  # fmt: skip
     return np.clip(colours, 8, 240), Facade(rng)
 
 

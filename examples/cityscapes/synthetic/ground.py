@@ -132,6 +132,9 @@ def _sky(canvas: Canvas, sample: np.ndarray, light: Light, rng: np.random.Genera
     zenith = light.cloudiness * overcast + (1 - light.cloudiness) * blue
     low = 0.5 * zenith + 0.5 * light.haze
     white = overcast * 0.4 + 145
+    if light.sky is not None:
+        brightness, (zenith, low) = 1.0, light.sky
+        white = 0.55 * low + 0.45 * zenith
     # A palette of every step up the sky, for every thickness of cloud.
     climb = np.linspace(0, 1, _SKY_STEPS)[:, None, None]
     cover = np.linspace(0, 0.8, _CLOUD_STEPS)[:, None]

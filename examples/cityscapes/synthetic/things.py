@@ -36,6 +36,8 @@ class Painter:
         self.canvas, self.light, self.rng = canvas, light, rng
         self.classes: list[int] = []
         """Label id of each instance drawn so far."""
+        self.lamps: list[np.ndarray] = []
+        """Where the street lamps drawn so far shine from, in world coordinates."""
         self._shadows: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
 
     def draw(self, things: list[Standing]) -> None:
@@ -70,6 +72,7 @@ class Painter:
         number = self._instance(_VEHICLE_CLASS[thing.kind])
         colours = vehicles.sample_coat(self.rng)
         kinds = surfaces(*([number] * vehicles.NUM_PARTS))
+        shining, bright = _vehicle_lamps(thing.kind, number, colours)
         forward = np.array([np.sin(thing.heading), 0.0, np.cos(thing.heading)])
         right = np.array([forward[2], 0.0, -forward[0]])
         length, width = forward * body.length, right * body.width
@@ -79,8 +82,10 @@ class Painter:
         def face(origin: np.ndarray, u: np.ndarray, v: np.ndarray, sprite: Sprite) -> None:
             # Seen from inside too: that closes the cracks where the outline of a side, which is
             # made of cells, does not quite meet the faces.
-            paint = Paint(colours * self.light.on(u, v), kinds)
-            self.canvas.panel(origin, u, v, sprite.parts, paint)
+            lit = colours * self.light.on(u, v)
+            if self.light.burning:
+                lit[shining] = self.light.lamp(bright[shining])
+            self.canvas.panel(origin, u, v, sprite.parts, Paint(lit, kinds))
 
         face(corner + width, length, UP * body.height, body.side)
         face(corner + length, -length, UP * body.height, body.side.mirrored)
@@ -172,7 +177,10 @@ class Painter:
         else:
             start = thing.position
         colours = np.stack([colour * 0, colour, np.full(3, 190.0)]) * self.light.all_round
+        if self.light.burning:
+            colours[furniture.LAMP] = self.light.lamp(np.array([255, 225, 170]))
         edge, corner = np.array([arm.width, 0.0, 0.0]), start + UP * (height - 0.15)
+        self.lamps.append(corner + 0.5 * edge)
         self.canvas.panel(corner, edge, UP * arm.height, arm.parts, Paint(colours, _POLE))
 
     def _sign_post(self, thing: Standing) -> None:
@@ -241,6 +249,18 @@ def _sample_body(rng: np.random.Generator, kind: str) -> Body:
         return transit.tram(int(rng.integers(2, 4)))
     height = float(rng.choice([2.9, 3.3, 3.7]))
     return vehicles.truck(long=bool(rng.random() < 0.4), cargo_height=height)
+
+
+def _vehicle_lamps(
+    kind: str, number: int, colours: np.ndarray
+) -> tuple[list[int], np.ndarray]:
+    """Parts of a vehicle that shine after sunset, and all colours with theirs; a third is parked."""
+    bright = colours.copy()
+    bright[vehicles.REAR_LIGHT] = (225, 40, 30)
+    bright[vehicles.GLASS] = (150, 132, 96)  # only of those with passengers
+    if kind in (layout.BUS, layout.TRAM):
+        return [vehicles.HEAD_LIGHT, vehicles.REAR_LIGHT, vehicles.GLASS], bright
+    return ([] if number % 3 == 0 else [vehicles.HEAD_LIGHT, vehicles.REAR_LIGHT]), bright
 
 
 def _metal(rng: np.random.Generator) -> np.ndarray:

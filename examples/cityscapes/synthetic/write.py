@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from examples.cityscapes.errors import InputError
 from examples.cityscapes.synthetic.camera import CALIBRATIONS
+from examples.cityscapes.synthetic.conditions import sample_conditions
 from examples.cityscapes.synthetic.render import Scene, render_scene
 
 CITIES = {"train": ("arbora", "brunnhafen", "castelle"), "val": ("dornwald", "estrava")}
@@ -27,6 +28,10 @@ _COMPRESSION = {"compress_level": 1, "compress_type": zlib.Z_RLE}
 
 _FRAME = 19
 """The frame of each sequence that the real data set labels."""
+
+
+_CHOICE, _WEATHER, _NOISE = range(1, 4)
+"""What else a scene's key is drawn from for: each use has random numbers of its own."""
 
 
 def synthesize(out: Path, *, train: int, val: int, size: tuple[int, int], seed: int) -> None:
@@ -60,7 +65,15 @@ def synthesize(out: Path, *, train: int, val: int, size: tuple[int, int], seed: 
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def sample_scene(split: str, index: int, *, size: tuple[int, int], seed: int) -> Scene:
+def sample_scene(
+    split: str,
+    index: int,
+    *,
+    size: tuple[int, int],
+    seed: int,
+    weather: str = "clear",
+    time: str = "day",
+) -> Scene:
     """Scene number ``index`` of a split, as `synthesize` writes it.
 
     Args:
@@ -68,10 +81,16 @@ def sample_scene(split: str, index: int, *, size: tuple[int, int], seed: int) ->
         index: Number of the scene, from 0.
         size: Height and width in pixels.
         seed: Of the data set.
+        weather: One of ``WEATHERS``, or ``"mixed"``.
+        time: One of ``TIMES``, or ``"mixed"``.
     """
     city = list(CITIES).index(split) + index % len(CITIES[split])
-    rng = np.random.default_rng([seed, list(CITIES).index(split), index])
-    return render_scene(rng, size, CALIBRATIONS[city % len(CALIBRATIONS)])
+    key = [seed, list(CITIES).index(split), index]
+    conditions = sample_conditions(np.random.default_rng([*key, _CHOICE]), weather, time)
+    calibration = CALIBRATIONS[city % len(CALIBRATIONS)]
+    return render_scene(
+        np.random.default_rng(key), size, calibration, conditions, [*key, _WEATHER]
+    )
 
 
 def write_scene(root: Path, split: str, index: int, scene: Scene) -> None:
