@@ -64,6 +64,11 @@ def _overcast(weather: str, light: Light, thickness: float) -> Light:
     )
 
 
+def _exposure(light: Light) -> float:
+    # Nothing may be as bright as a burning lamp, or `night` takes it for one.
+    return float(np.clip(light.ambient.mean(), 0.65, 0.95))
+
+
 def _dusk(light: Light, level: float) -> Light:
     clear = 1 - light.cloudiness
     zenith = clear * np.array([52, 68, 118]) + (1 - clear) * np.array([82, 88, 106])
@@ -71,8 +76,8 @@ def _dusk(light: Light, level: float) -> Light:
     dark = 0.5 * level
     return replace(
         light,
-        sun=clear * np.array([0.75, 0.36, 0.14]),
-        ambient=np.array([0.78, 0.86, 1.1]) * light.ambient.mean(),
+        sun=clear * np.array([0.5, 0.25, 0.1]),
+        ambient=np.array([0.78, 0.86, 1.1]) * _exposure(light),
         haze=0.4 * zenith + 0.6 * horizon,
         shadow=0.1,
         sky=np.stack([zenith, horizon]),
@@ -87,7 +92,7 @@ def _night(light: Light, level: float) -> Light:
     return replace(
         light,
         sun=np.zeros(3),
-        ambient=np.array([0.94, 0.97, 1.09]) * light.ambient.mean(),
+        ambient=np.array([0.94, 0.97, 1.09]) * _exposure(light),
         haze=glow * np.array([1.12, 1.0, 0.86]),
         cloudiness=1.0,
         shadow=0.05,

@@ -60,7 +60,8 @@ def illuminate(
     radius = max(1, colour.shape[1] // 40)
     halos = blur(blur(sources, radius), radius) + 0.5 * blur(sources, 3 * radius)
     # What shines itself gains nothing from the lamps around it.
-    lit = colour * np.where(colour.max(0) > _BRIGHTEST_BY_DAY, np.float32(light.dark), level)
+    shines = np.clip((colour.max(0) - _BRIGHTEST_BY_DAY) / 150, 0, 1)
+    lit = colour * (level + shines * (light.dark - level))
     # Lamplight is warm, what little is left of the day is not.
     warmth = np.clip(gained, 0, 1) * np.float32(0.8)
     return lit * (1 + warmth * (_WARM - 1)[:, None, None]) + np.float32(1.5) * halos
