@@ -96,7 +96,9 @@ def _night(light: Light, level: float) -> Light:
         haze=glow * np.array([1.12, 1.0, 0.86]),
         cloudiness=1.0,
         shadow=0.05,
-        sky=np.stack([0.45 * glow * np.array([0.8, 0.95, 1.35]), glow * np.array([1.2, 1.0, 0.85])]),
+        sky=np.stack(
+            [0.45 * glow * np.array([0.8, 0.95, 1.35]), glow * np.array([1.2, 1.0, 0.85])]
+        ),
         dark=0.13 * level,
         lit=0.28,
     )

@@ -22,8 +22,8 @@ def noisy_disparity(raw: np.ndarray, sigma: float, rng: np.random.Generator) -> 
 
     In this order, for ``sigma`` :math:`= S` pixels of this image:
 
-    1. every row of an invalid area (an occlusion, the sky) grows to the left by :math:`\lfloor E \rfloor` 
-       pixels, E exponential with mean ``STREAK`` * min(S, 2);
+    1. every row of an invalid area (an occlusion, the sky) grows to the left by
+       :math:`\lfloor E \rfloor` pixels, E exponential with mean ``STREAK`` * min(S, 2);
     2. Gaussian noise of standard deviation S on every valid pixel;
     3. patches of 3x3 pixels, a share ``OUTLIERS`` * min(S, 5) of all, are mismatched: each patch
        has one disparity, uniform between 0 and the image's largest;

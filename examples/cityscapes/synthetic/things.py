@@ -251,10 +251,8 @@ def _sample_body(rng: np.random.Generator, kind: str) -> Body:
     return vehicles.truck(long=bool(rng.random() < 0.4), cargo_height=height)
 
 
-def _vehicle_lamps(
-    kind: str, number: int, colours: np.ndarray
-) -> tuple[list[int], np.ndarray]:
-    """Parts of a vehicle that shine after sunset, and all colours with theirs; a third is parked."""
+def _vehicle_lamps(kind: str, number: int, colours: np.ndarray) -> tuple[list[int], np.ndarray]:
+    """Parts of a vehicle that shine after sunset (a third is parked), and colours with theirs."""
     bright = colours.copy()
     bright[vehicles.REAR_LIGHT] = (225, 40, 30)
     bright[vehicles.GLASS] = (150, 132, 96)  # only of those with passengers

@@ -93,7 +93,9 @@ def synthesize(
                 write_scene(partial, split, index, clean, packages=changed, suffix="_clean")
             write_scene(partial, split, index, noisy)
         if any(noise.values()):
-            text = json.dumps({**noise, "splits": ["train"], "measured": record.as_json()}, indent=4)
+            text = json.dumps(
+                {**noise, "splits": ["train"], "measured": record.as_json()}, indent=4
+            )
             _write_atomically(partial / "noise.json", lambda file: file.write(text.encode()))
         if out.exists():
             out.rmdir()  # it is empty; not every system renames onto a folder
@@ -125,9 +127,7 @@ def sample_scene(
     key = [seed, list(CITIES).index(split), index]
     conditions = sample_conditions(np.random.default_rng([*key, _CHOICE]), weather, time)
     calibration = CALIBRATIONS[city % len(CALIBRATIONS)]
-    return render_scene(
-        np.random.default_rng(key), size, calibration, conditions, [*key, _WEATHER]
-    )
+    return render_scene(np.random.default_rng(key), size, calibration, conditions, [*key, _WEATHER])
 
 
 def with_noise(
