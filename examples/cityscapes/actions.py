@@ -11,11 +11,11 @@ from examples.cityscapes.config import load_config, new_config, resume_config
 from examples.cityscapes.errors import InputError
 
 
-def synthesize(out: Path, train: int, val: int, size: tuple[int, int], seed: int) -> None:
+def synthesize(out: Path, **options: object) -> None:
     """Render street scenes."""
     from examples.cityscapes.synthetic import synthesize
 
-    synthesize(out, train=train, val=val, size=size, seed=seed)
+    synthesize(out, **options)
 
 
 def prepare(data: Path, out: Path, size: tuple[int, int], workers: int | None) -> None:

@@ -13,20 +13,18 @@ from sklearn.ensemble import RandomForestClassifier
 from torchvision.datasets import Cityscapes
 
 from examples.cityscapes.errors import InputError
-from examples.cityscapes.labels import LABEL_ID
+from examples.cityscapes.labels import LABEL_ID, THING_TRAIN_IDS, TRAIN_CLASSES
 from examples.cityscapes.synthetic import sample_scene, synthesize, write
 from examples.cityscapes.synthetic.disparity import decode, encode, seen_by_both
 
 SIZE = (64, 128)
-ROAD, SIDEWALK, POLE, SKY = (LABEL_ID[n] for n in ("road", "sidewalk", "pole", "sky"))
-CLASSES = tuple(
-    LABEL_ID[name]
-    for name in (
-        *("road", "sidewalk", "building", "pole", "traffic sign", "vegetation", "sky"),
-        *("person", "rider", "car", "truck", "bicycle"),
-    )
+ROAD, SIDEWALK, TERRAIN, POLE, SKY = (
+    LABEL_ID[n] for n in ("road", "sidewalk", "terrain", "pole", "sky")
 )
-INSTANCE_CLASSES = tuple(LABEL_ID[n] for n in ("person", "rider", "car", "truck", "bicycle"))
+ON_FEET = tuple(LABEL_ID[n] for n in ("person", "bicycle", "motorcycle"))
+GROUND = (ROAD, SIDEWALK, TERRAIN)
+CLASSES = tuple(c.id for c in TRAIN_CLASSES)
+INSTANCE_CLASSES = tuple(TRAIN_CLASSES[k].id for k in THING_TRAIN_IDS)
 
 
 @pytest.fixture(scope="module")
@@ -199,11 +197,11 @@ def test_a_scene_shows_3_to_25_instances(scenes, large_scenes, share):
         assert 3 <= count <= 25
 
 
-def test_every_class_is_common_enough_to_be_learned(scenes):
+def test_each_of_the_19_classes_is_common_enough_to_be_learned(scenes):
     share = np.bincount(np.stack([s.label_ids for s in scenes]).ravel(), minlength=256)
     share = share / share.sum()
     assert set(np.flatnonzero(share)) == set(CLASSES)
-    assert all(share[c] > 0.004 for c in CLASSES), share[list(CLASSES)]
+    assert all(share[c] > 0.003 for c in CLASSES), share[list(CLASSES)]
 
 
 def test_poles_cut_instances_in_two(large_scenes):
@@ -229,7 +227,7 @@ def test_disparity_of_the_ground_is_that_of_a_plane_below_the_camera(tree):
         stem = str(path.relative_to(tree / "disparity")).removesuffix("_disparity.png")
         camera = json.loads((tree / "camera" / f"{stem}_camera.json").read_text())
         with Image.open(tree / "gtFine" / f"{stem}_gtFine_labelIds.png") as image:
-            ground = np.isin(np.asarray(image), (ROAD, SIDEWALK))
+            ground = np.isin(np.asarray(image), GROUND)
         with Image.open(path) as image:
             raw = np.asarray(image).astype(float)
         outer, inner = camera["extrinsic"], camera["intrinsic"]
@@ -254,7 +252,7 @@ def test_things_stand_on_the_ground_that_is_seen_at_their_feet(large_scenes):
         drop = np.sin(camera.pitch) + np.cos(camera.pitch) * below
         ground = camera.baseline * camera.fx * drop / camera.height
         for instance in np.unique(scene.instance_ids):
-            if instance // 1000 not in (LABEL_ID["person"], LABEL_ID["bicycle"]):
+            if instance // 1000 not in ON_FEET:
                 continue
             row, column = np.nonzero(scene.instance_ids == instance)
             foot = row.argmax()
@@ -262,7 +260,7 @@ def test_things_stand_on_the_ground_that_is_seen_at_their_feet(large_scenes):
             if len(row) < 60 or under == len(rows):
                 continue
             # Only feet that are seen: below them is ground, not something in front.
-            if scene.label_ids[under, column[foot]] not in (ROAD, SIDEWALK):
+            if scene.label_ids[under, column[foot]] not in GROUND:
                 continue
             own = np.median(disparity[row, column])
             height = camera.baseline * camera.fx / camera.height / camera.fy  # px per row

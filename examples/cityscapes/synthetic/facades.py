@@ -3,6 +3,7 @@
 import numpy as np
 
 from examples.cityscapes.synthetic import surfaces as s
+from examples.cityscapes.synthetic.boundaries import draw_fence, draw_wall
 from examples.cityscapes.synthetic.canvas import UP, Canvas, Paint, Parts
 from examples.cityscapes.synthetic.furniture import sample_leaves
 from examples.cityscapes.synthetic.light import Light
@@ -10,8 +11,8 @@ from examples.cityscapes.synthetic.sprites import palette, surfaces
 from examples.cityscapes.synthetic.street import Street
 from examples.cityscapes.synthetic.texture import cell_tile, look_up, noise_tile
 
-WALL, FRAME, GLASS, CORNICE, SHOP, AWNING, ROOF = range(1, 8)
-_BUILDING = surfaces(*([s.BUILDING] * 7))
+WALL, FRAME, GLASS, CORNICE, SHOP, AWNING, ROOF, LIT = range(1, 9)
+_BUILDING = surfaces(*([s.BUILDING] * 8))
 _GREENERY = surfaces(s.VEGETATION)
 
 
@@ -22,6 +23,7 @@ def draw_sides(canvas: Canvas, street: Street, light: Light, rng: np.random.Gene
         green = rng.choice([0.08, 0.35, 0.9], p=[0.55, 0.25, 0.2])
         z = float(rng.uniform(-6, 1))
         tall = rng.uniform(5, 18)
+        enclosed = rng.choice([0.3, 0.95], p=[0.45, 0.55])
         while z < street.far:
             length = rng.uniform(7, 17)
             end = z + length
@@ -29,6 +31,9 @@ def draw_sides(canvas: Canvas, street: Street, light: Light, rng: np.random.Gene
                 z, end = _keep_clear(z, end, street.crossing.z, street.crossing.half_width + 2.5)
             lot = _Lot(canvas, street, light, side, abs(wall) + _setback(rng), z, end)
             if end > 1.0 and end - z > 2.0:
+                if rng.random() < enclosed:
+                    lot.enclose(rng)
+                    lot = lot.behind(float(rng.uniform(3, 8)))
                 if rng.random() < green:
                     lot.greenery(rng)
                 else:
@@ -62,8 +67,20 @@ class _Lot:
         z: float,
         end: float,
     ) -> None:
-        self.canvas, self.light, self.side = canvas, light, side
+        self.canvas, self.street, self.light, self.side = canvas, street, light, side
+        self.wall, self.z, self.end = wall, z, end
         self.near, self.far = street.at(side * wall, z), street.at(side * wall, end)
+
+    def behind(self, distance: float) -> "_Lot":
+        """The lot with its front further back."""
+        wall = self.wall + distance
+        return _Lot(self.canvas, self.street, self.light, self.side, wall, self.z, self.end)
+
+    def enclose(self, rng: np.random.Generator) -> None:
+        """A wall or a fence along the front and the near side."""
+        draw = draw_wall if rng.random() < 0.5 else draw_fence
+        start, stop = (self.far, self.near) if self.side > 0 else (self.near, self.far)
+        draw(self.canvas, self.light, start, stop - start, rng)
 
     def building(self, rng: np.random.Generator, height: float) -> None:
         colours, facade = sample_building(rng)
@@ -109,8 +126,10 @@ def _wall(
     facade: "Facade",
 ) -> None:
     length = float(np.sqrt(along @ along))
-    paint = Paint(colours * light.on(along, UP), _BUILDING)
-    parts = facade.parts(length, height)
+    shaded = colours * light.on(along, UP)
+    shaded[LIT] = light.lamp(colours[LIT])
+    paint = Paint(shaded, _BUILDING)
+    parts = facade.parts(length, height, light.lit)
     canvas.panel(origin, along, UP * height, parts, paint, one_sided=True)
 
 
@@ -127,8 +146,11 @@ class Facade:
         self.bricks = rng.random() < 0.35
         self.offset = rng.uniform(0, 200, 2)
 
-    def parts(self, length: float, height: float) -> Parts:
-        """Part and brightness on a wall of ``length`` by ``height`` metres."""
+    def parts(self, length: float, height: float, lit: float) -> Parts:
+        """Part and brightness on a wall of ``length`` by ``height`` metres.
+
+        Of the windows, the share ``lit`` shines.
+        """
         # Whole bays: a window cut by the corner of a house looks wrong.
         bay = length / max(1, round(length / self.bay))
         window_u, window_v = 0.5 * self.window[0], 0.5 * self.window[1]
@@ -158,6 +180,9 @@ class Facade:
             if self.bricks:
                 shade -= 0.12 * ((y * 5) % 1 < 0.25)
             draw = look_up(cell_tile(), cell_x + self.offset[0], cell_y + self.offset[1])
+            if lit:
+                part[(part == GLASS) & (draw < lit)] = LIT
+                shade = np.where(part == LIT, 0.5 + 0.5 * draw / lit, shade)
             return part, np.where(part == GLASS, shade * (0.45 + 1.3 * draw * draw), shade)
 
         return parts
@@ -173,7 +198,8 @@ def sample_building(rng: np.random.Generator) -> tuple[np.ndarray, Facade]:
     trim = rng.uniform(60, 235) + rng.normal(0, 8, 3)
     shop, awning = rng.uniform(40, 200, 3), rng.uniform(30, 220, 3)
     roof = rng.uniform(45, 120) + rng.uniform(0, 60) * np.array([1.0, 0.3, 0.1])
-    colours = palette(wall, trim, glass, wall * rng.uniform(0.75, 1.2), shop, awning, roof)
+    colours = palette(wall, trim, glass, wall * rng.uniform(0.75, 1.2), shop, awning, roof,
+                      (215, 172, 108))  # fmt: skip
     return np.clip(colours, 8, 240), Facade(rng)
 
 

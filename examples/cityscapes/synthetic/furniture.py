@@ -10,6 +10,7 @@ from examples.cityscapes.synthetic.texture import TILE, noise_tile
 TRUNK, LEAVES = 1, 2
 POST, LAMP = 1, 2
 RIM, FIELD, MARK = 1, 2, 3
+HOUSING, RED, AMBER, GREEN = 1, 2, 3, 4
 TREES, BUSHES = 6, 3
 SIGNS = ("triangle", "circle", "square", "octagon", "arrow", "diamond")
 
@@ -102,6 +103,28 @@ def sign(shape: str) -> Sprite:
         pen.box(FIELD, 0.1, 0.1, 0.9, 0.9)
         pen.polygon(MARK, (0.25, 0.25), (0.75, 0.25), (0.5, 0.75))
     return pen.sprite(grain=0.04, seed=51)
+
+
+@cache
+def traffic_light(*, rear: bool) -> Sprite:
+    """The head of a traffic light, 0.46 m wide: three lamps in hoods, or its blank back."""
+    pen = Pen(0.46, 1.15, 90)
+    pen.box(HOUSING, 0.03, 0.0, 0.43, 1.15)
+    for lamp, y in ((GREEN, 0.21), (AMBER, 0.57), (RED, 0.93)):
+        pen.box(HOUSING, 0.0, y + 0.1, 0.46, y + 0.17)
+        if not rear:
+            pen.disc(lamp, 0.23, y, 0.135)
+    return pen.sprite(grain=0.05, roundness=0.3, seed=52)
+
+
+def sample_lamps(rng: np.random.Generator) -> np.ndarray:
+    """Housing and red, amber and green lamp of a traffic light; one of them, or two, is lit."""
+    housing = np.full(3, rng.uniform(18, 60)) if rng.random() < 0.8 else np.array([190, 150, 40])
+    lamps = np.array([(235, 45, 35), (240, 170, 40), (40, 210, 130)], float)
+    lit = np.array(
+        [(1, 0, 0), (0, 0, 1), (0, 1, 0), (1, 1, 0)][rng.choice(4, p=[0.4, 0.4, 0.1, 0.1])]
+    )
+    return palette(housing, *(lamps * np.where(lit, 1.0, 0.22)[:, None]))
 
 
 def sample_leaves(rng: np.random.Generator) -> np.ndarray:

@@ -4,6 +4,7 @@ import numpy as np
 
 from examples.cityscapes.synthetic import surfaces as s
 from examples.cityscapes.synthetic.canvas import Canvas, Paint
+from examples.cityscapes.synthetic.furniture import sample_leaves
 from examples.cityscapes.synthetic.light import Light
 from examples.cityscapes.synthetic.sprites import palette, surfaces
 from examples.cityscapes.synthetic.street import Street
@@ -11,7 +12,7 @@ from examples.cityscapes.synthetic.texture import look_up, noise_tile
 
 _SKY_STEPS, _CLOUD_STEPS = 25, 10
 
-ASPHALT, PATCH, MARKING, SLAB, JOINT, CURB = range(1, 7)
+ASPHALT, PATCH, MARKING, SLAB, JOINT, CURB, RAIL, GRASS = range(1, 9)
 
 
 def draw_ground_and_sky(
@@ -55,6 +56,8 @@ def _ground(
     slab = float(rng.uniform(0.5, 1.6))
     joint = (np.abs(lateral / slab % 1 - 0.5) < 0.04) | (np.abs(z / slab % 1 - 0.5) < 0.04)
     part[~road & joint & (inverse_depth > 0.05)] = JOINT
+    grass = _on_grass(street, lateral)
+    part[grass] = GRASS
     curb = np.abs(lateral - street.left) < 0.18, np.abs(lateral - street.right) < 0.18
     part[~road & (curb[0] | curb[1])] = CURB
     plain = road
@@ -62,6 +65,7 @@ def _ground(
         away = np.abs(z - street.crossing.z) - street.crossing.half_width
         across = away < 0
         part[across & ~road] = ASPHALT
+        grass &= ~across
         part[~road & (away > 0) & (away < 0.2)] = CURB
         plain = road & (away > 1.0)
     phase = float(rng.uniform(0, 6))
@@ -70,10 +74,15 @@ def _ground(
     if street.zebra is not None:
         on_zebra = road & (np.abs(z - street.zebra - 1.6) < 1.6)
         part[on_zebra & (lateral % 1.0 < 0.5)] = MARKING
+    if street.rails is not None:
+        gauge = np.abs(np.abs(lateral - street.rails) - 0.72)
+        part[road & (gauge < 0.09)] = RAIL
 
     # Grain averages out with distance; without this, far ground glitters.
     near = np.minimum(inverse_depth * 12, 1)
     shade = 1 + (0.10 * near) * fine + 0.06 * coarse
+    # Blades stand in tufts, darker between them, however far away.
+    shade[grass] += (0.16 * look_up(noise_tile(6), x * 22 + offset[1] + 8192, z * 5 + 4096))[grass]
     wobble = 0.5 * coarse
     for side, wall in ((1, street.right_wall), (-1, street.left_wall)):
         # The sun behind the buildings of one side: their shadow covers that side of the street.
@@ -87,12 +96,26 @@ def _ground(
     slabs = np.clip(grey * tone + rng.normal(0, 14, 3), 45, 200)
     marking = np.full(3, rng.uniform(150, 235))
     colours = palette(asphalt, asphalt * rng.uniform(0.72, 1.2), marking, slabs, slabs * 0.8,
-                      slabs * rng.uniform(0.85, 1.3))  # fmt: skip
+                      slabs * rng.uniform(0.85, 1.3), asphalt * rng.uniform(0.45, 1.5),
+                      sample_leaves(rng))  # fmt: skip
     colours = np.minimum(colours, 240) * light.on(
         np.array([1.0, 0.0, 0.0]), np.array([0.0, 0.0, 1.0])
     )
-    kinds = surfaces(s.ROAD, s.ROAD, s.ROAD, s.SIDEWALK, s.SIDEWALK, s.SIDEWALK)
+    kinds = surfaces(s.ROAD, s.ROAD, s.ROAD, s.SIDEWALK, s.SIDEWALK, s.SIDEWALK,
+                     s.ROAD, s.TERRAIN)  # fmt: skip
     canvas.put(sample, inverse_depth, part, shade, Paint(colours, kinds))
+
+
+def _on_grass(street: Street, lateral: np.ndarray) -> np.ndarray:
+    grass = np.zeros(lateral.shape, bool)
+    for low, high in (street.left_verge, street.right_verge):
+        if low < high:
+            grass |= (lateral > low) & (lateral < high)
+    if street.left_lawn:
+        grass |= lateral < street.left_wall
+    if street.right_lawn:
+        grass |= lateral > street.right_wall
+    return grass
 
 
 def _sky(canvas: Canvas, sample: np.ndarray, light: Light, rng: np.random.Generator) -> None:
@@ -109,6 +132,9 @@ def _sky(canvas: Canvas, sample: np.ndarray, light: Light, rng: np.random.Genera
     zenith = light.cloudiness * overcast + (1 - light.cloudiness) * blue
     low = 0.5 * zenith + 0.5 * light.haze
     white = overcast * 0.4 + 145
+    if light.sky is not None:
+        brightness, (zenith, low) = 1.0, light.sky
+        white = 0.55 * low + 0.45 * zenith
     # A palette of every step up the sky, for every thickness of cloud.
     climb = np.linspace(0, 1, _SKY_STEPS)[:, None, None]
     cover = np.linspace(0, 0.8, _CLOUD_STEPS)[:, None]

@@ -11,7 +11,9 @@ from examples.cityscapes.synthetic.camera import Camera
 from examples.cityscapes.synthetic.street import Street
 
 TREE, BUSH, LAMP_POST, SIGN_POST, BOLLARD = "tree", "bush", "lamp post", "sign post", "bollard"
+TRAFFIC_LIGHT = "traffic light"
 PERSON, CYCLIST, CYCLE, CAR, TRUCK = "person", "cyclist", "cycle", "car", "truck"
+MOTORCYCLIST, MOTORCYCLE, BUS, TRAM = "motorcyclist", "motorcycle", "bus", "tram"
 
 _FOOTPRINT = {  # metres along and across its heading, with elbow room
     TREE: (1.2, 1.2),
@@ -19,13 +21,28 @@ _FOOTPRINT = {  # metres along and across its heading, with elbow room
     LAMP_POST: (0.5, 0.5),
     SIGN_POST: (0.7, 0.7),
     BOLLARD: (0.4, 0.4),
+    TRAFFIC_LIGHT: (0.6, 0.6),
     PERSON: (0.7, 0.7),
     CYCLIST: (2.0, 1.0),
     CYCLE: (1.9, 0.8),
     CAR: (5.1, 2.1),
     TRUCK: (9.4, 2.7),
+    MOTORCYCLIST: (2.3, 1.0),
+    MOTORCYCLE: (2.3, 0.9),
+    BUS: (12.3, 2.8),
+    TRAM: (21.5, 2.7),
 }
-_HIDES = {PERSON: 0.3, CYCLIST: 0.5, CYCLE: 0.5, CAR: 1.1, TRUCK: 1.4}
+_HIDES = {
+    PERSON: 0.3,
+    CYCLIST: 0.5,
+    CYCLE: 0.5,
+    MOTORCYCLIST: 0.5,
+    MOTORCYCLE: 0.6,
+    CAR: 1.1,
+    TRUCK: 1.4,
+    BUS: 1.4,
+    TRAM: 1.4,
+}
 """Metres to each side of its middle within which an instance hides what is behind it."""
 
 _TRIES = 12
@@ -48,7 +65,7 @@ class Standing:
 def sample_layout(rng: np.random.Generator, camera: Camera, street: Street) -> list[Standing]:
     """Everything that stands in the street, the nearest first.
 
-    At most ``MAX_INSTANCES`` instances: a cyclist makes two, a rider and a bicycle.
+    At most ``MAX_INSTANCES`` instances: a rider and what he rides are two.
     """
     plot = _Plot(rng, camera, street)
     room = s.MAX_INSTANCES
@@ -56,12 +73,17 @@ def sample_layout(rng: np.random.Generator, camera: Camera, street: Street) -> l
     crowd = 6 if rng.random() < 0.12 else 0
     wanted = (
         # Large things first, as they find a place only while there is room.
-        (TRUCK, int(rng.choice(3, p=[0.45, 0.4, 0.15])), _vehicle, (9, 30), 1),
+        (TRAM, int(street.rails is not None and rng.random() < 0.6), _on_rails, (13, 42), 1),
+        (BUS, int(rng.choice(2, p=[0.72, 0.28])), _vehicle, (10, 34), 1),
+        (TRUCK, int(rng.choice(3, p=[0.6, 0.32, 0.08])), _vehicle, (9, 30), 1),
         (CAR, int(rng.integers(2, 7)) + crowd, _vehicle, (6.5, 32), 1),
         (CYCLIST, int(rng.choice(4, p=[0.3, 0.4, 0.22, 0.08])), _cyclist, (4.5, 14), 2),
         (CYCLE, int(rng.choice(4, p=[0.4, 0.3, 0.2, 0.1])), _on_sidewalk, (4, 11), 1),
+        (MOTORCYCLIST, int(rng.choice(3, p=[0.68, 0.24, 0.08])), _cyclist, (4.5, 13), 2),
+        (MOTORCYCLE, int(rng.choice(3, p=[0.65, 0.25, 0.1])), _on_sidewalk, (4, 11), 1),
         (PERSON, int(rng.integers(1, 6)) + crowd, _person, (4.5, 15), 1),
         (SIGN_POST, int(rng.integers(1, 4)), _at_curb, (4.5, 18), 0),
+        (TRAFFIC_LIGHT, int(rng.choice(4, p=[0.4, 0.25, 0.2, 0.15])), _at_curb, (5.5, 18), 0),
         (LAMP_POST, int(rng.integers(1, 5)), _at_curb, (5.0, 28), 0),
         (BOLLARD, int(rng.choice([0, 0, 3, 5])), _at_curb, (4.0, 14), 0),
         (TREE, int(rng.choice([0, 1, 3, 5])), _at_curb, (8, 40), 0),
@@ -131,7 +153,7 @@ class _Plot:
 def _vehicle(
     rng: np.random.Generator, street: Street, kind: str, z: float
 ) -> tuple[float, float, float]:
-    margin = 1.5 if kind == TRUCK else 1.15
+    margin = 1.15 if kind == CAR else 1.5
     role = rng.random()
     if street.crossing is not None and role < 0.3:
         inside = max(street.crossing.half_width - margin, 0.1)
@@ -142,7 +164,7 @@ def _vehicle(
         lateral = street.right - margin if right else street.left + margin
         return lateral, z, 0.0 if right or rng.random() < 0.3 else np.pi
     middle = 0.5 * (street.left + street.right)
-    if role < 0.86:
+    if role < 0.86 or kind == BUS:  # too long to stand askew
         ahead = rng.random() < 0.5
         low, high = (middle, street.right) if ahead else (street.left, middle)
         lateral = rng.uniform(low + 1.0, max(high - 1.0, low + 1.1))
@@ -150,6 +172,12 @@ def _vehicle(
     # Turning, or parked askew.
     lateral = rng.uniform(street.left + 1.5, street.right - 1.5)
     return lateral, max(z, 9.0), rng.uniform(-np.pi, np.pi)
+
+
+def _on_rails(
+    rng: np.random.Generator, street: Street, kind: str, z: float
+) -> tuple[float, float, float]:
+    return float(street.rails or 0.0), z, 0.0 if rng.random() < 0.5 else np.pi
 
 
 def _cyclist(
@@ -181,7 +209,7 @@ def _on_sidewalk(
 def _at_curb(
     rng: np.random.Generator, street: Street, kind: str, z: float
 ) -> tuple[float, float, float]:
-    if kind in (SIGN_POST, LAMP_POST) and rng.random() < 0.2:
+    if kind in (SIGN_POST, LAMP_POST, TRAFFIC_LIGHT) and rng.random() < 0.2:
         # A traffic island: what drives behind it is cut in two.
         return rng.uniform(street.left + 1.0, street.right - 1.0), z, 0.0
     right = rng.random() < 0.5

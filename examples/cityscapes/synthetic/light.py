@@ -25,12 +25,27 @@ class Light:
     """0 is a blue sky, 1 is overcast."""
     shadow: float
     """How much darker the ground is in the sun's shadow, 0..1."""
+    sky: np.ndarray | None = None
+    """Colours of the sky above and at the horizon, 0..255, shape (2, 3); None for a sky by day."""
+    dark: float = 1.0
+    """Share of the light that is left where no lamp shines; 1 is day."""
+    lit: float = 0.0
+    """Share of the windows with a light behind them."""
 
     def on(self, edge_u: np.ndarray, edge_v: np.ndarray) -> np.ndarray:
         """Light on a panel with these edges, on the side from which u is right and v is up."""
         normal = np.array(cross(edge_u.tolist(), edge_v.tolist()))
         cosine = float(normal @ self.to_sun) / max(float(np.sqrt(normal @ normal)), 1e-9)
         return self.ambient + self.sun * max(cosine, 0.0)
+
+    def lamp(self, colour: np.ndarray) -> np.ndarray:
+        """Colour of a burning lamp: as bright as ever, however dark it is around it."""
+        return colour * (0.95 / self.dark)
+
+    @property
+    def burning(self) -> bool:
+        """Whether lamps are on."""
+        return self.dark < 1
 
     @property
     def all_round(self) -> np.ndarray:

@@ -35,6 +35,16 @@ class Street:
     zebra: float | None
     """How far away a pedestrian crossing starts."""
     crossing: Crossing | None
+    left_verge: tuple[float, float]
+    """Lateral positions between which grass grows on the left sidewalk; equal where none does."""
+    right_verge: tuple[float, float]
+    """The same on the right."""
+    left_lawn: bool
+    """Whether the ground beyond the left wall is grass, not paved."""
+    right_lawn: bool
+    """The same on the right."""
+    rails: float | None
+    """Lateral position of the middle of a tramway."""
     far: float
     """How far away something closes the view."""
 
@@ -62,6 +72,7 @@ def sample_street(rng: np.random.Generator) -> Street:
     if rng.random() < 0.45:
         crossing = Crossing(float(rng.uniform(14, 40)), float(rng.uniform(3, 5.5)))
     zebra = float(rng.uniform(6, 22)) if rng.random() < 0.35 else None
+    rails = left + road * rng.choice([0.3, 0.7]) if rng.random() < 0.4 else None
     lines = tuple(left + road * k / lanes for k in range(1, lanes))
     return Street(
         curvature=float(rng.normal(0, 0.004)),
@@ -72,5 +83,26 @@ def sample_street(rng: np.random.Generator) -> Street:
         lines=lines if rng.random() < 0.8 else (),
         zebra=zebra,
         crossing=crossing,
+        left_verge=_verge(rng, left, left - left_walk),
+        right_verge=_verge(rng, right, right + right_walk),
+        left_lawn=bool(rng.random() < 0.5),
+        right_lawn=bool(rng.random() < 0.5),
+        rails=rails,
         far=float(rng.uniform(45, 130)),
     )
+
+
+def _verge(rng: np.random.Generator, edge: float, wall: float) -> tuple[float, float]:
+    """A strip of grass between the road's edge and the wall: along one of them, or all of it."""
+    walk = wall - edge
+    kind, share = rng.random(), rng.uniform(0.25, 0.55)
+    if kind < 0.22:
+        start, end = 0.0, share
+    elif kind < 0.44:
+        start, end = 1 - share, 1.0
+    elif kind < 0.52:
+        start, end = 0.0, 1.0
+    else:
+        start = end = 0.0
+    low, high = sorted((edge + start * walk, edge + end * walk))
+    return float(low), float(high)

@@ -7,15 +7,25 @@ from examples.cityscapes.labels import LABEL_ID
 ROAD = LABEL_ID["road"]
 SIDEWALK = LABEL_ID["sidewalk"]
 BUILDING = LABEL_ID["building"]
+WALL = LABEL_ID["wall"]
+FENCE = LABEL_ID["fence"]
 POLE = LABEL_ID["pole"]
+TRAFFIC_LIGHT = LABEL_ID["traffic light"]
 SIGN = LABEL_ID["traffic sign"]
 VEGETATION = LABEL_ID["vegetation"]
+TERRAIN = LABEL_ID["terrain"]
 SKY = LABEL_ID["sky"]
 PERSON = LABEL_ID["person"]
 RIDER = LABEL_ID["rider"]
 CAR = LABEL_ID["car"]
 TRUCK = LABEL_ID["truck"]
+BUS = LABEL_ID["bus"]
+TRAIN = LABEL_ID["train"]
+MOTORCYCLE = LABEL_ID["motorcycle"]
 BICYCLE = LABEL_ID["bicycle"]
+
+GROUND = (ROAD, SIDEWALK, TERRAIN)
+"""What lies flat."""
 
 FIRST_INSTANCE = 64
 """Numbers below are label ids; from here on each instance has a number of its own."""

@@ -2,18 +2,25 @@
 
 import numpy as np
 
-from examples.cityscapes.synthetic import furniture, layout, people, vehicles
+from examples.cityscapes.synthetic import furniture, layout, motorcycles, people, transit, vehicles
 from examples.cityscapes.synthetic import surfaces as s
 from examples.cityscapes.synthetic.canvas import UP, Canvas, Paint
 from examples.cityscapes.synthetic.layout import Standing
 from examples.cityscapes.synthetic.light import Light
 from examples.cityscapes.synthetic.sprites import Sprite, surfaces
+from examples.cityscapes.synthetic.vehicles import Body
 
 _VEGETATION = surfaces(s.VEGETATION, s.VEGETATION)
 _POLE = surfaces(s.POLE, s.POLE)
 _SIGN = surfaces(s.SIGN, s.SIGN, s.SIGN)
+_TRAFFIC_LIGHT = surfaces(*([s.TRAFFIC_LIGHT] * 4))
 
-_GROUND = (s.ROAD, s.SIDEWALK)
+_VEHICLE_CLASS = {
+    layout.CAR: s.CAR,
+    layout.TRUCK: s.TRUCK,
+    layout.BUS: s.BUS,
+    layout.TRAM: s.TRAIN,
+}
 
 
 class Painter:
@@ -29,20 +36,24 @@ class Painter:
         self.canvas, self.light, self.rng = canvas, light, rng
         self.classes: list[int] = []
         """Label id of each instance drawn so far."""
+        self.lamps: list[np.ndarray] = []
+        """Where the street lamps drawn so far shine from, in world coordinates."""
         self._shadows: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
 
     def draw(self, things: list[Standing]) -> None:
         """Draw everything; best from near to far, since what is hidden costs little."""
         kinds = {
-            layout.CAR: self._vehicle,
-            layout.TRUCK: self._vehicle,
+            **dict.fromkeys(_VEHICLE_CLASS, self._vehicle),
             layout.PERSON: self._person,
             layout.CYCLIST: self._cycle,
             layout.CYCLE: self._cycle,
+            layout.MOTORCYCLIST: self._cycle,
+            layout.MOTORCYCLE: self._cycle,
             layout.TREE: self._plant,
             layout.BUSH: self._plant,
             layout.LAMP_POST: self._lamp_post,
             layout.SIGN_POST: self._sign_post,
+            layout.TRAFFIC_LIGHT: self._traffic_light,
             layout.BOLLARD: self._bollard,
         }
         for thing in things:
@@ -50,23 +61,18 @@ class Painter:
 
     def draw_shadows(self) -> None:
         """Darken the ground below and behind things; the ground must be drawn by then."""
-        self.canvas.darken(self._shadows, 0.25 + self.light.shadow, _GROUND)
+        self.canvas.darken(self._shadows, 0.25 + self.light.shadow, s.GROUND)
 
     def _instance(self, class_id: int) -> int:
         self.classes.append(class_id)
         return s.FIRST_INSTANCE + len(self.classes) - 1
 
     def _vehicle(self, thing: Standing) -> None:
-        rng = self.rng
-        if thing.kind == layout.CAR:
-            body = vehicles.car(vehicles.CAR_KINDS[rng.integers(len(vehicles.CAR_KINDS))])
-            number = self._instance(s.CAR)
-        else:
-            height = float(rng.choice([2.9, 3.3, 3.7]))
-            body = vehicles.truck(long=bool(rng.random() < 0.4), cargo_height=height)
-            number = self._instance(s.TRUCK)
-        colours = vehicles.sample_coat(rng)
+        body = _sample_body(self.rng, thing.kind)
+        number = self._instance(_VEHICLE_CLASS[thing.kind])
+        colours = vehicles.sample_coat(self.rng)
         kinds = surfaces(*([number] * vehicles.NUM_PARTS))
+        shining, bright = _vehicle_lamps(thing.kind, number, colours)
         forward = np.array([np.sin(thing.heading), 0.0, np.cos(thing.heading)])
         right = np.array([forward[2], 0.0, -forward[0]])
         length, width = forward * body.length, right * body.width
@@ -76,8 +82,10 @@ class Painter:
         def face(origin: np.ndarray, u: np.ndarray, v: np.ndarray, sprite: Sprite) -> None:
             # Seen from inside too: that closes the cracks where the outline of a side, which is
             # made of cells, does not quite meet the faces.
-            paint = Paint(colours * self.light.on(u, v), kinds)
-            self.canvas.panel(origin, u, v, sprite.parts, paint)
+            lit = colours * self.light.on(u, v)
+            if self.light.burning:
+                lit[shining] = self.light.lamp(bright[shining])
+            self.canvas.panel(origin, u, v, sprite.parts, Paint(lit, kinds))
 
         face(corner + width, length, UP * body.height, body.side)
         face(corner + length, -length, UP * body.height, body.side.mirrored)
@@ -105,20 +113,23 @@ class Painter:
 
     def _cycle(self, thing: Standing) -> None:
         rng = self.rng
-        ridden = thing.kind == layout.CYCLIST
+        ridden = thing.kind in (layout.CYCLIST, layout.MOTORCYCLIST)
+        motor = thing.kind in (layout.MOTORCYCLIST, layout.MOTORCYCLE)
         kinds = np.zeros(people.NUM_PARTS, np.uint8)
         if ridden:
             kinds[list(people.PERSON_PARTS)] = self._instance(s.RIDER)
-        kinds[list(people.CYCLE_PARTS)] = self._instance(s.BICYCLE)
+        kinds[list(people.CYCLE_PARTS)] = self._instance(s.MOTORCYCLE if motor else s.BICYCLE)
         colours = people.sample_clothes(rng)
         forward = np.array([np.sin(thing.heading), 0.0, np.cos(thing.heading)])
         away = thing.position / np.sqrt(thing.position @ thing.position)
         along_view = float(forward @ away)
         if abs(along_view) > 0.75:
-            sprite = people.cycle_from_end(ridden=ridden, rear=along_view > 0)
+            from_end = motorcycles.motorcycle_from_end if motor else people.cycle_from_end
+            sprite = from_end(ridden=ridden, rear=along_view > 0)
             self._upright(thing.position, sprite, 1.0, colours, kinds)
         else:
-            sprite = people.cycle_from_side(ridden=ridden)
+            from_side = motorcycles.motorcycle_from_side if motor else people.cycle_from_side
+            sprite = from_side(ridden=ridden)
             edge = forward * sprite.width
             if edge @ np.array([away[2], 0.0, -away[0]]) < 0:
                 # It heads left: the panel must run from left to right, with the shape mirrored.
@@ -166,7 +177,10 @@ class Painter:
         else:
             start = thing.position
         colours = np.stack([colour * 0, colour, np.full(3, 190.0)]) * self.light.all_round
+        if self.light.burning:
+            colours[furniture.LAMP] = self.light.lamp(np.array([255, 225, 170]))
         edge, corner = np.array([arm.width, 0.0, 0.0]), start + UP * (height - 0.15)
+        self.lamps.append(corner + 0.5 * edge)
         self.canvas.panel(corner, edge, UP * arm.height, arm.parts, Paint(colours, _POLE))
 
     def _sign_post(self, thing: Standing) -> None:
@@ -182,6 +196,15 @@ class Painter:
             scaled = Sprite(plate.part, plate.shade, size, size)
             lift = UP * (bottom + 1.04 * board * size)
             self._upright(front + lift, scaled, 1.0, furniture.sample_sign_colours(rng), _SIGN)
+
+    def _traffic_light(self, thing: Standing) -> None:
+        rng = self.rng
+        bottom = rng.uniform(1.9, 2.9)
+        self._post(thing, rng.uniform(0.1, 0.16), bottom + 0.5, _metal(rng))
+        front = thing.position * (1 - 0.12 / np.sqrt(thing.position @ thing.position))
+        head = furniture.traffic_light(rear=bool(rng.random() < 0.2))
+        size = rng.uniform(0.9, 1.15)
+        self._upright(front + UP * bottom, head, size, furniture.sample_lamps(rng), _TRAFFIC_LIGHT)
 
     def _bollard(self, thing: Standing) -> None:
         self._post(
@@ -215,6 +238,27 @@ class Painter:
         length = float(np.sqrt(along @ along))
         across = np.array([along[2], 0.0, -along[0]]) * (2 * radius / length)
         self._shadows.append((foot - 0.5 * across - 0.1 * along, across, 1.1 * along))
+
+
+def _sample_body(rng: np.random.Generator, kind: str) -> Body:
+    if kind == layout.CAR:
+        return vehicles.car(vehicles.CAR_KINDS[rng.integers(len(vehicles.CAR_KINDS))])
+    if kind == layout.BUS:
+        return transit.bus(coach=bool(rng.random() < 0.3))
+    if kind == layout.TRAM:
+        return transit.tram(int(rng.integers(2, 4)))
+    height = float(rng.choice([2.9, 3.3, 3.7]))
+    return vehicles.truck(long=bool(rng.random() < 0.4), cargo_height=height)
+
+
+def _vehicle_lamps(kind: str, number: int, colours: np.ndarray) -> tuple[list[int], np.ndarray]:
+    """Parts of a vehicle that shine after sunset (a third is parked), and colours with theirs."""
+    bright = colours.copy()
+    bright[vehicles.REAR_LIGHT] = (225, 40, 30)
+    bright[vehicles.GLASS] = (150, 132, 96)  # only of those with passengers
+    if kind in (layout.BUS, layout.TRAM):
+        return [vehicles.HEAD_LIGHT, vehicles.REAR_LIGHT, vehicles.GLASS], bright
+    return ([] if number % 3 == 0 else [vehicles.HEAD_LIGHT, vehicles.REAR_LIGHT]), bright
 
 
 def _metal(rng: np.random.Generator) -> np.ndarray:

@@ -83,7 +83,7 @@ def _car_side(length: float, height: float, outline: _Outline) -> Sprite:
     pen.box(REAR_LIGHT, 0.0, outline[0][1] - 0.25, 0.12, outline[0][1] - 0.08)
     pen.box(HEAD_LIGHT, length - 0.25, outline[5][1] - 0.2, length, outline[5][1] - 0.06)
     for x in (0.17 * length, 0.82 * length):
-        _wheel(pen, x, 0.33)
+        wheel(pen, x, 0.33)
     return pen.sprite(grain=0.015, seed=30)
 
 
@@ -120,7 +120,8 @@ def _plain(width: float, height: float) -> Sprite:
     return pen.sprite(grain=0.03, seed=33)
 
 
-def _wheel(pen: Pen, x: float, radius: float) -> None:
+def wheel(pen: Pen, x: float, radius: float) -> None:
+    """A wheel below an arch, its middle ``x`` metres from the rear."""
     pen.disc(DARK, x, radius + 0.04, radius + 0.06)
     pen.disc(DARK, x, radius, radius)
     pen.disc(HUB, x, radius, 0.58 * radius)
@@ -148,7 +149,7 @@ def truck(*, long: bool, cargo_height: float) -> Body:
     )  # fmt: skip
     pen.box(DARK, cab - 0.15, 0.55, cab, cab_top - 0.3)
     for x in (1.1, *((2.3,) if long else ()), length - 1.0):
-        _wheel(pen, x, 0.5)
+        wheel(pen, x, 0.5)
     side = pen.sprite(grain=0.015, seed=34)
     faces = (
         Face((0, 0), (0, height), True, _truck_rear(width, height)),

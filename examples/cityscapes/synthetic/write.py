@@ -4,7 +4,8 @@ import json
 import shutil
 import uuid
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -14,6 +15,9 @@ from tqdm import tqdm
 
 from examples.cityscapes.errors import InputError
 from examples.cityscapes.synthetic.camera import CALIBRATIONS
+from examples.cityscapes.synthetic.conditions import MIXED, TIMES, WEATHERS, sample_conditions
+from examples.cityscapes.synthetic.noise import noisy_disparity, noisy_labels
+from examples.cityscapes.synthetic.noise_record import NoiseRecord
 from examples.cityscapes.synthetic.render import Scene, render_scene
 
 CITIES = {"train": ("arbora", "brunnhafen", "castelle"), "val": ("dornwald", "estrava")}
@@ -29,11 +33,31 @@ _FRAME = 19
 """The frame of each sequence that the real data set labels."""
 
 
-def synthesize(out: Path, *, train: int, val: int, size: tuple[int, int], seed: int) -> None:
+_CHOICE, _WEATHER, _NOISE = range(1, 4)
+"""What else a scene's key is drawn from for: each use has random numbers of its own."""
+
+
+def synthesize(
+    out: Path,
+    *,
+    train: int,
+    val: int,
+    size: tuple[int, int],
+    seed: int,
+    weather: str = "clear",
+    time: str = "day",
+    label_noise: float = 0.0,
+    disparity_noise: float = 0.0,
+) -> None:
     """Write a data set of random street scenes in the layout of CityScapes.
 
-    Scene number i of a split depends on ``seed``, split and i only. The folder appears when it is
+    Scene number i of a split depends on ``seed``, split and i only; weather and time change its
+    image and nothing else, noise its labels or its disparity. The folder appears when it is
     complete: until then everything is in a folder beside it, removed if anything goes wrong.
+
+    Noise is for training scenes alone, so that figures on the validation split are measured
+    against the truth. What was there before it is then in ``gtFine_clean/`` and
+    ``disparity_clean/``, and ``noise.json`` says how much it is.
 
     Args:
         out: Folder to create; it may exist if it is empty.
@@ -41,18 +65,38 @@ def synthesize(out: Path, *, train: int, val: int, size: tuple[int, int], seed: 
         val: Number of validation scenes.
         size: Height and width of the images in pixels.
         seed: A whole number, at least 0.
+        weather: One of ``WEATHERS``, or ``"mixed"``: any of them, scene by scene.
+        time: One of ``TIMES``, or ``"mixed"``.
+        label_noise: Share of the pixels with a wrong class; see `noisy_labels`.
+        disparity_noise: Standard deviation in pixels of the image; see `noisy_disparity`.
 
     Raises:
         InputError: If ``out`` is taken, or a number makes no sense.
     """
     _check(out, {"train": train, "val": val}, size, seed)
+    _check_conditions(weather, time)
+    noise = {"label_noise": label_noise, "disparity_noise": disparity_noise}
+    _check_noise(**noise)
     out = out.resolve()
     partial = out.with_name(f"{out.name}.partial-{uuid.uuid4().hex[:8]}")
     partial.mkdir(parents=True)
+    record = NoiseRecord()
     try:
         jobs = [("train", i) for i in range(train)] + [("val", i) for i in range(val)]
         for split, index in tqdm(jobs, desc="synthesize", unit="scene"):
-            write_scene(partial, split, index, sample_scene(split, index, size=size, seed=seed))
+            clean = sample_scene(split, index, size=size, seed=seed, weather=weather, time=time)
+            noisy = clean
+            if split == "train" and any(noise.values()):
+                noisy = with_noise(clean, split, index, seed=seed, **noise)
+                record.add(clean, noisy)
+                changed = [*["gtFine"] * (label_noise > 0), *["disparity"] * (disparity_noise > 0)]
+                write_scene(partial, split, index, clean, packages=changed, suffix="_clean")
+            write_scene(partial, split, index, noisy)
+        if any(noise.values()):
+            text = json.dumps(
+                {**noise, "splits": ["train"], "measured": record.as_json()}, indent=4
+            )
+            _write_atomically(partial / "noise.json", lambda file: file.write(text.encode()))
         if out.exists():
             out.rmdir()  # it is empty; not every system renames onto a folder
         partial.replace(out)
@@ -60,7 +104,15 @@ def synthesize(out: Path, *, train: int, val: int, size: tuple[int, int], seed: 
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def sample_scene(split: str, index: int, *, size: tuple[int, int], seed: int) -> Scene:
+def sample_scene(
+    split: str,
+    index: int,
+    *,
+    size: tuple[int, int],
+    seed: int,
+    weather: str = "clear",
+    time: str = "day",
+) -> Scene:
     """Scene number ``index`` of a split, as `synthesize` writes it.
 
     Args:
@@ -68,32 +120,79 @@ def sample_scene(split: str, index: int, *, size: tuple[int, int], seed: int) ->
         index: Number of the scene, from 0.
         size: Height and width in pixels.
         seed: Of the data set.
+        weather: One of ``WEATHERS``, or ``"mixed"``.
+        time: One of ``TIMES``, or ``"mixed"``.
     """
     city = list(CITIES).index(split) + index % len(CITIES[split])
-    rng = np.random.default_rng([seed, list(CITIES).index(split), index])
-    return render_scene(rng, size, CALIBRATIONS[city % len(CALIBRATIONS)])
+    key = [seed, list(CITIES).index(split), index]
+    conditions = sample_conditions(np.random.default_rng([*key, _CHOICE]), weather, time)
+    calibration = CALIBRATIONS[city % len(CALIBRATIONS)]
+    return render_scene(np.random.default_rng(key), size, calibration, conditions, [*key, _WEATHER])
 
 
-def write_scene(root: Path, split: str, index: int, scene: Scene) -> None:
-    """Write the five files of one scene under ``root``."""
+def with_noise(
+    scene: Scene, split: str, index: int, *, seed: int, label_noise: float, disparity_noise: float
+) -> Scene:
+    """The scene with errors in its labels and its disparity, as `synthesize` writes them.
+
+    The amount of the one does not change where the other is.
+    """
+    key = [seed, list(CITIES).index(split), index, _NOISE]
+    labels_rng, disparity_rng = (np.random.default_rng([*key, k]) for k in range(2))
+    label_ids, instance_ids = noisy_labels(
+        scene.label_ids, scene.instance_ids, label_noise, labels_rng
+    )
+    return replace(
+        scene,
+        label_ids=label_ids,
+        instance_ids=instance_ids,
+        disparity=noisy_disparity(scene.disparity, disparity_noise, disparity_rng),
+    )
+
+
+PACKAGES = ("leftImg8bit", "gtFine", "disparity", "camera")
+
+
+def write_scene(
+    root: Path,
+    split: str,
+    index: int,
+    scene: Scene,
+    *,
+    packages: Collection[str] = PACKAGES,
+    suffix: str = "",
+) -> None:
+    """Write the files of one scene under ``root``.
+
+    Args:
+        root: Of the data set.
+        split: ``"train"`` or ``"val"``.
+        index: Number of the scene.
+        scene: What to write.
+        packages: Which of the top folders.
+        suffix: Added to the names of these folders.
+    """
     city = CITIES[split][index % len(CITIES[split])]
     stem = f"{city}_{index:06d}_{_FRAME:06d}"
-    for package, suffix, pixels in (
+    for package, kind, pixels in (
         ("leftImg8bit", "leftImg8bit", scene.image),
         ("gtFine", "gtFine_labelIds", scene.label_ids),
         ("gtFine", "gtFine_instanceIds", scene.instance_ids),
         ("disparity", "disparity", scene.disparity),
     ):
+        if package not in packages:
+            continue
         picture = Image.fromarray(pixels)
         _write_atomically(
-            root / package / split / city / f"{stem}_{suffix}.png",
+            root / f"{package}{suffix}" / split / city / f"{stem}_{kind}.png",
             lambda file, picture=picture: picture.save(file, format="PNG", **_COMPRESSION),
         )
-    text = json.dumps(scene.camera.as_json(), indent=4)
-    _write_atomically(
-        root / "camera" / split / city / f"{stem}_camera.json",
-        lambda file: file.write(text.encode()),
-    )
+    if "camera" in packages:
+        text = json.dumps(scene.camera.as_json(), indent=4)
+        _write_atomically(
+            root / f"camera{suffix}" / split / city / f"{stem}_camera.json",
+            lambda file: file.write(text.encode()),
+        )
 
 
 def _write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
@@ -120,3 +219,22 @@ def _check(out: Path, counts: dict[str, int], size: tuple[int, int], seed: int) 
         )
     if seed < 0:
         raise InputError(f"--seed should be at least 0. Found {seed}.")
+
+
+def _check_conditions(weather: str, time: str) -> None:
+    for flag, given, known in (("weather", weather, WEATHERS), ("time", time, TIMES)):
+        if given not in (*known, MIXED):
+            raise InputError(
+                f"--{flag} should be one of {', '.join((*known, MIXED))}. Found {given}."
+            )
+
+
+def _check_noise(label_noise: float, disparity_noise: float) -> None:
+    if not 0 <= label_noise <= 0.5:
+        raise InputError(
+            f"--label-noise should be from 0 to 0.5, a share of the pixels. Found {label_noise}."
+        )
+    if not 0 <= disparity_noise <= 20:
+        raise InputError(
+            f"--disparity-noise should be from 0 to 20, in pixels. Found {disparity_noise}."
+        )

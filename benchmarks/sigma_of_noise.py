@@ -1,0 +1,229 @@
+"""Whether a learned sigma is what its likelihood says of noise and residual together.
+
+Trains on generated scenes whose labels and disparities carry noise of a known amount, and compares
+each regression head's sigma with `sqrt(2) * mean |noise + residual|` (Laplace) or the root of the
+mean square (Gaussian) over the training set, computed from the files. Run it from the root of the
+repository:
+
+    OMP_NUM_THREADS=1 python -m benchmarks.sigma_of_noise
+"""
+
+import argparse
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+
+from examples.cityscapes.config import TrainConfig, new_config
+from examples.cityscapes.data import CityscapesDataset, TrainingOrder, batches, in_order
+from examples.cityscapes.feed import training_data
+from examples.cityscapes.initial import initial_model
+from examples.cityscapes.labels import IGNORE_INDEX, LABEL_ID, TRAIN_CLASSES
+from examples.cityscapes.model import SceneNet
+from examples.cityscapes.state import build_optimizers
+from examples.cityscapes.synthetic import synthesize
+from examples.cityscapes.train import scheduled_rate
+from uncertainty_mtl import GaussianHead, LaplaceHead, ScaledSoftmaxHead, UncertaintyWeightedLoss
+
+HEADS = {"laplace": LaplaceHead, "gaussian": GaussianHead}
+REGRESSION = ("instance", "depth")
+LEVELS = ((0.25, 0.01), (0.5, 0.03), (1.0, 0.1))
+"""Disparity noise in pixels and share of wrong labels."""
+
+_THINGS = [c.id for c in TRAIN_CLASSES if c.has_instances]
+
+
+class Errors(NamedTuple):
+    """What the files and the predictions say of one task, over all labelled elements."""
+
+    total: np.ndarray
+    """Noisy target less prediction."""
+    noise: np.ndarray
+    """Noisy less clean target, where there is a clean one."""
+    residual: np.ndarray
+    """Clean target less prediction, at the same places."""
+
+
+class Row(NamedTuple):
+    """A line of the table; all but the names are in pixels, as sigma is."""
+
+    head: str
+    task: str
+    noise: float
+    residual: float
+    expected: float
+    learned: float
+
+
+def laplace_sigma(error: np.ndarray) -> float:
+    """The sigma of which a Laplace likelihood is the highest."""
+    return float(np.sqrt(2) * np.abs(error).mean())
+
+
+def gaussian_sigma(error: np.ndarray) -> float:
+    """The sigma of which a Gaussian likelihood is the highest."""
+    return float(np.sqrt(np.square(error).mean()))
+
+
+SIGMA: dict[str, Callable[[np.ndarray], float]] = {
+    "laplace": laplace_sigma,
+    "gaussian": gaussian_sigma,
+}
+
+
+def measure(config: TrainConfig, head: str) -> list[Row]:
+    """Train with heads of one kind on `config.data`, and compare their sigmas."""
+    model, loss_fn = learn(config, head)
+    learned = loss_fn.sigmas()
+    return [
+        Row(head, task, *(SIGMA[head](e) for e in (errors.noise, errors.residual, errors.total)),
+            learned=float(learned[task]))
+        for task, errors in errors_on_training_set(config, model).items()
+    ]  # fmt: skip
+
+
+def learn(config: TrainConfig, head: str) -> tuple[SceneNet, UncertaintyWeightedLoss]:
+    """Train all three tasks, with `head` for both regressions; no augmentation but mirroring."""
+    dataset = training_data(config)
+    model = initial_model(config, dataset, None)
+    loss_fn = UncertaintyWeightedLoss(
+        {
+            "semantic": ScaledSoftmaxHead(ignore_index=IGNORE_INDEX),
+            **{task: HEADS[head]() for task in REGRESSION},
+        }
+    )
+    optimizers = build_optimizers(model, loss_fn, config)
+    model.train()
+    steps = {"start": 0, "stop": config.iterations, "seed": config.seed, "augment": config.flip}
+    order = TrainingOrder(len(dataset), config.batch_size, **steps)
+    for iteration, batch in enumerate(batches(dataset, order, config.tasks)):
+        for group in optimizers[0].param_groups:
+            group["lr"] = scheduled_rate(config, iteration)
+        predictions = model(batch.image)
+        if iteration == 0:
+            loss_fn.initialize_from(predictions, batch.targets, batch.masks)
+        for optimizer in optimizers:
+            optimizer.zero_grad(set_to_none=True)
+        loss_fn(predictions, batch.targets, batch.masks).total.backward()
+        for optimizer in optimizers:
+            optimizer.step()
+    return model, loss_fn
+
+
+def errors_on_training_set(config: TrainConfig, model: SceneNet) -> dict[str, Errors]:
+    """Errors of the regression tasks; targets and masks come straight from the files."""
+    files = training_files(config.data)
+    errors: dict[str, list[Errors]] = {task: [] for task in REGRESSION}
+    for path, outputs in zip(files, predicted(config, model), strict=True):
+        noisy, clean = (
+            read_targets(config.data, path, ""),
+            read_targets(config.data, path, "_clean"),
+        )
+        for task in REGRESSION:
+            target, truth, prediction = noisy[task], clean[task], outputs[task]
+            both = ~np.isnan(target) & ~np.isnan(truth)
+            errors[task].append(
+                Errors(
+                    (target - prediction)[~np.isnan(target)],
+                    (target - truth)[both],
+                    (truth - prediction)[both],
+                )
+            )
+    return {
+        task: Errors(*(np.concatenate(parts) for parts in zip(*found, strict=True)))
+        for task, found in errors.items()
+    }
+
+
+@torch.no_grad()
+def predicted(config: TrainConfig, model: SceneNet) -> Iterator[dict[str, np.ndarray]]:
+    """Predictions of each training image, in the order of the files.
+
+    Batch norm goes by the batch, as it does while sigma is learned: by its running means, the
+    network is another one.
+    """
+    dataset = CityscapesDataset(config.data, "train", config.size, config.tasks)
+    order = in_order(dataset, config.batch_size)
+    for batch in batches(dataset, order, config.tasks):
+        outputs = {task: value.numpy() for task, value in model(batch.image).items()}
+        for k in range(len(batch.image)):
+            yield {task: value[k].astype(np.float64) for task, value in outputs.items()}
+
+
+def training_files(root: Path) -> list[str]:
+    """City and stem of every training image."""
+    images = sorted((root / "leftImg8bit" / "train").glob("*/*_leftImg8bit.png"))
+    return [f"{p.parent.name}/{p.name.removesuffix('_leftImg8bit.png')}" for p in images]
+
+
+def read_targets(root: Path, path: str, suffix: str) -> dict[str, np.ndarray]:
+    """Offsets (2, H, W) and disparities (1, H, W) in pixels of the image; nan is unlabelled.
+
+    Args:
+        root: Of the data set.
+        path: City and stem.
+        suffix: ``"_clean"`` for what was there before the noise.
+    """
+    instances, labels, raw = (
+        np.asarray(Image.open(root / f"{package}{suffix}" / "train" / f"{path}_{kind}.png"))
+        for package, kind in (
+            ("gtFine", "gtFine_instanceIds"),
+            ("gtFine", "gtFine_labelIds"),
+            ("disparity", "disparity"),
+        )
+    )
+    offsets = np.full((2, *instances.shape), np.nan)
+    for number in np.unique(instances[np.isin(instances // 1000, _THINGS)]):
+        row, column = np.nonzero(instances == number)
+        offsets[0, row, column] = column.mean() - column
+        offsets[1, row, column] = row.mean() - row
+    disparity = np.where(raw > 0, (raw.astype(np.float64) - 1) / 256, np.nan)
+    disparity[(raw == 0) & (labels == LABEL_ID["sky"])] = 0.0
+    return {"instance": offsets, "depth": disparity[None]}
+
+
+def table(rows: list[tuple[str, Row]]) -> str:
+    """The rows in Markdown."""
+    lines = [
+        "| noise | head | task | noise alone | residual alone | both: expected | learned | ratio |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for level, row in rows:
+        figures = (row.noise, row.residual, row.expected, row.learned)
+        cells = [level, row.head, row.task, *(f"{f:.3f}" for f in figures)]
+        lines.append(f"| {' | '.join(cells)} | {row.learned / row.expected:.3f} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--scenes", type=int, default=100)
+    parser.add_argument("--iterations", type=int, default=300)
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    rows = []
+    for disparity_noise, label_noise in LEVELS:
+        with tempfile.TemporaryDirectory() as folder:
+            data = Path(folder) / "scenes"
+            options = {"train": given.scenes, "val": 1, "size": (64, 128), "seed": given.seed}
+            noise = {"disparity_noise": disparity_noise, "label_noise": label_noise}
+            synthesize(data, **options, **noise)
+            for head in HEADS:
+                settings = {"preset": "demo", "data": data, "out": Path(folder) / head}
+                # Sigma averages over 1 / (0.1 * 0.25) = 40 steps: in a run this short it must not
+                # lag behind the loss.
+                chosen = {"iterations": given.iterations, "sigma_lr": 0.1, "seed": given.seed}
+                chosen |= {"device": "cpu"}
+                level = f"{disparity_noise} px, {label_noise:.0%}"
+                rows += [(level, row) for row in measure(new_config(settings | chosen), head)]
+    print(table(rows))
+
+
+if __name__ == "__main__":
+    main()
