@@ -9,7 +9,14 @@ from examples.cityscapes.config import TASKS, TrainConfig, new_config
 
 DECIDED = ("out", "data", "tasks", "weighting", "seed")
 """The fields of `TrainConfig` that differ between the trainings, or with the folder."""
-_LEARNED_ONLY = ("estimator", "closed_form_momentum", "form", "constraint", "sigma_init")
+_LEARNED_ONLY = (
+    "estimator",
+    "closed_form_momentum",
+    "form",
+    "constraint",
+    "sigma_init",
+    "depth_noise",
+)
 
 
 class Training(NamedTuple):
@@ -43,6 +50,8 @@ def config_of(
     chosen = dict(settings)
     if training.weighting != "uncertainty":
         chosen = {name: value for name, value in chosen.items() if name not in _LEARNED_ONLY}
+    if "depth" not in training.tasks:
+        chosen.pop("depth_noise", None)
     if training.log_var_init is not None:
         chosen["sigma_init"] = f"{math.exp(training.log_var_init / 2):.12g}"
     return new_config(
