@@ -21,6 +21,7 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinx_copybutton",
     "mathml",
+    "measured_figures",
 ]
 exclude_patterns = ["_build"]
 nitpicky = True
@@ -39,6 +40,8 @@ html_theme = "furo"
 html_title = "uncertainty_mtl"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
+html_favicon = "_static/icon.svg"
+pygments_style = "default"  # whose added lines are green and removed ones red
 html_math_renderer = "mathml"
 html_show_sphinx = False
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
@@ -71,4 +74,6 @@ intersphinx_mapping = {
     name: (NEIGHBOURS[name][0], path) for name, path in found.items() if path is not None
 }
 # A name of theirs may stay without a link where their inventory is out of reach; never one of ours.
-nitpick_ignore_regex = [(r"py:.*", names) for name, (_, names) in NEIGHBOURS.items() if not found[name]]
+nitpick_ignore_regex = [
+    (r"py:.*", names) for name, (_, names) in NEIGHBOURS.items() if found[name] is None
+]
