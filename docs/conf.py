@@ -31,6 +31,7 @@ myst_heading_anchors = 3
 
 autodoc_default_options = {"members": True, "member-order": "bysource"}
 autodoc_typehints = "signature"
+autodoc_mock_imports = ["lightning", "torch.utils.tensorboard"]  # large, and no part of `docs`
 python_maximum_signature_line_length = 88
 napoleon_numpy_docstring = False
 napoleon_custom_sections = ["Shape"]

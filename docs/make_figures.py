@@ -13,18 +13,18 @@ from matplotlib.figure import Figure
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from examples.cityscapes.colors import (  # noqa: E402 - found by the line above
+from examples.cityscapes.colors import (
     color_classes,
     color_disparity,
     color_instances,
     number_alike,
 )
-from examples.cityscapes.config import load_config  # noqa: E402
-from examples.cityscapes.curves import TASK_COLORS, running_mean  # noqa: E402
-from examples.cityscapes.data import CityscapesDataset  # noqa: E402
-from examples.cityscapes.evaluate import by_network, load_trained  # noqa: E402
-from examples.cityscapes.metric_log import read_log  # noqa: E402
-from examples.cityscapes.predict import to_arrays  # noqa: E402
+from examples.cityscapes.config import load_config
+from examples.cityscapes.curves import TASK_COLORS, running_mean
+from examples.cityscapes.data import CityscapesDataset
+from examples.cityscapes.evaluate import by_network, load_trained
+from examples.cityscapes.metric_log import read_log
+from examples.cityscapes.predict import to_arrays
 
 COLUMNS = ("image", "classes", "instances", "inverse depth")
 OPTIMAL_SHARE = {"semantic": 0.5, "instance": 1.0, "depth": 1.0}

@@ -157,6 +157,7 @@ SYMMETRIC = PowerForm(amplitude=1.0, power=1.0, slope=1.0)
 r""":math:`e^{-s} L + s`: the authors' notebook and MultiMAE."""
 
 LIEBEL_KOERNER = LiebelKoernerForm()
+"""What AutomaticWeightedLoss computes."""
 
 
 NAMES = ("nll", "symmetric", "paper", "libmtl", "liebel_koerner")
