@@ -45,6 +45,8 @@ html_favicon = "_static/icon.svg"
 pygments_style = "default"  # whose added lines are green and removed ones red
 html_math_renderer = "mathml"
 html_show_sphinx = False
+html_show_sourcelink = False
+html_copy_source = False
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
 

@@ -8,19 +8,26 @@ from latex2mathml.converter import convert
 from sphinx.application import Sphinx
 from sphinx.util.math import get_node_equation_number
 
-# The converter sets a function's name tight against its argument: "logx".
-FUNCTION = re.compile(r"<mi>(log|exp|max|min)</mi>(?!<mo stretchy)")
+# The converter sets a function's name tight against its neighbours: "2logx".
+FUNCTION = re.compile(r"<mi>(log|exp|max|min)</mi>(<mo stretchy)?")
 
 
 def to_mathml(latex: str, display: str) -> str:
     """Return a formula as MathML, with its source as the accessible name."""
-    mathml = FUNCTION.sub(r'<mi>\1</mi><mspace width="0.17em" />', convert(latex, display=display))
+    mathml = FUNCTION.sub(_spaced, convert(latex, display=display))
     return mathml.replace("<math ", f'<math aria-label="{escape(latex)}" ', 1)
+
+
+def _spaced(match: re.Match[str]) -> str:
+    name, bracket = match.groups()
+    space = "0" if bracket else "0.17em"
+    return f'<mo lspace="0.17em" rspace="{space}">{name}</mo>{bracket or ""}'
 
 
 def visit_math(self, node: nodes.math) -> None:
     """Write a formula within a line."""
-    self.body.append(to_mathml(node.astext(), "inline"))
+    # The word joiner keeps a comma that follows on the same line.
+    self.body.append(to_mathml(node.astext(), "inline") + "&#8288;")
     raise nodes.SkipNode
 
 
