@@ -15,9 +15,6 @@ import pytest
 import uncertainty_mtl
 from tests.browser import CHROMIUM, browser
 
-pytest.importorskip("sphinx", reason="the extra `docs` is not installed")
-pytest.importorskip("furo", reason="the extra `docs` is not installed")
-
 ROOT = Path(__file__).parent.parent
 PHONE, DESK = 390, 1280
 SHOWN = [

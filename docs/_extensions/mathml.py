@@ -26,8 +26,7 @@ def _spaced(match: re.Match[str]) -> str:
 
 def visit_math(self, node: nodes.math) -> None:
     """Write a formula within a line."""
-    # The word joiner keeps a comma that follows on the same line.
-    self.body.append(to_mathml(node.astext(), "inline") + "&#8288;")
+    self.body.append(to_mathml(node.astext(), "inline"))
     raise nodes.SkipNode
 
 
