@@ -72,11 +72,11 @@ def inventory(url: str, name: str) -> str | None:
     return str(path)
 
 
-found = {name: inventory(url, name) for name, (url, _) in NEIGHBOURS.items()}
 intersphinx_mapping = {
-    name: (NEIGHBOURS[name][0], path) for name, path in found.items() if path is not None
+    name: (url, path)
+    for name, (url, _) in NEIGHBOURS.items()
+    if (path := inventory(url, name)) is not None
 }
-# A name of theirs may stay without a link where their inventory is out of reach; never one of ours.
-nitpick_ignore_regex = [
-    (r"py:.*", names) for name, (_, names) in NEIGHBOURS.items() if found[name] is None
-]
+# A name of theirs may stay without a link: their inventory may be out of reach, and it knows only
+# the public path of what an annotation names by the private one. Never a name of ours.
+nitpick_ignore_regex = [(r"py:.*", names) for _, names in NEIGHBOURS.values()]

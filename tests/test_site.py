@@ -26,6 +26,16 @@ SHOWN = [
     "gallery.html",
 ]
 
+TOO_WIDE = """
+    [...(document.querySelector('article') || document.body).querySelectorAll('*')].filter(e => {
+        if (e.getBoundingClientRect().right <= innerWidth + 1) return false;
+        for (let box = e; box; box = box.parentElement)
+            if (getComputedStyle(box).overflowX !== 'visible') return false;
+        return true;
+    }).map(e => e.outerHTML.slice(0, 80))
+"""
+"""What the screen cuts off, unless a box of its own lets one scroll to it."""
+
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium on the path")
 
 
@@ -168,6 +178,7 @@ def check_page(page, width, dark):
     """Fail on an error, on what is wider than the screen, and on text that cannot be read."""
     assert not page.errors
     assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.evaluate(TOO_WIDE) == []
     background, ink = page.evaluate(
         "[getComputedStyle(document.body).backgroundColor, getComputedStyle(document.body).color]"
     )
