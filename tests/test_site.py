@@ -27,12 +27,12 @@ SHOWN = [
 ]
 
 TOO_WIDE = """
-    [...(document.querySelector('article') || document.body).querySelectorAll('*')].filter(e => {
+    (root => [...root.querySelectorAll('*')].filter(e => {
         if (e.getBoundingClientRect().right <= innerWidth + 1) return false;
-        for (let box = e; box; box = box.parentElement)
+        for (let box = e; box !== root; box = box.parentElement)
             if (getComputedStyle(box).overflowX !== 'visible') return false;
         return true;
-    }).map(e => e.outerHTML.slice(0, 80))
+    }).map(e => e.outerHTML.slice(0, 80)))(document.querySelector('article') || document.body)
 """
 """What the screen cuts off, unless a box of its own lets one scroll to it."""
 
