@@ -24,7 +24,7 @@ types: $(VENV)/.dev ## Type-check the package.
 	$(BIN)/mypy
 
 docs: $(VENV)/.docs ## Build the site in docs/_build/html; a warning is an error.
-	$(BIN)/python -m sphinx -W -n --keep-going -q docs docs/_build/html
+	$(BIN)/python -m sphinx -W -n --keep-going -q -d docs/_build/doctrees docs docs/_build/html
 
 browser: $(VENV)/.dev ## Open the site and the demo's report in headless Chromium.
 	$(BIN)/python -m pytest tests/test_site.py

@@ -47,6 +47,8 @@ html_math_renderer = "mathml"
 html_show_sphinx = False
 html_show_sourcelink = False
 html_copy_source = False
+html_use_index = False  # the reference is one, and its tables are wider than a phone
+html_domain_indices = False
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
 
