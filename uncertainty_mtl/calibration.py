@@ -62,8 +62,8 @@ def reliability_curve(
     """Return how often predictions of each confidence are right.
 
     Args:
-        probability: Of each class, shape (N, C, *).
-        target: Labels, shape (N, *).
+        probability: Of each class, shape ``(N, C, *)``.
+        target: Labels, shape ``(N, *)``.
         bins: Number of bins.
         ignore_index: Label of the elements to leave out.
 
@@ -113,8 +113,8 @@ def fit_temperature(
     temperature.
 
     Args:
-        logits: Held-out logits, shape (N, C, *): those of the training data are overconfident.
-        target: Their labels, shape (N, *).
+        logits: Held-out logits, shape ``(N, C, *)``: those of the training data are overconfident.
+        target: Their labels, shape ``(N, *)``.
         mask: True where the label is used.
         ignore_index: Label of the elements to leave out.
 

@@ -145,18 +145,19 @@ class LiebelKoernerForm(Form):
 
 
 GAUSSIAN = PowerForm(amplitude=0.5, power=1.0)
-r"""Mean squared error under a Gaussian: weight :math:`1/(2\sigma^2)`."""
+r"""Mean squared error under a Gaussian, with weight :math:`1/(2\sigma^2)`."""
 
 LAPLACE = PowerForm(amplitude=math.sqrt(2), power=0.5)
-r"""Mean absolute error under a Laplace distribution: weight :math:`\sqrt2/\sigma`."""
+r"""Mean absolute error under a Laplace distribution, with weight :math:`\sqrt2/\sigma`."""
 
 SOFTMAX = PowerForm(amplitude=1.0, power=1.0)
-r"""Cross-entropy in the paper's form: weight :math:`1/\sigma^2`."""
+r"""Cross-entropy in the paper's form, with weight :math:`1/\sigma^2`."""
 
 SYMMETRIC = PowerForm(amplitude=1.0, power=1.0, slope=1.0)
 r""":math:`e^{-s} L + s`: the authors' notebook and MultiMAE."""
 
 LIEBEL_KOERNER = LiebelKoernerForm()
+"""What AutomaticWeightedLoss computes."""
 
 
 NAMES = ("nll", "symmetric", "paper", "libmtl", "liebel_koerner")

@@ -32,9 +32,9 @@ class ClassificationUncertainty(NamedTuple):
     """The predictive distribution of a classification.
 
     Attributes:
-        probability: Mean probability of each class, shape (N, C, *).
-        entropy: Entropy of that mean in nats, shape (N, *): all there is to be unsure about.
-        mutual_information: The part of it that is disagreement between samples, shape (N, *):
+        probability: Mean probability of each class, shape ``(N, C, *)``.
+        entropy: Entropy of that mean in nats, shape ``(N, *)``: all there is to be unsure about.
+        mutual_information: The part of it that is disagreement between samples, shape ``(N, *)``:
             what more data would explain.
     """
 

@@ -1,0 +1,39 @@
+"""A directive that shows every figure of a folder, with the text file of the same name."""
+
+from pathlib import Path
+
+from docutils import nodes
+from docutils.statemachine import StringList
+from sphinx.application import Sphinx
+from sphinx.util.docutils import SphinxDirective
+
+
+class MeasuredFigures(SphinxDirective):
+    """Show the PNG files of a folder, by name; nothing where there are none."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        """Return the figures, each below a heading made of its name."""
+        page = Path(self.env.doc2path(self.env.docname))
+        folder = page.parent / self.arguments[0]
+        lines: list[str] = []
+        for figure in sorted(folder.glob("*.png")):
+            title = figure.stem.replace("_", " ")
+            lines += [f"**{title}**", "", f"![{title}]({self.arguments[0]}/{figure.name})", ""]
+            recipe = figure.with_suffix(".md")
+            if recipe.exists():
+                lines += [f"[How it was measured]({self.arguments[0]}/{recipe.name}).", ""]
+        if not lines:
+            return []
+        parent = nodes.container()
+        self.state.nested_parse(
+            StringList(["## Measured", "", *lines], str(page)), 0, parent, match_titles=True
+        )
+        return parent.children
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Register the directive."""
+    app.add_directive("measured-figures", MeasuredFigures)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
