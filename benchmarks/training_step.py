@@ -38,9 +38,9 @@ Result = TypeVar("Result")
 class Run:
     """A training that goes on step by step, and the same network without all that surrounds it."""
 
-    def __init__(self, config: TrainConfig, device: torch.device) -> None:
+    def __init__(self, config: TrainConfig, ranks: Ranks) -> None:
         config.out.mkdir(parents=True, exist_ok=True)
-        self.config, ranks = config, Ranks(device)
+        self.config = config
         dataset = training_data(config)
         self.state = build_state(initial_model(config, dataset, None), config, ranks)
         set_training_mode(self.state, config)
@@ -91,7 +91,7 @@ def run(settings: Settings) -> Report:
     ratios, shares, goals = [], [], []
     with settings.folder("training_step") as folder:
         for feed, cache_mb in FEEDS.items():
-            running = Run(make_config(settings, folder, cache_mb), settings.device)
+            running = Run(make_config(settings, folder, cache_mb), Ranks(settings.device))
             timings = measure(running, settings, rounds)
             ratios += [
                 [feed, name, timings.ratio(name, BARE), duration(timings.median(name))]
