@@ -65,26 +65,26 @@ def measure(
     }
     groupings = {k: v for k, v in groupings.items() if votes <= most.get(k, votes)}
 
-    def group_all(grouping: Grouping) -> Callable[[], list[np.ndarray]]:
-        return lambda: [find_instances(vectors, kinds, grouping) for _, kinds, vectors in scenes]
+    found: dict[str, list[np.ndarray]] = {}
+
+    def group_all(name: str) -> Callable[[], None]:
+        def call() -> None:
+            found[name] = [find_instances(v, kinds, groupings[name]) for _, kinds, v in scenes]
+
+        return call
 
     timings = take_turns(
-        {name: group_all(grouping) for name, grouping in groupings.items()},
+        {name: group_all(name) for name in groupings},
         rounds=rounds,
         seed=settings.seed,
         min_seconds=0.0,
         warm_up=1,
     )
     rows: list[list[object]] = []
-    for name, grouping in groupings.items():
-        scores = [
-            (
-                measured(ids[ids > 0], found[ids > 0])
-                for measured in (rand_score, adjusted_rand_score)
-            )
-            for (ids, _, _), found in zip(scenes, group_all(grouping)(), strict=True)
-        ]
-        plain, adjusted = np.mean([list(pair) for pair in scores], axis=0)
+    for name, instances in found.items():
+        pairs = [(t[t > 0], i[t > 0]) for (t, _, _), i in zip(scenes, instances, strict=True)]
+        scores = [(rand_score(*pair), adjusted_rand_score(*pair)) for pair in pairs]
+        plain, adjusted = np.mean(scores, axis=0)
         per_image = duration(timings.median(name) / len(scenes))
         ratio = timings.ratio(name, OURS)
         size = f"{height}x{2 * height}"

@@ -119,7 +119,7 @@ def duration(seconds: float) -> str:
 
 def _calls_within(min_seconds: float, name: str, measure: Callable[[str, int], float]) -> int:
     calls = 1
-    while calls < 2**20 and measure(name, calls) * calls < min_seconds:
+    while min_seconds and calls < 2**20 and measure(name, calls) * calls < min_seconds:
         calls *= 2
     return calls
 
