@@ -105,15 +105,13 @@ def candidates(
     k: int, device: torch.device, is_compiled: bool, settings: Settings
 ) -> dict[str, Callable[[], None]]:
     """Return a step, forward and backward, for each way to weigh K losses."""
-    losses = [loss.requires_grad_() for loss in torch.rand(k, device=device).add_(0.5).unbind()]
-    losses = [loss.detach().requires_grad_() for loss in losses]
+    losses = [(torch.rand((), device=device) + 0.5).requires_grad_() for _ in range(k)]
     by_name = {f"task{i}": loss for i, loss in enumerate(losses)}
     ours = UncertaintyWeightedLoss({name: LIKELIHOODS[i % 3] for i, name in enumerate(by_name)}).to(
         device
     )
     channels = UncertaintyWeightedLoss({"all": GaussianHead(num_channels=k)}).to(device)
     torchjd, automatic, loop = (make(k).to(device) for make in (UW, AutomaticWeightedLoss, Loop))
-    loop._in_order = list(loop.log_vars)  # `.to` may have replaced them
     check_they_agree(losses, torchjd, loop, channels)
 
     wrap = compiled if is_compiled else _as_it_is

@@ -160,6 +160,14 @@ def test_without_a_gpu_a_benchmark_on_one_is_skipped_in_one_line(tmp_path, capsy
     assert not out.exists()
 
 
+def test_data_that_are_not_there_are_one_line_and_no_result(tmp_path, capsys):
+    out = tmp_path / "result.md"
+    arguments = ["reading", "--effort", "smoke", "--data", str(tmp_path / "none")]
+    assert main([*arguments, "--out", str(out)]) == 2
+    assert capsys.readouterr().err.splitlines() == [f"error: {tmp_path}/none: no such folder"]
+    assert not out.exists()
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_every_benchmark_runs_and_leaves_ratios_with_their_recipe(name, tmp_path, capsys):
     out = tmp_path / "result.md"
