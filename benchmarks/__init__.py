@@ -1,0 +1,1 @@
+"""Every claim about cost and quality, measured against a peer in the same run."""

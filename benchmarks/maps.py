@@ -1,0 +1,111 @@
+"""Dense maps with invalid pixels, and the ways to take a loss on them: heads and their peers."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from uncertainty_mtl import GaussianHead, LaplaceHead, ScaledSoftmaxHead
+
+VALID = 0.8
+"""Share of the pixels that are labelled, about that of disparities in CityScapes."""
+IGNORE_INDEX = 255
+
+Loss = Callable[[Tensor], Tensor]
+"""From a prediction to a scalar."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One kind of loss on maps of one shape."""
+
+    kind: str
+    """`L1`, `MSE` or `cross-entropy`."""
+    shape: tuple[int, ...]
+    prediction: Tensor
+    """A leaf that wants a gradient."""
+    losses: dict[str, Loss]
+    """The candidates, by name."""
+
+    @property
+    def title(self) -> str:
+        """Kind and shape."""
+        return f"{self.kind} {self.shape}"
+
+
+def regression(
+    kind: str, shape: tuple[int, ...], device: torch.device, generator: torch.Generator
+) -> Case:
+    """Return a head for regression, the loss on the whole map, and indexing by the mask."""
+    prediction = torch.randn(shape, generator=generator).to(device).requires_grad_()
+    target = torch.randn(shape, generator=generator).to(device)
+    mask = (torch.rand(shape, generator=generator) < VALID).to(device)
+    head = {"L1": LaplaceHead, "MSE": GaussianHead}[kind]().to(device)
+    plain = {"L1": F.l1_loss, "MSE": F.mse_loss}[kind]
+    return Case(
+        kind,
+        shape,
+        prediction,
+        {
+            "ours": lambda p: head(p, target, mask),
+            "whole map": lambda p: plain(p, target),
+            "indexed": lambda p: plain(p[mask], target[mask]),
+        },
+    )
+
+
+def classification(
+    shape: tuple[int, ...], device: torch.device, generator: torch.Generator
+) -> Case:
+    """Return both forms of the softmax head, cross-entropy, and the exact form written out."""
+    prediction = torch.randn(shape, generator=generator).to(device).requires_grad_()
+    labels = torch.randint(shape[1], (shape[0], *shape[2:]), generator=generator)
+    ignored = torch.rand(labels.shape, generator=generator) >= VALID
+    labels = labels.masked_fill_(ignored, IGNORE_INDEX).to(device)
+    paper = ScaledSoftmaxHead(ignore_index=IGNORE_INDEX).to(device)
+    exact = ScaledSoftmaxHead(ignore_index=IGNORE_INDEX, exact=True).to(device)
+    temperature = torch.ones(1, device=device, requires_grad=True)
+
+    def cross_entropy(logits: Tensor) -> Tensor:
+        return F.cross_entropy(logits, labels, ignore_index=IGNORE_INDEX)
+
+    return Case(
+        "cross-entropy",
+        shape,
+        prediction,
+        {
+            "ours": lambda p: paper(p, labels),
+            "ours, exact": lambda p: exact(p, labels),
+            "F.cross_entropy": cross_entropy,
+            "F.cross_entropy(logits / T)": lambda p: cross_entropy(p / temperature),
+        },
+    )
+
+
+def check_they_agree(case: Case, peer: str) -> None:
+    """Raise unless all valid candidates have the gradient of one, up to a factor.
+
+    Two losses that do not compute the same have no ratio. At the start, sigma is 1: the weights
+    differ by a constant, and the penalties are 0.
+    """
+
+    def direction(name: str) -> Tensor:
+        (gradient,) = torch.autograd.grad(case.losses[name](case.prediction), case.prediction)
+        return gradient / gradient.norm()
+
+    expected = direction(peer)
+    for name in case.losses:
+        if name != "whole map":
+            torch.testing.assert_close(direction(name), expected, rtol=1e-3, atol=1e-7)
+
+
+def step(loss: Loss, prediction: Tensor) -> Callable[[], None]:
+    """Return what is measured: forward, backward, and dropping the prediction's gradient."""
+
+    def forward_backward() -> None:
+        loss(prediction).backward()
+        prediction.grad = None
+
+    return forward_backward

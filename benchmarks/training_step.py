@@ -1,0 +1,221 @@
+"""The trainer's time per iteration, against the bare network on a ready batch, and its shares."""
+
+import contextlib
+import io
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import TypeVar
+from unittest import mock
+
+import torch
+
+from benchmarks.results import Goal, Report, Table
+from benchmarks.scene_trees import prepared_tree, raw_tree
+from benchmarks.settings import Settings
+from benchmarks.timing import Timings, duration, take_turns
+from examples.cityscapes import train as trainer
+from examples.cityscapes.config import TrainConfig, new_config
+from examples.cityscapes.data import Batch
+from examples.cityscapes.distributed import Ranks
+from examples.cityscapes.feed import load, training_data
+from examples.cityscapes.initial import initial_model
+from examples.cityscapes.metric_log import MetricLog
+from examples.cityscapes.monitoring import progress_bar, show_progress
+from examples.cityscapes.state import TrainingState, build_state, set_training_mode
+
+THREADS = None
+
+TRAINER, BARE, LOSS, DATA = "trainer", "bare network", "loss alone", "data alone"
+FEEDS = {"kept in memory": 512, "prepared files": 0}
+"""Megabytes of cache: whether the loader has anything to read."""
+
+Result = TypeVar("Result")
+
+
+class Run:
+    """A training that goes on step by step, and the same network without all that surrounds it."""
+
+    def __init__(self, config: TrainConfig, ranks: Ranks) -> None:
+        config.out.mkdir(parents=True, exist_ok=True)
+        self.config = config
+        dataset = training_data(config)
+        self.state = build_state(initial_model(config, dataset, None), config, ranks)
+        set_training_mode(self.state, config)
+        self.batches = load(config, dataset, 0, ranks)
+        self.log = MetricLog(config.out / "metrics.jsonl")
+        with contextlib.redirect_stderr(io.StringIO()):
+            self.bar = progress_bar(config, 0, ranks)
+        self.iteration = 0
+
+        self.batch: Batch = next(self.batches)
+        self.predictions = {
+            task: output.detach().requires_grad_()
+            for task, output in self.state.model(self.batch.image).items()
+        }
+        self.loss_alone()
+        self.gradients = [output.grad.clone() for output in self.predictions.values()]
+
+    def step(self) -> None:
+        """Train for one iteration, as the trainer's own loop does."""
+        parts = islice(self.batches, self.config.accumulate)
+        trainer.train_one_step(self.state, parts, self.config, self.iteration, self.log)
+        show_progress(self.bar, self.log, self.config.batch_size)
+        self.iteration += 1
+
+    def bare_step(self) -> None:
+        """Forward, backward and the network's optimizer on a ready batch, without any loss."""
+        optimizer = self.state.optimizers[0]
+        optimizer.zero_grad(set_to_none=True)
+        outputs = self.state.model(self.batch.image)
+        torch.autograd.backward(list(outputs.values()), self.gradients)
+        optimizer.step()
+
+    def loss_alone(self) -> None:
+        """Forward and backward of the loss on ready predictions."""
+        for output in self.predictions.values():
+            output.grad = None
+        losses = self.state.loss_fn(self.predictions, self.batch.targets, self.batch.masks)
+        losses.total.backward()
+
+    def data_alone(self) -> None:
+        """Wait for the next batch."""
+        next(self.batches)
+
+
+def run(settings: Settings) -> Report:
+    """Measure with the data in memory and in prepared files."""
+    rounds = settings.rounds(30, 5)
+    ratios, shares, goals = [], [], []
+    with settings.folder("training_step") as folder:
+        for feed, cache_mb in FEEDS.items():
+            running = Run(make_config(settings, folder, cache_mb), Ranks(settings.device))
+            timings = measure(running, settings, rounds)
+            ratios += [
+                [feed, name, timings.ratio(name, BARE), duration(timings.median(name))]
+                for name in timings.seconds
+            ]
+            shares += [
+                [feed, part, f"{share:.1%}"]
+                for part, share in parts_of(running, settings.choose(40, 8, 2), settings).items()
+            ]
+            goals.append(
+                Goal(f"trainer over bare, {feed}", 1.03, timings.ratio(TRAINER, BARE).median)
+            )
+            config = running.config
+    about = (
+        f"Preset `{config.preset}` with {config.backbone} at {config.size[0]}x{config.size[1]}, "
+        f"batches of {config.batch_size}, three tasks, on generated scenes. The trainer's step is "
+        "everything in its loop: waiting for the batch, forward, loss, backward, measuring, both "
+        "optimizers, metrics.jsonl and the progress bar. The bare network's is forward, backward "
+        "from ready gradients of its outputs, and its optimizer. The loss alone is forward and "
+        f"backward on ready predictions. Medians of {rounds} paired rounds with the range of the "
+        "middle 80%; three calls before. Shares come from a second pass, in which every part is "
+        "timed by itself and, on a GPU, waited for; backward includes the loss's own."
+    )
+    return Report(
+        "One training step",
+        about,
+        [
+            Table("Ratios", ["data", "what", "over the bare network", "per call"], ratios),
+            Table("Shares of the trainer's step", ["data", "part", "share"], shares),
+        ],
+        goals,
+    )
+
+
+def make_config(settings: Settings, folder: Path, cache_mb: int) -> TrainConfig:
+    """Return a configuration whose network stays as it is: the same work in every step."""
+    on_gpu = settings.device.type == "cuda"
+    preset, size = ("tiny", (128, 256)) if on_gpu else ("demo", (64, 128))
+    more: dict[str, object] = {}
+    if settings.effort == "smoke":
+        size, more = (32, 64), {"stages": 1, "aspp_channels": 4, "decoder_channels": 4}
+    raw = settings.data or raw_tree(
+        folder, train=settings.choose(256, 48, 16), size=size, seed=settings.seed
+    )
+    return new_config(
+        {
+            "preset": preset,
+            "data": prepared_tree(folder, raw, size),
+            "out": folder / f"run_{cache_mb}",
+            "size": size,
+            "backbone_weights": "none",
+            "learning_rate": 1e-12,
+            "sigma_lr": 1e-12,
+            "iterations": 10**9,
+            "eval_every": 0,
+            "tensorboard": False,
+            "device": settings.device.type,
+            "cache_mb": cache_mb,
+            "num_workers": 2 if on_gpu else 0,
+            "seed": settings.seed,
+            **more,
+        }
+    )
+
+
+def measure(running: Run, settings: Settings, rounds: int) -> Timings:
+    """Time the trainer, the bare network, and what differs between them."""
+    return take_turns(
+        {
+            TRAINER: running.step,
+            BARE: running.bare_step,
+            LOSS: running.loss_alone,
+            DATA: running.data_alone,
+        },
+        rounds=rounds,
+        seed=settings.seed,
+        # Long enough for a turn to hold some of the log's writes, one in 20 steps.
+        min_seconds=settings.choose(2.0, 0.3, 0.0),
+        synchronize=settings.synchronize,
+    )
+
+
+def parts_of(running: Run, steps: int, settings: Settings) -> dict[str, float]:
+    """Return which share of the trainer's steps each part of them has."""
+    seconds: dict[str, float] = defaultdict(float)
+
+    def timed(part: str, function: Callable[..., Result]) -> Callable[..., Result]:
+        def call(*args: object, **kwargs: object) -> Result:
+            settings.synchronize()
+            start = time.perf_counter()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                settings.synchronize()
+                seconds[part] += time.perf_counter() - start
+
+        return call
+
+    state: TrainingState = running.state
+    patch = mock.patch.object
+    with contextlib.ExitStack() as stack:
+        for target, name, part in (
+            (state.model, "forward", "network, forward"),
+            (state.loss_fn, "forward", "loss, forward"),
+            (torch.Tensor, "backward", "backward"),
+            (trainer, "measure_part", "logging"),
+            (trainer, "measurements", "logging"),
+            (running.log, "add", "logging"),
+            *((optimizer, "step", "optimizers") for optimizer in state.optimizers),
+            *((optimizer, "zero_grad", "optimizers") for optimizer in state.optimizers),
+        ):
+            stack.enter_context(patch(target, name, timed(part, getattr(target, name))))
+        batches = running.batches
+        running.batches = _each(timed("data", lambda: next(batches)))
+        start = time.perf_counter()
+        for _ in range(steps):
+            running.step()
+        settings.synchronize()
+        total = time.perf_counter() - start
+        running.batches = batches
+    seconds["everything else"] = total - sum(seconds.values())
+    return {part: value / total for part, value in seconds.items()}
+
+
+def _each(produce: Callable[[], Batch]) -> Iterator[Batch]:
+    while True:
+        yield produce()

@@ -1,0 +1,194 @@
+"""Cost of weighing K reduced losses, against a plain sum, TorchJD, AWL and a loop."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+from torchjd.scalarization import UW
+
+from benchmarks.compiling import compiled, compiler_is_missing
+from benchmarks.results import Goal, Report, Table
+from benchmarks.settings import Settings
+from benchmarks.timing import Timings, duration, take_turns
+from uncertainty_mtl import GaussianHead, UncertaintyWeightedLoss
+
+THREADS = 1  # scalars: there is nothing to share
+
+OURS, CHANNELS = "one head per task", "one head, K channels"
+FLOOR, TORCHJD, AUTOMATIC, LOOP = "stack and sum", "TorchJD UW", "AutomaticWeightedLoss", "loop"
+PEERS = (FLOOR, TORCHJD, AUTOMATIC, LOOP)
+LIKELIHOODS = ("gaussian", "laplace", "softmax")
+LARGEST_COMPILED = 100
+
+Total = Callable[[], Tensor]
+
+
+class AutomaticWeightedLoss(nn.Module):
+    """The published formula, as its package computes it: one vector, indexed task by task."""
+
+    def __init__(self, num: int) -> None:
+        super().__init__()
+        self.params = nn.Parameter(torch.ones(num))
+
+    def forward(self, *losses: Tensor) -> Tensor:
+        """Return the weighted sum."""
+        total = 0
+        for i, loss in enumerate(losses):
+            total = total + 0.5 / (self.params[i] ** 2) * loss + torch.log(1 + self.params[i] ** 2)
+        return total
+
+
+class Loop(nn.Module):
+    """What is written without a library: a parameter per task, and a loop."""
+
+    def __init__(self, num: int) -> None:
+        super().__init__()
+        self.log_vars = nn.ParameterList(torch.zeros(()) for _ in range(num))
+        self._in_order = list(self.log_vars)  # reading a ParameterList costs as much as the sum
+
+    def forward(self, *losses: Tensor) -> Tensor:
+        """Return the weighted sum."""
+        total = 0
+        for loss, log_var in zip(losses, self._in_order, strict=True):
+            total = total + 0.5 * torch.exp(-log_var) * loss + 0.5 * log_var
+        return total
+
+
+def run(settings: Settings) -> Report:
+    """Measure every K, eager and compiled."""
+    counts = settings.choose((1, 3, 10, 100, 1000), (1, 3, 10, 100), (1, 3))
+    rounds = settings.rounds(50, 15)
+    eager = {k: measure(k, settings, rounds, is_compiled=False) for k in counts}
+    tables = [as_table(f"Eager, {name}", eager, name, PEERS) for name in (OURS, CHANNELS)] + [
+        absolute("Eager, per call", eager)
+    ]
+    notes = []
+    if not settings.compile or (missing := compiler_is_missing(settings.device)):
+        notes.append("Not compiled: " + (missing if settings.compile else "`--no-compile`."))
+    else:
+        chosen = settings.choose(counts, (10,), ())
+        made = {
+            k: measure(k, settings, rounds, is_compiled=True)
+            for k in chosen
+            if k <= LARGEST_COMPILED
+        }
+        peers = peers_to_compile(settings)
+        if made:
+            tables += [
+                as_table(f"Compiled, {name}", made, name, peers) for name in (OURS, CHANNELS)
+            ] + [absolute("Compiled, per call", made)]
+    about = (
+        "Forward and backward of the total of K losses that are computed elsewhere: 0-dim leaf "
+        "tensors, whose gradients and those of the weights are dropped in every call, as "
+        "`zero_grad` does. Ours are given by name, with Gaussian, Laplace and softmax likelihoods "
+        "in turn; TorchJD and the head with K channels are given `torch.stack(losses)`, and "
+        f"stacking is part of their time. A figure is the median of {rounds} paired rounds of the "
+        "time over the peer's, with the range of the middle 80%; below 1 is faster. Each candidate "
+        "was called three times before."
+    )
+    return Report("Weighting reduced losses", about, tables, goals(eager), notes)
+
+
+def measure(k: int, settings: Settings, rounds: int, *, is_compiled: bool) -> Timings:
+    """Time all candidates for K losses."""
+    steps = candidates(k, settings.device, is_compiled, settings)
+    return take_turns(
+        steps,
+        rounds=rounds,
+        seed=settings.seed,
+        min_seconds=settings.choose(5e-3, 2e-3, 0.0),
+        synchronize=settings.synchronize,
+    )
+
+
+def candidates(
+    k: int, device: torch.device, is_compiled: bool, settings: Settings
+) -> dict[str, Callable[[], None]]:
+    """Return a step, forward and backward, for each way to weigh K losses."""
+    losses = [(torch.rand((), device=device) + 0.5).requires_grad_() for _ in range(k)]
+    by_name = {f"task{i}": loss for i, loss in enumerate(losses)}
+    ours = UncertaintyWeightedLoss({name: LIKELIHOODS[i % 3] for i, name in enumerate(by_name)}).to(
+        device
+    )
+    channels = UncertaintyWeightedLoss({"all": GaussianHead(num_channels=k)}).to(device)
+    torchjd, automatic, loop = (make(k).to(device) for make in (UW, AutomaticWeightedLoss, Loop))
+    check_they_agree(losses, torchjd, loop, channels)
+
+    wrap = compiled if is_compiled else _as_it_is
+    total_of_ours = wrap(lambda: ours(by_name).total)
+    total_of_channels = wrap(lambda: channels({"all": torch.stack(losses)}).total)
+    totals: dict[str, tuple[Total, Sequence[nn.Parameter]]] = {
+        OURS: (total_of_ours, list(ours.parameters())),
+        CHANNELS: (total_of_channels, list(channels.parameters())),
+        FLOOR: (wrap(lambda: torch.stack(losses).sum()), []),
+        TORCHJD: (wrap(lambda: torchjd(torch.stack(losses))), list(torchjd.parameters())),
+        AUTOMATIC: (wrap(lambda: automatic(*losses)), list(automatic.parameters())),
+        LOOP: (wrap(lambda: loop(*losses)), list(loop.parameters())),
+    }
+    if is_compiled:
+        wanted = {OURS, CHANNELS, *peers_to_compile(settings)}
+        totals = {name: total for name, total in totals.items() if name in wanted}
+    return {name: step(total, [*losses, *learned]) for name, (total, learned) in totals.items()}
+
+
+def step(total: Total, tensors: Sequence[Tensor]) -> Callable[[], None]:
+    """Return what is timed: forward, backward, and dropping the gradients."""
+
+    def forward_backward() -> None:
+        total().backward()
+        for tensor in tensors:
+            tensor.grad = None
+
+    return forward_backward
+
+
+def check_they_agree(
+    losses: list[Tensor], torchjd: UW, loop: Loop, channels: UncertaintyWeightedLoss
+) -> None:
+    """Raise unless the candidates with one formula have one value.
+
+    A Gaussian head per channel, averaged over channels, is TorchJD's sum over K.
+    """
+    expected = torchjd(torch.stack(losses))
+    torch.testing.assert_close(loop(*losses), expected)
+    ours = channels({"all": torch.stack(losses)}).total * len(losses)
+    torch.testing.assert_close(ours, expected)
+
+
+def as_table(title: str, by_k: dict[int, Timings], name: str, peers: Sequence[str]) -> Table:
+    """Return one candidate's ratios against every peer."""
+    rows = [[k, *(timings.ratio(name, peer) for peer in peers)] for k, timings in by_k.items()]
+    return Table(title, ["K", *(f"over {peer}" for peer in peers)], rows)
+
+
+def absolute(title: str, by_k: dict[int, Timings]) -> Table:
+    """Return the median time of each candidate."""
+    names = list(next(iter(by_k.values())).seconds)
+    rows = [[k, *(duration(t.median(name)) for name in names)] for k, t in by_k.items()]
+    return Table(title, ["K", *names], rows)
+
+
+def goals(eager: dict[int, Timings]) -> list[Goal]:
+    """Return the goals for the counts that were measured."""
+    limits = {3: 1.1, 10: 1.5, 100: 2.5}
+    found = [
+        Goal(f"{OURS}, K = {k}, over TorchJD", limit, eager[k].ratio(OURS, TORCHJD).median)
+        for k, limit in limits.items()
+        if k in eager
+    ]
+    if 10 in eager:
+        faster = eager[10].ratio(LOOP, OURS).median
+        found.append(Goal("times faster than the loop, K = 10", 3.0, faster, at_least=True))
+    return found + [
+        Goal(f"{CHANNELS}, K = {k}, over TorchJD", 1.0, timings.ratio(CHANNELS, TORCHJD).median)
+        for k, timings in eager.items()
+    ]
+
+
+def peers_to_compile(settings: Settings) -> tuple[str, ...]:
+    """Return the peers that are compiled; a quick run has no time for the long graphs."""
+    return settings.choose(PEERS, (FLOOR, TORCHJD), ())
+
+
+def _as_it_is(function: Total) -> Total:
+    return function

@@ -1,0 +1,197 @@
+"""The benchmarks themselves: fair ratios, complete recipes, and guards against getting slow."""
+
+import math
+import re
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from benchmarks import dense_maps, outcomes, weighting_cost
+from benchmarks.__main__ import NAMES, main
+from benchmarks.maps import regression
+from benchmarks.peak_memory import peak_bytes
+from benchmarks.results import RESULTS, Goal, result_path
+from benchmarks.settings import Settings
+from benchmarks.timing import take_turns
+
+SMOKE = Settings(effort="smoke")
+
+GUARD_PER_TASK = 25
+"""Times TorchJD at ten tasks, one head each; twice what plain expressions per head take."""
+
+
+class Machine:
+    """A clock that only its own work advances, at a speed that changes."""
+
+    def __init__(self, seed=0, *, drift=0.0, disturbed=0.0):
+        self.now, self.speed, self.drift, self.disturbed = 0.0, 1.0, drift, disturbed
+        self.rng = np.random.default_rng(seed)
+        self.calls = []
+
+    def work(self, name, seconds):
+        """Return what takes so many seconds, more or less."""
+
+        def call():
+            self.calls.append(name)
+            slowdown = 10 if self.rng.random() < self.disturbed else 1
+            self.now += seconds * slowdown / self.speed
+            self.speed *= 1 - self.drift
+
+        return call
+
+    def clock(self):
+        """Return the time."""
+        return self.now
+
+
+@given(cost=st.floats(0.01, 100), seed=st.integers(0, 1000))
+def test_a_ratio_is_that_of_the_costs_however_few_calls_fit_into_a_turn(cost, seed):
+    machine = Machine()
+    work = {"ours": machine.work("ours", 1e-3 * cost), "peer": machine.work("peer", 1e-3)}
+    timings = take_turns(work, rounds=5, seed=seed, clock=machine.clock)
+    assert timings.ratio("ours", "peer") == pytest.approx((cost, cost, cost), rel=1e-6)
+    assert timings.median("peer") == pytest.approx(1e-3)
+
+
+def test_a_machine_that_grows_slower_and_is_disturbed_leaves_the_ratio_alone():
+    machine = Machine(drift=1e-4, disturbed=0.1)
+    work = {"ours": machine.work("ours", 3.0), "peer": machine.work("peer", 2.0)}
+    timings = take_turns(work, rounds=101, clock=machine.clock)
+    assert timings.seconds["peer"][-1] > 1.01 * timings.seconds["peer"][0]
+    ratio = timings.ratio("ours", "peer")
+    assert ratio.median == pytest.approx(1.5, rel=1e-3)
+    assert ratio.low <= ratio.median <= ratio.high
+    assert ratio.low < 1.4 or ratio.high > 1.6  # the disturbances are not hidden
+
+
+def test_everyone_has_a_turn_in_every_round_in_an_order_that_changes():
+    machine = Machine()
+    names = ["a", "b", "c"]
+    take_turns(
+        {name: machine.work(name, 1.0) for name in names}, rounds=20, warm_up=0, clock=machine.clock
+    )
+    turns = [tuple(machine.calls[i : i + 3]) for i in range(3, 63, 3)]  # after calibration
+    assert all(sorted(turn) == names for turn in turns)
+    assert len(set(turns)) == math.factorial(3)
+
+
+def test_what_comes_before_a_turn_is_not_timed():
+    machine = Machine()
+    timings = take_turns(
+        {"read": machine.work("read", 1.0)},
+        before={"read": machine.work("drain", 50.0)},
+        rounds=3,
+        clock=machine.clock,
+    )
+    assert timings.median("read") == 1.0
+
+
+def test_peak_memory_counts_what_is_alive_at_once_and_not_what_was_there():
+    mebibyte = 2**20
+    there_before = torch.ones(mebibyte // 4)
+
+    def one_after_the_other():
+        for _ in range(3):
+            torch.zeros(mebibyte // 4).add_(there_before)
+
+    def chain():
+        first = there_before + 1
+        second = first + 1
+        del first
+        return second + 1
+
+    assert peak_bytes(one_after_the_other) == pytest.approx(mebibyte, rel=1e-3)
+    assert peak_bytes(chain) == pytest.approx(2 * mebibyte, rel=1e-3)
+
+
+def test_a_goal_is_judged_by_the_number_beside_it():
+    assert Goal("", 1.1, 1.1).met
+    assert not Goal("", 1.1, 1.2).met
+    assert Goal("", 3, 3.5, at_least=True).met
+    assert not Goal("", 3, 2.5, at_least=True).met
+    assert not Goal("", 3, math.nan).met
+    assert not Goal("", 3, math.nan, at_least=True).met
+
+
+def test_a_quick_result_never_takes_the_place_of_a_full_one():
+    paths = {result_path("memory", effort) for effort in ("full", "quick", "smoke")}
+    assert len(paths) == 3
+    assert {path.parent for path in paths} == {RESULTS}
+
+
+@given(
+    pairs=st.lists(st.tuples(st.floats(0.1, 10), st.floats(0.1, 10)), min_size=3, max_size=8),
+)
+def test_the_interval_over_seeds_is_that_of_a_paired_t_test(pairs):
+    values, reference = np.array(pairs).T
+    logs = np.log(values), np.log(reference)
+    if np.std(logs[0] - logs[1]) < 1e-6:
+        return
+    found = outcomes.paired_interval(values, reference)
+    expected = stats.ttest_rel(*logs).confidence_interval(0.95)
+    assert np.log(found[1:]) == pytest.approx([expected.low, expected.high], abs=1e-9)
+
+
+def test_the_best_of_a_grid_is_chosen_by_validation_and_costs_the_whole_grid():
+    grid = {
+        "a": outcomes.Outcome(validation=2.0, errors={"depth": 1.0}, seconds=10),
+        "b": outcomes.Outcome(validation=1.0, errors={"depth": 3.0}, seconds=20),
+    }
+    name, best = outcomes.best_of_grid(grid)
+    assert (name, best.score, best.seconds) == ("b", pytest.approx(3.0), 30)
+
+
+def test_without_a_name_all_benchmarks_are_listed_with_a_line_each(capsys):
+    assert main([]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[: len(NAMES)]] == list(NAMES)
+    assert all(len(line.split()) > 3 for line in lines[: len(NAMES)])
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_a_benchmark_on_one_is_skipped_in_one_line(tmp_path, capsys):
+    out = tmp_path / "result.md"
+    assert main(["memory", "--device", "cuda", "--out", str(out)]) == 0
+    assert len(capsys.readouterr().err.splitlines()) == 1
+    assert not out.exists()
+
+
+def test_data_that_are_not_there_are_one_line_and_no_result(tmp_path, capsys):
+    out = tmp_path / "result.md"
+    arguments = ["reading", "--effort", "smoke", "--data", str(tmp_path / "none")]
+    assert main([*arguments, "--out", str(out)]) == 2
+    assert capsys.readouterr().err.splitlines() == [f"error: {tmp_path}/none: no such folder"]
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_benchmark_runs_and_leaves_ratios_with_their_recipe(name, tmp_path, capsys):
+    out = tmp_path / "result.md"
+    assert main([name, "--effort", "smoke", "--threads", "1", "--out", str(out)]) == 0
+    text = out.read_text()
+    assert capsys.readouterr().out.strip() == text.strip()
+    for item in ("command", "commit", "versions", "hardware", "threads", "seed", "duration"):
+        assert re.search(rf"^- {item}: \S", text, re.MULTILINE), item
+    if name != "memory":  # counted, not timed
+        assert re.search(r"\d \([\d.e+]+-[\d.e+]+\)", text)
+    assert "nan" not in text
+
+
+def test_weighing_ten_losses_stays_within_a_small_factor_of_torchjd():
+    timings = weighting_cost.measure(10, Settings(effort="quick"), 9, is_compiled=False)
+    ours = timings.ratio(weighting_cost.OURS, weighting_cost.TORCHJD)
+    channels = timings.ratio(weighting_cost.CHANNELS, weighting_cost.TORCHJD)
+    assert ours.median < GUARD_PER_TASK, str(ours)
+    assert channels.median < 6, str(channels)
+
+
+@pytest.mark.parametrize("kind", ["L1", "MSE"])
+def test_a_mask_never_costs_more_than_indexing_by_it(kind):
+    case = regression(kind, (4, 2, 128, 256), torch.device("cpu"), torch.Generator())
+    timings = dense_maps.measure(case, SMOKE, 9, is_compiled=False)
+    ratio = timings.ratio("ours", "indexed")
+    assert ratio.median < 1, str(ratio)
