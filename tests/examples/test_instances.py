@@ -3,13 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
-from sklearn.cluster import OPTICS
 from sklearn.metrics import adjusted_rand_score
 
 from examples.cityscapes import targets
-from examples.cityscapes.clustering import optics
 from examples.cityscapes.instances import find_instances, group_pixels
 
 PERSON, RIDER, CAR, BICYCLE, ROAD, POLE = 11, 12, 13, 18, 0, 5
@@ -96,18 +92,3 @@ def test_the_same_prediction_gives_the_same_instances():
     np.testing.assert_array_equal(
         find_instances(offsets, classes), find_instances(offsets, classes)
     )
-
-
-@given(
-    seed=st.integers(0, 2**32 - 1),
-    num_clusters=st.integers(1, 5),
-    min_votes=st.integers(2, 12),
-    reach=st.floats(0.2, 5),
-)
-def test_votes_are_clustered_as_scikit_learn_does(seed, num_clusters, min_votes, reach):
-    rng = np.random.default_rng(seed)
-    centres = rng.uniform(0, 20, (num_clusters, 2))
-    votes = np.concatenate([rng.normal(c, rng.uniform(0.1, 2), (20, 2)) for c in centres])
-    votes = rng.permutation(votes)
-    expected = OPTICS(min_samples=min_votes, cluster_method="dbscan", eps=reach).fit(votes)
-    np.testing.assert_array_equal(optics(votes, min_votes=min_votes, reach=reach), expected.labels_)
