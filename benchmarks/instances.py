@@ -1,24 +1,21 @@
-"""Instances from vectors: time and Rand index of ours, scikit-learn's OPTICS, and HDBSCAN."""
+"""Instances from vectors: time and Rand index of ours, OPTICS over all votes, and HDBSCAN."""
 
 from collections.abc import Callable
-from unittest import mock
 
 import numpy as np
 import torch
-from sklearn.cluster import OPTICS
 from sklearn.metrics import adjusted_rand_score, rand_score
 
 from benchmarks.results import Report, Table
 from benchmarks.settings import Settings
 from benchmarks.timing import duration, take_turns
-from examples.cityscapes import clustering, targets
+from examples.cityscapes import targets
 from examples.cityscapes.instances import Grouping, find_instances
 from examples.cityscapes.synthetic import sample_scene
 
 THREADS = 1  # scikit-learn uses no more, either
 
-OURS, ALL_OURS = "ours, 1500 votes", "ours, all votes"
-SAMPLED_OPTICS, ALL_OPTICS = "scikit-learn's OPTICS, 1500 votes", "scikit-learn's OPTICS, all votes"
+OURS, ALL_OPTICS = "ours (OPTICS, 1500 votes)", "OPTICS, all votes"
 SAMPLED_HDBSCAN, ALL_HDBSCAN = "HDBSCAN, 1500 votes", "HDBSCAN, all votes"
 NOISE = 0.006
 """Mean absolute error of a vector's component, as a fraction of the width: 1.5 px of 256."""
@@ -28,8 +25,8 @@ def run(settings: Settings) -> Report:
     """Measure every image size."""
     heights = settings.choose((64, 128, 256, 512, 1024), (64, 128, 1024), (32,))
     most = settings.choose(
-        {ALL_OURS: 20_000, ALL_OPTICS: 20_000, ALL_HDBSCAN: 150_000},
-        {ALL_OURS: 3_000, ALL_OPTICS: 3_000, ALL_HDBSCAN: 3_000},
+        {ALL_OPTICS: 20_000, ALL_HDBSCAN: 150_000},
+        {ALL_OPTICS: 3_000, ALL_HDBSCAN: 3_000},
         {},
     )
     rounds = settings.rounds(9, 3)
@@ -62,9 +59,7 @@ def measure(
     every = max(votes, 1)
     groupings = {
         OURS: Grouping(),
-        SAMPLED_OPTICS: Grouping(),
         SAMPLED_HDBSCAN: Grouping(clustering="hdbscan"),
-        ALL_OURS: Grouping(max_votes=every),
         ALL_OPTICS: Grouping(max_votes=every),
         ALL_HDBSCAN: Grouping(clustering="hdbscan", max_votes=every),
     }
@@ -76,9 +71,7 @@ def measure(
         def call() -> None:
             found[name] = [find_instances(v, kinds, groupings[name]) for _, kinds, v in scenes]
 
-        if name not in (SAMPLED_OPTICS, ALL_OPTICS):
-            return call
-        return mock.patch.object(clustering, "optics", optics_of_scikit_learn)(call)
+        return call
 
     timings = take_turns(
         {name: group_all(name) for name in groupings},
@@ -97,12 +90,6 @@ def measure(
         size = f"{height}x{2 * height}"
         rows.append([size, votes, name, ratio, f"{plain:.4f}", f"{adjusted:.4f}", per_image])
     return rows
-
-
-def optics_of_scikit_learn(votes: np.ndarray, *, min_votes: int, reach: float) -> np.ndarray:
-    """Return the same labels as ours."""
-    found = OPTICS(min_samples=min_votes, cluster_method="dbscan", eps=reach).fit(votes)
-    return found.labels_
 
 
 def noisy_scene(height: int, index: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

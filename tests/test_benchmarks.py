@@ -20,7 +20,7 @@ from benchmarks.timing import take_turns
 
 SMOKE = Settings(effort="smoke")
 
-GUARD_PER_TASK = 25
+GUARD_PER_TASK = 6
 """Times TorchJD at ten tasks, one head each; twice what plain expressions per head take."""
 
 
