@@ -24,6 +24,7 @@ NAMES = (
     "scenes",
     "scaling",
     "weighting",
+    "sigma_of_noise",
 )
 """One module each: its docstring's first line is the summary; `run` takes Settings."""
 

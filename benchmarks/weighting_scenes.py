@@ -36,7 +36,7 @@ def train_on_scenes(settings: Settings, folder: Path) -> Callable[[str, int], Ou
     What a training ended with is kept in `folder`: an interrupted comparison goes on after it.
     """
     size = settings.choose((64, 128), (64, 128), (32, 64))
-    num_train, num_val = settings.choose((1000, 100), (48, 8), (16, 2))
+    num_train, num_val = settings.choose((600, 60), (48, 8), (16, 2))
     iterations = settings.choose(350, 10, 2)
     raw = raw_tree(folder, train=num_train, val=num_val, size=size, seed=settings.seed)
     data = prepared_tree(folder, raw, size)
@@ -54,7 +54,7 @@ def train_on_scenes(settings: Settings, folder: Path) -> Callable[[str, int], Ou
         small = {"stages": 1, "aspp_channels": 4, "decoder_channels": 4}
         config = new_config(
             {
-                "preset": "demo",
+                "preset": "quick",
                 "data": data,
                 "out": out,
                 "size": size,
