@@ -1,6 +1,6 @@
 """Cross-entropy of divided logits, a part of the map at a time."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias
 
 import torch
@@ -16,8 +16,8 @@ def sum_in_chunks(loss: Loss, logits: Tensor, target: Tensor, log_var: Tensor) -
     """Return ``loss(logits, target, log_var)``, a sum over elements, without its copies of the map.
 
     Written out, the divided logits, their logarithms of probabilities and the gradients of both
-    are each as large as the logits. Here they exist for one part of the map at a time, computed
-    again for the gradient.
+    are each as large as the logits. Here they exist for one part of the map at a time, and only
+    the gradient of the logits is kept.
 
     Args:
         loss: A sum over the elements of logits and target, 0-dim.
@@ -30,8 +30,10 @@ def sum_in_chunks(loss: Loss, logits: Tensor, target: Tensor, log_var: Tensor) -
         return loss(logits, target, log_var)
     if logits.ndim == 2:
         logits, target = logits.unsqueeze(2), target.unsqueeze(1)
+    is_recorded = torch.is_grad_enabled()
+    needed = is_recorded and logits.requires_grad, is_recorded and log_var.requires_grad
     # A copy is saved for the gradient: the next forward writes to the parameter, as it bounds it.
-    total: Tensor = _SumInChunks.apply(loss, chunk, logits, target, log_var.clone())
+    total: Tensor = _SumInChunks.apply(loss, chunk, needed, [], logits, target, log_var.clone())
     return total
 
 
@@ -39,39 +41,72 @@ class _SumInChunks(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(loss: Loss, chunk: int, logits: Tensor, target: Tensor, log_var: Tensor) -> Tensor:
-        parts = [
-            loss(logits[samples, :, rows], target[samples, rows], log_var)
-            for samples, rows in _slices(logits, chunk)
-        ]
-        return torch.stack(parts).sum()
+    def forward(
+        loss: Loss,
+        chunk: int,
+        needed: tuple[bool, bool],
+        kept: list[Any],
+        logits: Tensor,
+        target: Tensor,
+        log_var: Tensor,
+    ) -> Tensor:
+        total, *gradients = _with_gradients(loss, chunk, needed, logits, target, log_var)
+        if any(needed):
+            kept.append(gradients)
+        return total
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        ctx.loss, ctx.chunk, *tensors = inputs
+        ctx.loss, ctx.chunk, _, ctx.kept, *tensors = inputs
         ctx.save_for_backward(*tensors)
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> Any:
         logits, target, log_var = ctx.saved_tensors
-        needed = ctx.needs_input_grad[2], ctx.needs_input_grad[4]
+        needed = ctx.needs_input_grad[4], ctx.needs_input_grad[6]
         if torch.is_grad_enabled():  # for a derivative of what is returned here
             total = ctx.loss(logits, target, log_var)
-            of_logits, of_log_var = _gradients(total, (logits, log_var), needed, upstream)
-            return None, None, of_logits, None, of_log_var
-        of_logits = torch.empty_like(logits) if needed[0] else None
-        of_log_var = torch.zeros_like(log_var) if needed[1] else None
-        for samples, rows in _slices(logits, ctx.chunk):
-            with torch.enable_grad():
-                part = logits[samples, :, rows].detach().requires_grad_(needed[0])
-                scale = log_var.detach().requires_grad_(needed[1])
-                summed = ctx.loss(part, target[samples, rows], scale)
-            of_part, of_scale = _gradients(summed, (part, scale), needed, upstream)
-            if of_logits is not None and of_part is not None:
-                of_logits[samples, :, rows] = of_part
-            if of_log_var is not None and of_scale is not None:
-                of_log_var += of_scale
-        return None, None, of_logits, None, of_log_var
+            wanted = [x for x, n in zip((logits, log_var), needed, strict=True) if n]
+            found = iter(torch.autograd.grad(total, wanted, upstream, create_graph=True))
+            gradients = [next(found) if n else None for n in needed]
+        else:
+            # Given away with the first call, as scaling a copy would take the memory of another
+            # map; a second call computes it again.
+            if ctx.kept:
+                gradients = ctx.kept.pop()
+            else:
+                _, *gradients = _with_gradients(
+                    ctx.loss, ctx.chunk, needed, logits, target, log_var
+                )
+            gradients = [None if g is None else g.mul_(upstream) for g in gradients]
+        return None, None, None, None, gradients[0], None, gradients[1]
+
+
+def _with_gradients(
+    loss: Loss,
+    chunk: int,
+    needed: tuple[bool, bool],
+    logits: Tensor,
+    target: Tensor,
+    log_var: Tensor,
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Return the sum, and its gradients as far as they are needed."""
+    of_logits = torch.empty_like(logits) if needed[0] else None
+    of_log_var = torch.zeros_like(log_var) if needed[1] else None
+    totals = []
+    for samples, rows in _slices(logits, chunk):
+        with torch.set_grad_enabled(any(needed)):
+            part = logits[samples, :, rows].detach().requires_grad_(needed[0])
+            scale = log_var.detach().requires_grad_(needed[1])
+            total = loss(part, target[samples, rows], scale)
+        if any(needed):
+            torch.autograd.backward(total)
+        if of_logits is not None and part.grad is not None:
+            of_logits[samples, :, rows] = part.grad
+        if of_log_var is not None and scale.grad is not None:
+            of_log_var += scale.grad
+        totals.append(total.detach())
+    return torch.stack(totals).sum(), of_logits, of_log_var
 
 
 def _slices(logits: Tensor, chunk: int) -> Iterator[tuple[slice, slice]]:
@@ -83,11 +118,3 @@ def _slices(logits: Tensor, chunk: int) -> Iterator[tuple[slice, slice]]:
     for first in range(0, num_samples, samples):
         for top in range(0, num_rows, rows):
             yield slice(first, first + samples), slice(top, top + rows)
-
-
-def _gradients(
-    total: Tensor, inputs: Sequence[Tensor], needed: Sequence[bool], upstream: Tensor
-) -> Iterator[Tensor | None]:
-    wanted = [tensor for tensor, is_needed in zip(inputs, needed, strict=True) if is_needed]
-    found = iter(torch.autograd.grad(total, wanted, upstream, create_graph=torch.is_grad_enabled()))
-    return (next(found) if is_needed else None for is_needed in needed)
