@@ -82,6 +82,18 @@ def test_a_gradient_may_be_taken_twice_and_of_either_input_alone():
     torch.testing.assert_close(head.log_var.grad, torch.autograd.grad(loss, head.log_var)[0])
 
 
+def test_gradients_come_in_batches_too():
+    torch.manual_seed(0)
+    logits, target = torch.randn(2, 3, 5, 7, requires_grad=True), torch.randint(3, (2, 5, 7))
+    head = ScaledSoftmaxHead(exact=True)
+    inputs = [logits, head.log_var]
+    batch = torch.tensor([1.0, -2.0])
+    together = torch.autograd.grad(head(logits, target), inputs, batch, is_grads_batched=True)
+    for k, upstream in enumerate(batch):
+        alone = torch.autograd.grad(head(logits, target), inputs, upstream)
+        torch.testing.assert_close([g[k] for g in together], list(alone))
+
+
 def test_transforms_of_functions_see_the_same_loss():
     torch.manual_seed(0)
     target, scale = torch.randint(3, (2, 5, 7)), torch.zeros(1)

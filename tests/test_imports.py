@@ -14,8 +14,10 @@ PACKAGE = Path(uncertainty_mtl.__file__).parent
 ALLOWED = {
     "_checks": set(),
     "forms": set(),
-    "_chunks": set(),
-    "functional": {"_checks", "_chunks", "forms"},
+    "_in_place": set(),
+    "_chunks": {"_in_place"},
+    "_errors": {"_in_place"},
+    "functional": {"_checks", "_chunks", "_errors", "forms"},
     "task_head": {"_checks", "forms"},
     "heads": {"_checks", "forms", "functional", "task_head"},
     "heteroscedastic": {"_checks", "forms", "functional", "task_head"},

@@ -6,6 +6,8 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
+from uncertainty_mtl._in_place import scale_
+
 Loss: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 # What fits into the cache of a CPU core; a GPU needs enough work for each of its kernels.
@@ -78,7 +80,7 @@ class _SumInChunks(torch.autograd.Function):
                 _, *gradients = _with_gradients(
                     ctx.loss, ctx.chunk, needed, logits, target, log_var
                 )
-            gradients = [None if g is None else g.mul_(upstream) for g in gradients]
+            gradients = [None if g is None else scale_(g, upstream) for g in gradients]
         return None, None, None, None, gradients[0], None, gradients[1]
 
 

@@ -22,6 +22,7 @@ from uncertainty_mtl._checks import (
     without_channels,
 )
 from uncertainty_mtl._chunks import sum_in_chunks
+from uncertainty_mtl._errors import masked_residual, summed_error
 from uncertainty_mtl.forms import GAUSSIAN, LAPLACE, SOFTMAX, BaseLoss, PowerForm
 
 GAUSSIAN_CONSTANT = 0.5 * math.log(2 * math.pi)
@@ -38,7 +39,7 @@ def squared_error(
 
     Shapes and errors as in :class:`~uncertainty_mtl.GaussianHead`.
     """
-    return _summed_error(_sum_of_squares, prediction, target, mask, num_channels)
+    return _summed_error(2, prediction, target, mask, num_channels)
 
 
 def absolute_error(
@@ -48,7 +49,7 @@ def absolute_error(
 
     Shapes and errors as in :class:`~uncertainty_mtl.LaplaceHead`.
     """
-    return _summed_error(_sum_of_sizes, prediction, target, mask, num_channels)
+    return _summed_error(1, prediction, target, mask, num_channels)
 
 
 def cross_entropy(
@@ -193,7 +194,8 @@ def summed_noise_nll(
     full: bool,
 ) -> BaseLoss:
     """Return the regression likelihood with a scale per element, summed, and its count."""
-    residual, mask = _masked_residual(mean, target, mask)
+    mean, target, mask = _checked(mean, target, mask)
+    residual = masked_residual(mean, target, mask)
     check_floating("log_var", log_var)
     check_same_shape(mean, log_var, names=("prediction[0]", "prediction[1]"))
     log_var = log_var.to(residual.dtype)
@@ -258,59 +260,39 @@ def temper(logits: Tensor, log_var: Tensor) -> Tensor:
 
 
 def _summed_error(
-    summed: Callable[[Tensor, list[int] | None], Tensor],
-    prediction: Tensor,
-    target: Tensor,
-    mask: Tensor | None,
-    num_channels: int,
+    power: int, prediction: Tensor, target: Tensor, mask: Tensor | None, num_channels: int
 ) -> BaseLoss:
-    residual, mask = _masked_residual(prediction, target, mask)
-    if num_channels == 1:
-        error = summed(residual, None)
-        num_valid: Tensor | int = residual.numel()
-        if mask is not None:  # `count_nonzero`, as the sum of a bool tensor is many times as slow
-            num_valid = torch.count_nonzero(mask) * (residual.numel() // max(1, mask.numel()))
-    else:
+    prediction, target, mask = _checked(prediction, target, mask)
+    axes = None
+    if num_channels > 1:
         check_channels(prediction, num_channels)
-        axes = [axis for axis in range(residual.ndim) if axis != 1]
-        error = summed(residual, axes)
-        num_valid = residual.numel() // num_channels
-        if mask is not None:
-            num_valid = mask.expand_as(residual).sum(axes)
-    if isinstance(num_valid, int):
-        return BaseLoss(error, torch.full_like(error, num_valid))
-    return BaseLoss(error, num_valid.to(error.dtype))
+        axes = tuple(axis for axis in range(prediction.ndim) if axis != 1)
+    summed = summed_error(power, prediction, target, mask, axes)
+    if mask is None:
+        return BaseLoss(summed, torch.full_like(summed, prediction.numel() / num_channels))
+    if axes is not None:
+        # Half the memory of the default, int64.
+        count = mask.expand_as(prediction).sum(axes, dtype=torch.int32)
+        return BaseLoss(summed, count.to(summed.dtype))
+    # The sum of a bool tensor is many times as slow, and so is expanding it.
+    count = torch.count_nonzero(mask) * (prediction.numel() // max(1, mask.numel()))
+    return BaseLoss(summed, count.to(summed.dtype))
 
 
-def _sum_of_squares(residual: Tensor, axes: list[int] | None) -> Tensor:
-    if axes is None:  # in one operation, without a map of squares
-        return F.mse_loss(residual, residual.new_zeros(()).expand_as(residual), reduction="sum")
-    return residual.square().sum(axes)
-
-
-def _sum_of_sizes(residual: Tensor, axes: list[int] | None) -> Tensor:
-    # Not the 1-norm, faster as it is: it loses three more digits over a large map.
-    return residual.abs().sum(axes)
-
-
-def _masked_residual(
+def _checked(
     prediction: Tensor, target: Tensor, mask: Tensor | None
-) -> tuple[Tensor, Tensor | None]:
-    """Return the residual, 0 where masked, and the mask with a channel axis."""
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Return all three, of at least float32, and the mask with a channel axis."""
     check_floating("prediction", prediction)
     check_floating("target", target)
     check_same_shape(prediction, target)
     prediction = _at_least_float32(prediction)
-    residual = prediction - target.to(prediction.dtype)
-    if mask is None:
-        return residual, None
-    check_mask(mask, prediction.shape, without_channels(prediction))
-    if mask.ndim < prediction.ndim:
-        mask = mask.unsqueeze(1)
-    # Blank before squaring, not after: an invalid target may be nan, and 0 * nan is nan.
-    # Filled, not `residual[mask]`: indexing by a mask makes the host wait for the GPU. In place, as
-    # on a CPU most of the time goes into memory that is new.
-    return residual.masked_fill_(~mask, 0.0), mask
+    target = target.to(prediction.dtype)
+    if mask is not None:
+        check_mask(mask, prediction.shape, without_channels(prediction))
+        if mask.ndim < prediction.ndim:
+            mask = mask.unsqueeze(1)
+    return prediction, target, mask
 
 
 def _cross_entropy(
