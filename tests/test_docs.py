@@ -11,7 +11,7 @@ import torch.distributed.fsdp
 from transformers.utils import is_torch_available
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 # What neighbours say of themselves, or of a machine without an accelerator, in ordinary use.
