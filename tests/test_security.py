@@ -19,10 +19,13 @@ def offences(source: str) -> list[str]:
     found = []
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.ImportFrom) and node.module in PICKLERS:
-            found.append(f"{node.lineno}: from {node.module}")
-        if isinstance(node, ast.Attribute) and ast.unparse(node.value) in PICKLERS:
-            # The error is what an unsafe file ends in, under `weights_only=True`.
-            found += [f"{node.lineno}: {ast.unparse(node)}"] * (node.attr != "UnpicklingError")
+            used = [alias.name for alias in node.names]
+        elif isinstance(node, ast.Attribute) and ast.unparse(node.value) in PICKLERS:
+            used = [node.attr]
+        else:
+            used = []
+        # The error is what a file that is not safe ends in, under `weights_only=True`.
+        found += [f"{node.lineno}: {name}" for name in used if name != "UnpicklingError"]
         if isinstance(node, ast.Call):
             options = {k.arg: ast.unparse(k.value) for k in node.keywords}
             name = ast.unparse(node.func)
@@ -40,7 +43,7 @@ def test_no_source_unpickles(path):
 @pytest.mark.parametrize(
     "source",
     [
-        "import pickle; pickle.loads(data)",
+        "import pickle\npickle.loads(data)",
         "from joblib import load",
         "torch.load(path)",
         "torch.load(path, weights_only=False)",
