@@ -29,6 +29,7 @@ dist: $(VENV)/.dev ## Build the wheel and the source archive in dist/, and check
 	$(BIN)/python -m twine check --strict dist/*
 
 # Without the package beside them, the tests can import nothing but what the wheel installed.
+# `append`, or the installed package's folder comes first and a backport in it hides a standard module.
 # TORCH chooses a version: make test-wheel PYTHON=python3.10 TORCH='torch==2.4.*'
 TORCH ?= torch
 WHEEL := build/wheel
@@ -37,7 +38,8 @@ test-wheel: dist ## Test the built wheel in an environment of its own.
 	$(PYTHON) -m venv $(WHEEL)/venv
 	$(WHEEL)/venv/bin/python -m pip install --quiet "$$(echo dist/*.whl)[dev]" "$(TORCH)"
 	cp -r README.md SECURITY.md benchmarks docs examples pyproject.toml tests $(WHEEL)
-	cd $(WHEEL) && venv/bin/python -m pytest --numprocesses auto tests/test_*.py --pyargs uncertainty_mtl
+	cd $(WHEEL) && venv/bin/python -m pytest --numprocesses auto --import-mode append \
+		tests/test_*.py --pyargs uncertainty_mtl
 
 clean: ## Remove the environment and everything that was built or measured.
 	rm -rf $(VENV) build dist runs .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -19,6 +19,7 @@ pytestmark = pytest.mark.filterwarnings(
     "ignore:The 'train_dataloader' does not have many workers",
     "ignore:`isinstance.treespec, LeafSpec.`",  # in the code of Lightning
     "ignore:The dirpath has changed from",  # Lightning, of every resumed run
+    "ignore:You are using `torch.load` with `weights_only=False`",  # Lightning, on torch < 2.6
     "ignore:'pin_memory' argument is set as true but no accelerator",
 )
 
