@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types docs browser clean
+.PHONY: help demo test lint types docs browser dist test-wheel clean
 
 help: ## Show this list.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -28,6 +28,24 @@ docs: $(VENV)/.docs ## Build the site in docs/_build/html; a warning is an error
 
 browser: $(VENV)/.dev ## Open the site and the demo's report in headless Chromium.
 	$(BIN)/python -m pytest tests/test_site.py
+
+dist: $(VENV)/.dev ## Build the wheel and the source archive in dist/, and check them.
+	rm -rf dist
+	$(BIN)/python -m hatchling build
+	$(BIN)/python -m twine check --strict dist/*
+
+# Without the package beside them, the tests can import nothing but what the wheel installed.
+# `append`, or the installed package's folder comes first and a backport in it hides a standard module.
+# TORCH chooses a version: make test-wheel PYTHON=python3.10 TORCH='torch==2.4.*'
+TORCH ?= torch
+WHEEL := build/wheel
+test-wheel: dist ## Test the built wheel in an environment of its own.
+	rm -rf $(WHEEL)
+	$(PYTHON) -m venv $(WHEEL)/venv
+	$(WHEEL)/venv/bin/python -m pip install --quiet "$$(echo dist/*.whl)[dev]" "$(TORCH)"
+	cp -r README.md SECURITY.md benchmarks docs examples pyproject.toml tests $(WHEEL)
+	cd $(WHEEL) && venv/bin/python -m pytest --numprocesses auto --import-mode append \
+		tests/test_*.py --pyargs uncertainty_mtl
 
 clean: ## Remove the environment and everything that was built or measured.
 	rm -rf $(VENV) build dist runs docs/_build .pytest_cache .mypy_cache .ruff_cache .hypothesis

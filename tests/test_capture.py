@@ -81,6 +81,8 @@ def test_inductor_gives_the_same():
     torch.testing.assert_close(compiled(*batch).total, expected)
 
 
+# torch 2.4 says so of what its own tensors do when they are unpickled.
+@pytest.mark.filterwarnings("ignore:You are using `torch.load` with `weights_only=False`")
 def test_copies_and_pickles_behave_like_the_original():
     # Processes are started, and some loaders and trainers work, by pickling modules.
     loss_fn, batch = scene_loss(), scene_batch()

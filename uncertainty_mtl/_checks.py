@@ -37,7 +37,8 @@ def check_same_shape(
 
 def check_pair(prediction: object) -> tuple[Tensor, Tensor]:
     """Return the two parts of a prediction with its noise; raise unless it is a pair."""
-    if not (isinstance(prediction, tuple | list) and len(prediction) == 2):
+    # A tuple of types: the compiler of torch 2.4 does not know a union of them.
+    if not (isinstance(prediction, (tuple, list)) and len(prediction) == 2):
         raise TypeError(
             "`prediction` should be a pair (mean, log_var) of tensors, as the noise is predicted "
             f"along. Found {type(prediction).__name__}. A tensor of 2C channels splits with "

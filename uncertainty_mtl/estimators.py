@@ -92,7 +92,8 @@ def by_distinct_head(heads: Heads, bases: Bases) -> Iterable[tuple[TaskHead, Bas
     """Yield each head once, with the average over its labelled tasks if it serves several."""
     tasks_of: dict[int, list[str]] = {}
     for task, head in heads.items():
-        tasks_of.setdefault(id(head), []).append(task)
+        # Not `setdefault`, which the compiler of torch 2.4 does not know.
+        tasks_of[id(head)] = [*tasks_of.get(id(head), []), task]
     for tasks in tasks_of.values():
         if len(tasks) == 1:
             yield heads[tasks[0]], bases[tasks[0]]
