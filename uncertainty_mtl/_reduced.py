@@ -79,10 +79,9 @@ class _Plan:
                 module is not head
                 or (head.form, head.sigma_bounds, head.constant, head.training) != settings
                 or head._parameters.get("log_var") is not log_var
-                or log_var.device != self.device
             ):
                 return False
-        return True
+        return self.log_vars[0].device == self.device
 
     def losses_in(self, predictions: Any) -> Tensor | None:
         """Return the losses as a vector in the order of the tasks; None if one is unusual."""
@@ -96,17 +95,17 @@ class _Plan:
             losses, shape = [predictions], torch.Size([num_tasks])
         else:
             return None
-        is_in_graph = False
+        is_in_graph, num_axes = False, len(shape)
         for loss in losses:
             if not (
                 type(loss) is Tensor
-                and loss.shape == shape
+                and loss.ndim == num_axes
                 and loss.dtype is torch.float32
                 and loss.device == self.device
             ):
                 return None
             is_in_graph = is_in_graph or loss.requires_grad
-        if not is_in_graph:
+        if not is_in_graph or losses[0].shape != shape:
             return None
         return losses[0] if shape else torch.stack(list(losses))
 
