@@ -188,7 +188,7 @@ def read_targets(root: Path, path: str, suffix: str) -> dict[str, np.ndarray]:
 def run(settings: Settings) -> Report:
     """Train at every level of noise with heads of both kinds."""
     iterations, scenes = settings.choose((1200, 200), (60, 24), (4, 8))
-    network: dict[str, object] = {"preset": "quick", "iterations": iterations, "batch_size": 8}
+    network: dict[str, object] = {"preset": "quick", "iterations": iterations, "batch_size": 4}
     # Sigma averages over 1 / (0.1 * 0.25) = 40 steps of a Laplace head, 20 of a Gaussian one.
     network |= {"sigma_lr": 0.1, "seed": settings.seed, "device": settings.device.type}
     network |= settings.choose({}, {}, {"stages": 1, "aspp_channels": 4, "decoder_channels": 4})
@@ -209,7 +209,7 @@ def run(settings: Settings) -> Report:
         "residual|` for Laplace, the root of the mean square for Gaussian. Noise alone is that "
         "figure of noisy less clean targets, residual alone of clean targets less predictions; all "
         f"in pixels. {scenes} scenes of 64x128 with `--disparity-noise` and `--label-noise`, "
-        f"the network of the preset `quick`, {iterations} iterations of batch 8, mirrored at "
+        f"the network of the preset `quick`, {iterations} iterations of batch 4, mirrored at "
         "random, which the statistic does not see."
     )
     columns = ["noise", "head", "task", "noise alone", "residual alone", "both", "learned", "ratio"]

@@ -41,6 +41,8 @@ def test_sum_and_gradients_are_those_of_plain_operations(power, batch):
     )
 
 
+# torch 2.4 uses what it deprecates, for gradients in batches.
+@pytest.mark.filterwarnings("ignore:Please use `torch.vmap`:FutureWarning")
 @pytest.mark.parametrize("power", POWERS)
 @given(batch=batches())
 def test_derivatives_of_any_order_match_finite_differences(power, batch):
