@@ -23,7 +23,9 @@ class MeasuredFigures(SphinxDirective):
             lines += [f"**{title}**", "", f"![{title}]({self.arguments[0]}/{figure.name})", ""]
             recipe = figure.with_suffix(".md")
             if recipe.exists():
-                lines += [f"[How it was measured]({self.arguments[0]}/{recipe.name}).", ""]
+                # Not a link: the text is no page of the site.
+                path = f"{self.arguments[0]}/{recipe.name}"
+                lines += [f"{{download}}`Figures and recipe <{path}>`", ""]
         if not lines:
             return []
         parent = nodes.container()
