@@ -15,6 +15,7 @@ class MeasuredFigures(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         """Return the figures, each below a heading made of its name."""
+        self.env.note_reread()  # Sphinx cannot see that a file has joined the folder.
         page = Path(self.env.doc2path(self.env.docname))
         folder = page.parent / self.arguments[0]
         lines: list[str] = []
