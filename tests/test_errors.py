@@ -6,9 +6,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.autograd import forward_ad, gradcheck, gradgradcheck
 
+from uncertainty_mtl import _errors
 from uncertainty_mtl._errors import summed_error
 
 POWERS = {1: torch.abs, 2: torch.square}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def nothing_is_small():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_errors, "SMALL", 0)
+        yield
 
 
 def plain(power, prediction, target, mask, axes):

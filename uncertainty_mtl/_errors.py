@@ -9,6 +9,9 @@ from uncertainty_mtl._in_place import scale_
 
 Axes: TypeAlias = tuple[int, ...] | None
 
+SMALL = 2**16
+"""Elements of which copies cost less than what saves them."""
+
 
 def summed_error(
     power: int, prediction: Tensor, target: Tensor, mask: Tensor | None, axes: Axes
@@ -27,7 +30,8 @@ def summed_error(
         mask: A shape that broadcasts to theirs.
         axes: What is summed over.
     """
-    if torch.compiler.is_compiling():  # which does the same by itself
+    # A compiler does the same by itself, and a few elements are not worth a function of our own.
+    if torch.compiler.is_compiling() or prediction.numel() <= SMALL:
         residual = masked_residual(prediction, target, mask)
         return (residual.abs() if power == 1 else residual.square()).sum(axes)
     total: Tensor = _SummedError.apply(power, axes, prediction, target, mask)
