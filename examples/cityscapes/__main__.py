@@ -63,6 +63,7 @@ def _add_synthesize(commands: argparse._SubParsersAction) -> None:
     add("--val", type=_count, default=50, metavar="N", help="scenes for validation")
     add("--size", type=size, default=(128, 256), metavar="HxW", help="of the images")
     add("--seed", type=_count, default=0)
+    add("--classes", default="all", metavar="C", help="all 19 (default), or the common 12")
     add("--weather", default="clear", metavar="W", help="clear (default), rain, fog, snow or mixed")
     add("--time", default="day", metavar="T", help="day (default), dusk, night or mixed")
     noise = {"type": float, "default": 0.0}

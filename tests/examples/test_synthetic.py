@@ -53,6 +53,16 @@ def _disparity(scene):
     return np.where(raw > 0, (raw - 1) / 256, np.nan)
 
 
+def test_common_scenes_have_twelve_classes():
+    rare = {"wall", "fence", "traffic light", "terrain", "bus", "train", "motorcycle"}
+    common = {c.id for c in TRAIN_CLASSES if c.name not in rare}
+    scenes = (
+        sample_scene("train", index, size=SIZE, seed=1, classes="common") for index in range(40)
+    )
+    seen = set().union(*(np.unique(scene.label_ids).tolist() for scene in scenes))
+    assert seen & set(CLASSES) == common
+
+
 # Files
 
 

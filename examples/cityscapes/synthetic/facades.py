@@ -31,7 +31,7 @@ def draw_sides(canvas: Canvas, street: Street, light: Light, rng: np.random.Gene
                 z, end = _keep_clear(z, end, street.crossing.z, street.crossing.half_width + 2.5)
             lot = _Lot(canvas, street, light, side, abs(wall) + _setback(rng), z, end)
             if end > 1.0 and end - z > 2.0:
-                if rng.random() < enclosed:
+                if street.has_rare and rng.random() < enclosed:
                     lot.enclose(rng)
                     lot = lot.behind(float(rng.uniform(3, 8)))
                 if rng.random() < green:

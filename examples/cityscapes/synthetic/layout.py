@@ -14,6 +14,7 @@ TREE, BUSH, LAMP_POST, SIGN_POST, BOLLARD = "tree", "bush", "lamp post", "sign p
 TRAFFIC_LIGHT = "traffic light"
 PERSON, CYCLIST, CYCLE, CAR, TRUCK = "person", "cyclist", "cycle", "car", "truck"
 MOTORCYCLIST, MOTORCYCLE, BUS, TRAM = "motorcyclist", "motorcycle", "bus", "tram"
+RARE = (TRAFFIC_LIGHT, MOTORCYCLIST, MOTORCYCLE, BUS, TRAM)
 
 _FOOTPRINT = {  # metres along and across its heading, with elbow room
     TREE: (1.2, 1.2),
@@ -90,7 +91,7 @@ def sample_layout(rng: np.random.Generator, camera: Camera, street: Street) -> l
         (BUSH, int(rng.choice([0, 0, 2])), _on_sidewalk, (6, 25), 0),
     )
     for kind, count, propose, reach, instances in wanted:
-        for _ in range(count):
+        for _ in range(count if street.has_rare or kind not in RARE else 0):
             if instances <= room and plot.place(kind, propose, reach):
                 room -= instances
     return sorted(plot.things, key=lambda thing: float(thing.position @ thing.position))

@@ -58,6 +58,8 @@ def render_scene(
     calibration: Calibration,
     conditions: Conditions = CLEAR_DAY,
     conditions_seed: Sequence[int] = (0,),
+    *,
+    has_rare: bool = True,
 ) -> Scene:
     """Draw a random street scene.
 
@@ -68,6 +70,7 @@ def render_scene(
         calibration: The stereo camera at full resolution; it is scaled to ``size``.
         conditions: Weather and time of day; they change the image only.
         conditions_seed: Decides how thick the fog is, where a drop falls and the like.
+        has_rare: Whether the rarer classes may be there.
 
     Returns:
         A scene with 3 to 25 instances in sight.
@@ -75,7 +78,7 @@ def render_scene(
     while True:
         # A generator of their own: the street must not depend on how many drops there are.
         weather_rng = np.random.default_rng(conditions_seed)
-        scene = _render(rng, size, calibration, conditions, weather_rng)
+        scene = _render(rng, size, calibration, conditions, weather_rng, has_rare)
         covered = np.unique(scene.instance_ids, return_counts=True)
         in_sight = (covered[0] >= 1000) & (covered[1] >= _SIGHT * scene.label_ids.size)
         if in_sight.sum() >= MIN_INSTANCES:
@@ -88,9 +91,10 @@ def _render(
     calibration: Calibration,
     conditions: Conditions,
     weather_rng: np.random.Generator,
+    has_rare: bool,
 ) -> Scene:
     camera = sample_camera(rng, size, calibration)
-    street = sample_street(rng)
+    street = sample_street(rng, has_rare=has_rare)
     light = light_under(conditions, sample_light(rng), weather_rng)
     canvas = Canvas(camera)
     painter = Painter(canvas, light, rng)

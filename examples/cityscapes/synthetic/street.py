@@ -1,6 +1,6 @@
 """The ground plan: a bent street, its edges, a street across it, the far end."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -47,6 +47,8 @@ class Street:
     """Lateral position of the middle of a tramway."""
     far: float
     """How far away something closes the view."""
+    has_rare: bool
+    """Whether the rarer classes may be there: of all fields that make one, and of things."""
 
     def at(self, lateral: float, z: float) -> np.ndarray:
         """The point of the ground at a lateral position, ``z`` metres ahead."""
@@ -61,7 +63,7 @@ class Street:
         return x - 0.5 * self.curvature * z * z
 
 
-def sample_street(rng: np.random.Generator) -> Street:
+def sample_street(rng: np.random.Generator, *, has_rare: bool = True) -> Street:
     """From a narrow lane to an avenue; the camera is anywhere on the road."""
     road = rng.uniform(5.0, 11.5)
     left = -road * rng.uniform(0.18, 0.82)
@@ -74,7 +76,7 @@ def sample_street(rng: np.random.Generator) -> Street:
     zebra = float(rng.uniform(6, 22)) if rng.random() < 0.35 else None
     rails = left + road * rng.choice([0.3, 0.7]) if rng.random() < 0.4 else None
     lines = tuple(left + road * k / lanes for k in range(1, lanes))
-    return Street(
+    street = Street(
         curvature=float(rng.normal(0, 0.004)),
         left=left,
         right=right,
@@ -89,7 +91,12 @@ def sample_street(rng: np.random.Generator) -> Street:
         right_lawn=bool(rng.random() < 0.5),
         rails=rails,
         far=float(rng.uniform(45, 130)),
+        has_rare=has_rare,
     )
+    if has_rare:
+        return street
+    none = {"left_verge": (0.0, 0.0), "right_verge": (0.0, 0.0)}
+    return replace(street, **none, left_lawn=False, right_lawn=False, rails=None)
 
 
 def _verge(rng: np.random.Generator, edge: float, wall: float) -> tuple[float, float]:

@@ -36,6 +36,8 @@ _FRAME = 19
 _CHOICE, _WEATHER, _NOISE = range(1, 4)
 """What else a scene's key is drawn from for: each use has random numbers of its own."""
 
+CLASSES = ("all", "common")
+
 
 def synthesize(
     out: Path,
@@ -46,6 +48,7 @@ def synthesize(
     seed: int,
     weather: str = "clear",
     time: str = "day",
+    classes: str = "all",
     label_noise: float = 0.0,
     disparity_noise: float = 0.0,
 ) -> None:
@@ -67,6 +70,7 @@ def synthesize(
         seed: A whole number, at least 0.
         weather: One of ``WEATHERS``, or ``"mixed"``: any of them, scene by scene.
         time: One of ``TIMES``, or ``"mixed"``.
+        classes: ``"all"`` 19, or the ``"common"`` 12.
         label_noise: Share of the pixels with a wrong class; see `noisy_labels`.
         disparity_noise: Standard deviation in pixels of the image; see `noisy_disparity`.
 
@@ -74,7 +78,7 @@ def synthesize(
         InputError: If ``out`` is taken, or a number makes no sense.
     """
     _check(out, {"train": train, "val": val}, size, seed)
-    _check_conditions(weather, time)
+    _check_choices(weather, time, classes)
     noise = {"label_noise": label_noise, "disparity_noise": disparity_noise}
     _check_noise(**noise)
     out = out.resolve()
@@ -82,9 +86,10 @@ def synthesize(
     partial.mkdir(parents=True)
     record = NoiseRecord()
     try:
+        options = {"size": size, "seed": seed, "weather": weather, "time": time}
         jobs = [("train", i) for i in range(train)] + [("val", i) for i in range(val)]
         for split, index in tqdm(jobs, desc="synthesize", unit="scene"):
-            clean = sample_scene(split, index, size=size, seed=seed, weather=weather, time=time)
+            clean = sample_scene(split, index, **options, classes=classes)
             noisy = clean
             if split == "train" and any(noise.values()):
                 noisy = with_noise(clean, split, index, seed=seed, **noise)
@@ -112,6 +117,7 @@ def sample_scene(
     seed: int,
     weather: str = "clear",
     time: str = "day",
+    classes: str = "all",
 ) -> Scene:
     """Scene number ``index`` of a split, as `synthesize` writes it.
 
@@ -122,12 +128,20 @@ def sample_scene(
         seed: Of the data set.
         weather: One of ``WEATHERS``, or ``"mixed"``.
         time: One of ``TIMES``, or ``"mixed"``.
+        classes: ``"all"`` 19, or the ``"common"`` 12.
     """
     city = list(CITIES).index(split) + index % len(CITIES[split])
     key = [seed, list(CITIES).index(split), index]
     conditions = sample_conditions(np.random.default_rng([*key, _CHOICE]), weather, time)
     calibration = CALIBRATIONS[city % len(CALIBRATIONS)]
-    return render_scene(np.random.default_rng(key), size, calibration, conditions, [*key, _WEATHER])
+    return render_scene(
+        np.random.default_rng(key),
+        size,
+        calibration,
+        conditions,
+        [*key, _WEATHER],
+        has_rare=classes == "all",
+    )
 
 
 def with_noise(
@@ -221,12 +235,14 @@ def _check(out: Path, counts: dict[str, int], size: tuple[int, int], seed: int) 
         raise InputError(f"--seed should be at least 0. Found {seed}.")
 
 
-def _check_conditions(weather: str, time: str) -> None:
-    for flag, given, known in (("weather", weather, WEATHERS), ("time", time, TIMES)):
-        if given not in (*known, MIXED):
-            raise InputError(
-                f"--{flag} should be one of {', '.join((*known, MIXED))}. Found {given}."
-            )
+def _check_choices(weather: str, time: str, classes: str) -> None:
+    for flag, given, known in (
+        ("weather", weather, (*WEATHERS, MIXED)),
+        ("time", time, (*TIMES, MIXED)),
+        ("classes", classes, CLASSES),
+    ):
+        if given not in known:
+            raise InputError(f"--{flag} should be one of {', '.join(known)}. Found {given}.")
 
 
 def _check_noise(label_noise: float, disparity_noise: float) -> None:
