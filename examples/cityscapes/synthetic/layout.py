@@ -72,11 +72,13 @@ def sample_layout(rng: np.random.Generator, camera: Camera, street: Street) -> l
     room = s.MAX_INSTANCES
     # Now and then a crowd; everywhere, it would leave few things to be seen whole.
     crowd = 6 if rng.random() < 0.12 else 0
+    # Where there are no buses and trams, more trucks take their place.
+    trucks = (0.6, 0.32, 0.08) if street.has_rare else (0.45, 0.4, 0.15)
     wanted = (
         # Large things first, as they find a place only while there is room.
         (TRAM, int(street.rails is not None and rng.random() < 0.6), _on_rails, (13, 42), 1),
         (BUS, int(rng.choice(2, p=[0.72, 0.28])), _vehicle, (10, 34), 1),
-        (TRUCK, int(rng.choice(3, p=[0.6, 0.32, 0.08])), _vehicle, (9, 30), 1),
+        (TRUCK, int(rng.choice(3, p=trucks)), _vehicle, (9, 30), 1),
         (CAR, int(rng.integers(2, 7)) + crowd, _vehicle, (6.5, 32), 1),
         (CYCLIST, int(rng.choice(4, p=[0.3, 0.4, 0.22, 0.08])), _cyclist, (4.5, 14), 2),
         (CYCLE, int(rng.choice(4, p=[0.4, 0.3, 0.2, 0.1])), _on_sidewalk, (4, 11), 1),
