@@ -37,7 +37,7 @@ def train_on_scenes(settings: Settings, folder: Path) -> Callable[[str, int], Ou
     """
     size = settings.choose((64, 128), (64, 128), (32, 64))
     num_train, num_val = settings.choose((600, 60), (48, 8), (16, 2))
-    iterations = settings.choose(300, 10, 2)
+    iterations = settings.choose(150, 10, 2)
     raw = raw_tree(folder, train=num_train, val=num_val, size=size, seed=settings.seed)
     data = prepared_tree(folder, raw, size)
     # Other scenes than the best of the grid is chosen by; its training split is not used.

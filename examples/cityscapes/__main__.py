@@ -158,7 +158,7 @@ def _add_demo(commands: argparse._SubParsersAction) -> None:
     add("--out", type=Path, default=Path("runs/demo"), help="folder; an earlier demo is replaced")
     add("--compare", action="store_true", help="train with equal weights too (twice the time)")
     add("--seed", type=_count, default=0)
-    add("--iterations", type=_positive, default=1400, metavar="N")
+    add("--iterations", type=_positive, default=1800, metavar="N")
     add("--train-scenes", type=_positive, default=1500, metavar="N")
     add("--val-scenes", type=_positive, default=60, metavar="N")
     add("--size", type=size, default=(64, 128), metavar="HxW")

@@ -26,7 +26,7 @@ def demo(
     out: Path,
     compare: bool = False,
     seed: int = 0,
-    iterations: int = 1400,
+    iterations: int = 1800,
     train_scenes: int = 1500,
     val_scenes: int = 60,
     size: tuple[int, int] = (64, 128),
