@@ -155,8 +155,9 @@ def leaves_of(*names):
         lambda loss_fn: loss_fn.heads.add_module("a", LaplaceHead(init_sigma=3.0)),
         lambda loss_fn: loss_fn.freeze("a"),
         lambda loss_fn: loss_fn.eval(),
+        lambda loss_fn: loss_fn.priorities.update(a=3.0),
     ],
-    ids=["form", "bounds", "assigned parameters", "another head", "frozen", "evaluation"],
+    ids=["form", "bounds", "assigned parameters", "another head", "frozen", "eval", "priorities"],
 )
 def test_what_changes_after_the_first_step_is_seen(change):
     loss_fn = UncertaintyWeightedLoss({"a": "gaussian", "b": "laplace"})

@@ -166,9 +166,7 @@ class UncertaintyWeightedLoss(nn.Module):
         if warmup_steps:
             self.register_buffer("num_forwards", torch.zeros((), dtype=torch.long))
         check_options(self.heads, constraint, self.priorities, warmup_steps)
-        is_plain = estimator == "learned" and not (
-            constraint or self.priorities or warmup_steps or global_counts
-        )
+        is_plain = estimator == "learned" and constraint is None and not warmup_steps
         self._reduced_step = ReducedStep(self.heads) if is_plain else None
 
     def forward(
@@ -197,8 +195,9 @@ class UncertaintyWeightedLoss(nn.Module):
             TypeError: If a value has another type than its head expects.
             ValueError: If the tasks are not exactly those of the constructor, or shapes do not fit.
         """
-        if targets is None and masks is None and self._reduced_step is not None:
-            reduced = self._reduced_step(predictions)
+        if self._reduced_step is not None and targets is None and masks is None:
+            plain = not (self.priorities or self.global_counts)
+            reduced = self._reduced_step(predictions) if plain else None
             if reduced is not None:
                 self._last_bases.clear()
                 return MultiTaskLoss(*reduced)
