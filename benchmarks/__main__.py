@@ -99,7 +99,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     add = parser.add_argument
     add("name", nargs="?", choices=NAMES, metavar="NAME", help="benchmark to run; none: list them")
-    add("--quick", action="store_true", help="a few repeats of small cases; all in three minutes")
+    add("--quick", action="store_true", help="a few repeats of small cases")
     add("--effort", choices=EFFORTS, help="full unless said otherwise; smoke: whether it runs")
     add("--device", choices=("cpu", "cuda"), default="cpu")
     add("--threads", type=_positive, help="of torch; else the benchmark's own, or torch's")

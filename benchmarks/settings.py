@@ -10,7 +10,7 @@ from typing import TypeVar
 import torch
 
 EFFORTS = ("full", "quick", "smoke")
-"""The numbers that count; all benchmarks in three minutes; whether it runs at all."""
+"""The numbers that count; all benchmarks in some minutes; whether it runs at all."""
 
 T = TypeVar("T")
 
