@@ -3,7 +3,7 @@
 import torch
 
 from benchmarks.compiling import compiled, compiler_is_missing
-from benchmarks.maps import Case, check_they_agree, classification, regression, step
+from benchmarks.maps import CHANNELS_LAST, Case, check_they_agree, classification, regression, step
 from benchmarks.results import Goal, Report, Table
 from benchmarks.settings import Settings
 from benchmarks.timing import Timings, duration, take_turns
@@ -16,8 +16,10 @@ PEERS = {
     "L1": ("whole map", "indexed"),
     "MSE": ("whole map", "indexed"),
     "cross-entropy": ("F.cross_entropy", "F.cross_entropy(logits / T)"),
+    CHANNELS_LAST: ("F.cross_entropy", "F.cross_entropy(logits / T)"),
 }
 """The first is the floor; the second what is written without a library."""
+SOFTMAX = ("cross-entropy", CHANNELS_LAST)
 
 
 def run(settings: Settings) -> Report:
@@ -30,7 +32,8 @@ def run(settings: Settings) -> Report:
     results: dict[tuple[str, tuple[int, ...], bool], Timings] = {}
     tables = {mode: [] for mode in modes}
     shapes = [(kind, shape) for kind in ("L1", "MSE") for shape in maps]
-    for kind, shape in shapes + [("cross-entropy", shape) for shape in logits]:
+    shapes += [(kind, shape) for kind in SOFTMAX for shape in logits]
+    for kind, shape in shapes:
         case = make_case(kind, shape, settings)
         check_they_agree(case, PEERS[kind][1])
         for mode in modes:
@@ -59,8 +62,8 @@ def run(settings: Settings) -> Report:
 def make_case(kind: str, shape: tuple[int, ...], settings: Settings) -> Case:
     """Return the inputs and candidates of a kind and shape."""
     generator = torch.Generator().manual_seed(settings.seed)
-    if kind == "cross-entropy":
-        return classification(shape, settings.device, generator)
+    if kind in SOFTMAX:
+        return classification(kind, shape, settings.device, generator)
     return regression(kind, shape, settings.device, generator)
 
 
@@ -101,14 +104,14 @@ def goals(results: dict[tuple[str, tuple[int, ...], bool], Timings]) -> list[Goa
     for (kind, shape, is_compiled), timings in results.items():
         where = f"{kind} {shape}" + (", compiled" if is_compiled else "")
         floor, usual = PEERS[kind]
-        if kind == "cross-entropy" and not is_compiled:
+        if kind in SOFTMAX and not is_compiled:
             for name, limit in (("ours", 1.05), ("ours, exact", 1.1)):
                 what = f"{where}: {name}, over F.cross_entropy"
                 found.append(Goal(what, limit, timings.ratio(name, floor).median))
-        elif kind != "cross-entropy" and not is_compiled:
+        elif kind not in SOFTMAX and not is_compiled:
             faster = timings.ratio(usual, "ours").median
             found.append(Goal(f"{where}: times faster than indexing", 4.0, faster, at_least=True))
-        elif kind != "cross-entropy" and shape == LARGE:
+        elif kind not in SOFTMAX and shape == LARGE:
             limit = {"L1": 1.2, "MSE": 1.5}[kind]
             what = f"{where}: over the whole map"
             found.append(Goal(what, limit, timings.ratio("ours", floor).median))

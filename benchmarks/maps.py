@@ -12,6 +12,8 @@ from uncertainty_mtl import GaussianHead, LaplaceHead, ScaledSoftmaxHead
 VALID = 0.8
 """Share of the pixels that are labelled, about that of disparities in CityScapes."""
 IGNORE_INDEX = 255
+CHANNELS_LAST = "cross-entropy, channels last"
+"""Of logits that lie in memory as a network in `channels_last`, such as our trainer's, has them."""
 
 Loss = Callable[[Tensor], Tensor]
 """From a prediction to a scalar."""
@@ -22,7 +24,7 @@ class Case:
     """One kind of loss on maps of one shape."""
 
     kind: str
-    """`L1`, `MSE` or `cross-entropy`."""
+    """`L1`, `MSE`, `cross-entropy` or `CHANNELS_LAST`."""
     shape: tuple[int, ...]
     prediction: Tensor
     """A leaf that wants a gradient."""
@@ -57,10 +59,13 @@ def regression(
 
 
 def classification(
-    shape: tuple[int, ...], device: torch.device, generator: torch.Generator
+    kind: str, shape: tuple[int, ...], device: torch.device, generator: torch.Generator
 ) -> Case:
     """Return both forms of the softmax head, cross-entropy, and the exact form written out."""
-    prediction = torch.randn(shape, generator=generator).to(device).requires_grad_()
+    prediction = torch.randn(shape, generator=generator).to(device)
+    if kind == CHANNELS_LAST:
+        prediction = prediction.to(memory_format=torch.channels_last)
+    prediction.requires_grad_()
     labels = torch.randint(shape[1], (shape[0], *shape[2:]), generator=generator)
     ignored = torch.rand(labels.shape, generator=generator) >= VALID
     labels = labels.masked_fill_(ignored, IGNORE_INDEX).to(device)
@@ -72,7 +77,7 @@ def classification(
         return F.cross_entropy(logits, labels, ignore_index=IGNORE_INDEX)
 
     return Case(
-        "cross-entropy",
+        kind,
         shape,
         prediction,
         {

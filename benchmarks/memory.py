@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from benchmarks.dense_maps import LARGE_LOGITS, PEERS, SMALL, SMALL_LOGITS, make_case
+from benchmarks.dense_maps import LARGE_LOGITS, PEERS, SMALL, SMALL_LOGITS, SOFTMAX, make_case
 from benchmarks.maps import Case, Loss, check_they_agree, step
 from benchmarks.peak_memory import peak_bytes
 from benchmarks.results import Goal, Report, Table
@@ -17,14 +17,15 @@ def run(settings: Settings) -> Report:
     logits = settings.choose((LARGE_LOGITS, SMALL_LOGITS), (SMALL_LOGITS,), ((2, 5, 16, 32),))
     shapes = [(kind, shape) for kind in ("L1", "MSE") for shape in maps]
     lines, goals = [], []
-    for kind, shape in shapes + [("cross-entropy", shape) for shape in logits]:
+    shapes += [(kind, shape) for kind in SOFTMAX for shape in logits]
+    for kind, shape in shapes:
         case = make_case(kind, shape, settings)
         check_they_agree(case, PEERS[kind][1])
         multiples = {
             name: peak_multiple(loss, case.prediction) for name, loss in case.losses.items()
         }
         lines += rows(case, multiples)
-        if kind == "cross-entropy":
+        if kind in SOFTMAX:
             share = multiples["ours, exact"] / multiples["F.cross_entropy"]
             goals.append(Goal(f"{case.title}: ours, exact, over F.cross_entropy", 0.5, share))
     about = (

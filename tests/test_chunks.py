@@ -1,4 +1,4 @@
-"""The exact softmax over large maps, a part at a time, against PyTorch's own cross-entropy."""
+"""Cross-entropy over large maps, a part at a time, against PyTorch's own."""
 
 import pytest
 import torch
@@ -7,11 +7,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from uncertainty_mtl import ScaledSoftmaxHead, _chunks
+from uncertainty_mtl.functional import cross_entropy, scaled_softmax_nll
+
+# PyTorch's own, at the first use of forward mode.
+pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script`")
 
 
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch):
     monkeypatch.setattr(_chunks, "CPU_CHUNK", 12)
+    monkeypatch.setattr(_chunks, "SCALED_FROM", 12)
+    monkeypatch.setattr(_chunks, "PLAIN_FROM", 12)
 
 
 def exact_loss(logits, target, log_var, **options):
@@ -110,6 +116,75 @@ def test_transforms_of_functions_see_the_same_loss():
 
 def exact_loss_of(target):
     return lambda logits, scale: exact_loss(logits, target, scale)
+
+
+@pytest.mark.parametrize("exact", [False, True], ids=["paper", "exact"])
+@pytest.mark.parametrize("transform", ["vmap", "per_sample", "jacfwd", "jacrev", "hessian", "jvp"])
+def test_every_transform_gives_what_the_plain_loss_gives(transform, exact):
+    torch.manual_seed(0)
+    logits, target = torch.randn(4, 2, 3, 5, 3), torch.randint(3, (4, 2, 5, 3))
+    log_var = torch.tensor([0.3]) if exact else None
+
+    def ours(x, y):
+        return cross_entropy(x, y, log_var=log_var).mean()
+
+    def plain(x, y):
+        return F.cross_entropy(x / log_var.exp() if exact else x, y)
+
+    run = {
+        "vmap": lambda loss: torch.func.vmap(loss)(logits, target),
+        "per_sample": lambda loss: torch.func.vmap(torch.func.grad(loss))(logits, target),
+        "jacfwd": lambda loss: torch.func.jacfwd(loss)(logits[0], target[0]),
+        "jacrev": lambda loss: torch.func.jacrev(loss)(logits[0], target[0]),
+        "hessian": lambda loss: torch.func.hessian(loss)(logits[0], target[0]),
+        "jvp": lambda loss: torch.func.jvp(
+            lambda x: loss(x, target[0]), (logits[0],), (logits[1],)
+        ),
+    }[transform]
+    torch.testing.assert_close(run(ours), run(plain))
+
+
+@pytest.mark.parametrize("exact", [False, True], ids=["paper", "exact"])
+def test_forward_mode_sees_the_scale_too(exact):
+    torch.manual_seed(0)
+    logits, change = torch.randn(2, 2, 3, 5, 7)
+    target, s = torch.randint(3, (2, 5, 7)), torch.tensor([0.3])
+    found = torch.func.jvp(
+        lambda x, s: scaled_softmax_nll(x, target, s, exact=exact), (logits, s), (change, s)
+    )
+
+    def plain(x, s):
+        loss = exact_loss(x, target, s) if exact else F.cross_entropy(x, target) / s.exp() + s / 2
+        return loss.squeeze()
+
+    torch.testing.assert_close(found, torch.func.jvp(plain, (logits, s), (change, s)))
+
+
+@pytest.mark.parametrize("exact", [False, True], ids=["paper", "exact"])
+@pytest.mark.parametrize("num_axes", [1, 2, 3])
+@pytest.mark.parametrize("most", [12, 10**6])
+def test_the_order_of_the_axes_in_memory_changes_nothing(most, num_axes, exact, monkeypatch):
+    monkeypatch.setattr(_chunks, "SCALED_FROM", most)
+    monkeypatch.setattr(_chunks, "PLAIN_FROM", most)
+    torch.manual_seed(0)
+    spatial = (3, 5, 2)[:num_axes]
+    by_class = torch.randn(2, 4, *spatial)
+    target = torch.randint(4, (2, *spatial)).index_fill(0, torch.tensor([1]), 255)
+    target[1, 0] = 2
+    # As a network in `channels_last` returns them: the classes of a pixel side by side.
+    by_pixel = by_class.movedim(1, -1).contiguous().movedim(-1, 1)
+    assert by_pixel.stride() != by_class.stride()
+    weight = torch.tensor([0.5, 1.0, 2.0, 3.0])
+    results = []
+    for logits in (by_class.clone().requires_grad_(), by_pixel.clone().requires_grad_()):
+        head = ScaledSoftmaxHead(
+            exact=exact, ignore_index=255, class_weight=weight, label_smoothing=0.1
+        )
+        loss = head(logits, target)
+        loss.backward()
+        assert logits.grad.stride() == logits.stride()
+        results.append((loss, logits.grad, head.log_var.grad))
+    torch.testing.assert_close(*results)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

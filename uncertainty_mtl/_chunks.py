@@ -1,42 +1,65 @@
-"""Cross-entropy of divided logits, a part of the map at a time."""
+"""Cross-entropy of large maps, a part of the map at a time."""
 
+import math
 from collections.abc import Callable, Iterator
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
 
 from uncertainty_mtl._in_place import scale_
 
-Loss: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
+Loss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 
-# What fits into the cache of a CPU core; a GPU needs enough work for each of its kernels.
-CPU_CHUNK, GPU_CHUNK = 2**17, 2**24
+CPU_CHUNK, GPU_CHUNK = 2**19, 2**24
+"""Elements of a part: what fits into the cache of a CPU; a GPU needs work for its kernels."""
+SCALED_FROM, PLAIN_FROM = 2**21, 2**23
+"""Elements above which parts pay on a CPU: the copies no longer fit into its cache or, without a
+factor, are so large that the allocator takes new memory for each of them."""
 
 
-def sum_in_chunks(loss: Loss, logits: Tensor, target: Tensor, log_var: Tensor) -> Tensor:
-    """Return ``loss(logits, target, log_var)``, a sum over elements, without its copies of the map.
+def sum_in_chunks(loss: Loss, logits: Tensor, target: Tensor, factor: Tensor | None) -> Tensor:
+    """Return ``loss(factor * logits, target)``, a sum over elements, without copies of the map.
 
-    Written out, the divided logits, their logarithms of probabilities and the gradients of both
-    are each as large as the logits. Here they exist for one part of the map at a time, and only
-    the gradient of the logits is kept.
+    Written out, the product, the logarithms of probabilities and the gradients of both are each as
+    large as the logits. Here they exist for one part of the map at a time, and only the gradient of
+    the logits is kept.
 
     Args:
         loss: A sum over the elements of logits and target, 0-dim.
         logits: Shape ``(N, C, *)``.
         target: Shape ``(N, *)``.
-        log_var: What all elements share.
+        factor: Shape ``()`` or ``(1,)``, of the dtype to compute in; None for 1.
     """
-    chunk = CPU_CHUNK if logits.device.type == "cpu" else GPU_CHUNK
-    if torch.compiler.is_compiling() or logits.numel() <= chunk:
-        return loss(logits, target, log_var)
+    if torch.compiler.is_compiling() or not _pays(logits, factor):
+        return loss(_scaled(logits, factor), target)
     if logits.ndim == 2:
         logits, target = logits.unsqueeze(2), target.unsqueeze(1)
     is_recorded = torch.is_grad_enabled()
-    needed = is_recorded and logits.requires_grad, is_recorded and log_var.requires_grad
-    # A copy is saved for the gradient: the next forward writes to the parameter, as it bounds it.
-    total: Tensor = _SumInChunks.apply(loss, chunk, needed, [], logits, target, log_var.clone())
+    wanted = _Wanted(
+        logits=is_recorded and logits.requires_grad,
+        factor=is_recorded and factor is not None and factor.requires_grad,
+    )
+    total: Tensor = _SumInChunks.apply(loss, wanted, [], logits, target, factor)
     return total
+
+
+def _pays(logits: Tensor, factor: Tensor | None) -> bool:
+    if logits.device.type == "cpu":
+        return logits.numel() > (PLAIN_FROM if factor is None else SCALED_FROM)
+    # A GPU saves memory by parts, but no time.
+    return factor is not None and logits.numel() > GPU_CHUNK
+
+
+def _scaled(logits: Tensor, factor: Tensor | None) -> Tensor:
+    return logits if factor is None else logits.to(factor.dtype) * factor
+
+
+class _Wanted(NamedTuple):
+    """Which gradients are."""
+
+    logits: bool
+    factor: bool
 
 
 class _SumInChunks(torch.autograd.Function):
@@ -45,78 +68,122 @@ class _SumInChunks(torch.autograd.Function):
     @staticmethod
     def forward(
         loss: Loss,
-        chunk: int,
-        needed: tuple[bool, bool],
+        wanted: _Wanted,
         kept: list[Any],
         logits: Tensor,
         target: Tensor,
-        log_var: Tensor,
+        factor: Tensor | None,
     ) -> Tensor:
-        total, *gradients = _with_gradients(loss, chunk, needed, logits, target, log_var)
-        if any(needed):
+        total, *gradients = _with_gradients(loss, wanted, logits, target, factor)
+        if any(wanted):
             kept.append(gradients)
         return total
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        ctx.loss, ctx.chunk, _, ctx.kept, *tensors = inputs
+        ctx.loss, _, ctx.kept, *tensors = inputs
         ctx.save_for_backward(*tensors)
+        ctx.save_for_forward(*tensors)
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> Any:
-        logits, target, log_var = ctx.saved_tensors
-        needed = ctx.needs_input_grad[4], ctx.needs_input_grad[6]
+        logits, target, factor = ctx.saved_tensors
+        wanted = _Wanted(ctx.needs_input_grad[3], ctx.needs_input_grad[5])
         if torch.is_grad_enabled():  # for a derivative of what is returned here
-            total = ctx.loss(logits, target, log_var)
-            wanted = [x for x, n in zip((logits, log_var), needed, strict=True) if n]
-            found = iter(torch.autograd.grad(total, wanted, upstream, create_graph=True))
-            gradients = [next(found) if n else None for n in needed]
+            of_logits, of_factor = _of_whole_map(ctx.loss, wanted, logits, target, factor)
+            of_logits = None if of_logits is None else of_logits * upstream
         else:
             # Given away with the first call, as scaling a copy would take the memory of another
             # map; a second call computes it again.
-            if ctx.kept:
-                gradients = ctx.kept.pop()
-            else:
-                _, *gradients = _with_gradients(
-                    ctx.loss, ctx.chunk, needed, logits, target, log_var
-                )
-            gradients = [None if g is None else scale_(g, upstream) for g in gradients]
-        return None, None, None, None, gradients[0], None, gradients[1]
+            of_scaled, of_factor = (
+                ctx.kept.pop()
+                if ctx.kept
+                else _with_gradients(ctx.loss, wanted, logits, target, factor)[1:]
+            )
+            slope = upstream if factor is None else upstream * factor
+            of_logits = None if of_scaled is None else scale_(of_scaled, slope)
+        of_factor = None if of_factor is None else of_factor * upstream
+        return None, None, None, of_logits, None, of_factor
+
+    @staticmethod
+    def jvp(
+        ctx: Any,
+        loss: None,
+        wanted: None,
+        kept: None,
+        of_logits: Any,
+        of_target: None,
+        of_factor: Any,
+    ) -> Tensor:
+        logits, target, factor = ctx.saved_tensors
+        moved = _Wanted(of_logits is not None, of_factor is not None)
+        total, by_scaled, by_factor = _with_gradients(ctx.loss, moved, logits, target, factor)
+        change = torch.zeros_like(total)
+        if by_scaled is not None:
+            change = change + (by_scaled * _scaled(of_logits, factor)).sum()
+        if by_factor is not None:
+            change = change + (by_factor * of_factor).sum()
+        return change
 
 
 def _with_gradients(
-    loss: Loss,
-    chunk: int,
-    needed: tuple[bool, bool],
-    logits: Tensor,
-    target: Tensor,
-    log_var: Tensor,
+    loss: Loss, wanted: _Wanted, logits: Tensor, target: Tensor, factor: Tensor | None
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """Return the sum, and its gradients as far as they are needed."""
-    of_logits = torch.empty_like(logits) if needed[0] else None
-    of_log_var = torch.zeros_like(log_var) if needed[1] else None
-    totals = []
-    for samples, rows in _slices(logits, chunk):
-        with torch.set_grad_enabled(any(needed)):
-            part = logits[samples, :, rows].detach().requires_grad_(needed[0])
-            scale = log_var.detach().requires_grad_(needed[1])
-            total = loss(part, target[samples, rows], scale)
-        if any(needed):
-            torch.autograd.backward(total)
-        if of_logits is not None and part.grad is not None:
-            of_logits[samples, :, rows] = part.grad
-        if of_log_var is not None and scale.grad is not None:
-            of_log_var += scale.grad
-        totals.append(total.detach())
-    return torch.stack(totals).sum(), of_logits, of_log_var
+    """Return the sum, its gradient by ``factor * logits``, and by the factor, as far as wanted."""
+    of_scaled = torch.empty_like(logits) if wanted.logits else None
+    totals, of_factor = [], []
+    for samples, rows in _slices(logits):
+        part, labels = logits[samples, :, rows], target[samples, rows]
+        scaled = _scaled(part, factor)
+        if not any(wanted):
+            totals.append(loss(scaled, labels))
+            continue
+        total, gradient = _value_and_gradient(loss, scaled, labels)
+        totals.append(total)
+        if of_scaled is not None:
+            of_scaled[samples, :, rows] = gradient
+        if wanted.factor:
+            of_factor.append(gradient.mul_(part).sum())
+    total = torch.stack(totals).sum()
+    if factor is None or not of_factor:
+        return total, of_scaled, None
+    return total, of_scaled, torch.stack(of_factor).sum().reshape(factor.shape)
 
 
-def _slices(logits: Tensor, chunk: int) -> Iterator[tuple[slice, slice]]:
-    """Yield the samples and rows of parts of about ``chunk`` elements, at least one row."""
+def _value_and_gradient(loss: Loss, scaled: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    try:
+        leaf = scaled.detach().requires_grad_()
+    except RuntimeError:  # Within a transform of `torch.func`, which has a slower way of its own.
+        gradient, total = torch.func.grad_and_value(loss)(scaled, labels)
+        return total, gradient
+    with torch.enable_grad():
+        total = loss(leaf, labels)
+    (gradient,) = torch.autograd.grad(total, leaf)
+    return total.detach(), gradient
+
+
+def _of_whole_map(
+    loss: Loss, wanted: _Wanted, logits: Tensor, target: Tensor, factor: Tensor | None
+) -> tuple[Tensor | None, Tensor | None]:
+    """Return the gradients by logits and factor, themselves to be derived."""
+    arguments = tuple(position for position, is_wanted in enumerate(wanted) if is_wanted)
+    gradients = torch.func.grad(lambda x, f: loss(_scaled(x, f), target), arguments)
+    found = iter(gradients(logits, factor))
+    return (next(found) if wanted.logits else None), (next(found) if wanted.factor else None)
+
+
+def _slices(logits: Tensor) -> Iterator[tuple[slice, slice]]:
+    """Yield the samples and rows of the parts, at least one row.
+
+    Whole samples where they are not much larger than a part: rows of a sample would be copied.
+    """
+    # A sixteenth at most, or the copies of a part would be as large as the map.
+    most = CPU_CHUNK if logits.device.type == "cpu" else GPU_CHUNK
+    chunk = max(1, min(most, logits.numel() // 16))
     num_samples, num_rows = logits.shape[0], logits.shape[2]
-    per_row = logits.numel() // (num_samples * num_rows)
-    rows = min(num_rows, max(1, chunk // per_row))
-    samples = max(1, chunk // (per_row * num_rows))
+    per_sample = logits.numel() // num_samples
+    rows = math.ceil(num_rows / max(1, round(per_sample / chunk)))
+    samples = max(1, chunk // per_sample)
     for first in range(0, num_samples, samples):
         for top in range(0, num_rows, rows):
             yield slice(first, first + samples), slice(top, top + rows)

@@ -80,16 +80,13 @@ def cross_entropy(
     else:
         class_weight = class_weight.to(dtype)
         num_valid = torch.where(valid, class_weight[torch.where(valid, target, 0)], 0.0).sum()
-    options = class_weight, ignore_index, label_smoothing
-    if log_var is None:
-        return BaseLoss(_cross_entropy(logits.to(dtype), target, *options), num_valid)
-    summed = sum_in_chunks(
-        lambda part, labels, s: _cross_entropy(temper(part, s), labels, *options),
-        logits,
-        target,
-        log_var,
-    )
-    return BaseLoss(summed, num_valid)
+
+    def summed(logits: Tensor, target: Tensor) -> Tensor:
+        logits = logits.to(dtype)
+        return _cross_entropy(logits, target, class_weight, ignore_index, label_smoothing)
+
+    inverse_temperature = None if log_var is None else torch.exp(-log_var.to(dtype))
+    return BaseLoss(sum_in_chunks(summed, logits, target, inverse_temperature), num_valid)
 
 
 def gaussian_nll(
@@ -303,6 +300,11 @@ def _cross_entropy(
     label_smoothing: float,
     reduction: str = "sum",
 ) -> Tensor:
+    by_pixel = logits.movedim(1, -1)
+    if reduction == "sum" and by_pixel.is_contiguous() and not logits.is_contiguous():
+        # In `channels_last` the classes of a pixel lie side by side. Told so, PyTorch reads them
+        # as they are; given (N, C, *) it makes copies in another order, in twice the time.
+        logits, target = by_pixel.flatten(end_dim=-2), target.flatten()
     try:
         return F.cross_entropy(
             logits,
