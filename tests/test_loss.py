@@ -168,6 +168,40 @@ def test_base_losses_are_those_of_the_last_forward():
     assert found["scene.depth"].isnan()
     assert found["extra"].item() == 3
     assert not any(loss.requires_grad for loss in found.values())
+    counts = {name: count.item() for name, count in nested.num_valid().items()}
+    num_labels = targets["semantic"].numel()
+    assert counts == {
+        "scene.semantic": num_labels,
+        "scene.instance": valid.sum().item(),
+        "scene.depth": 0,
+        "extra": 1,
+    }
+
+
+def test_base_losses_of_groups_alone_are_those_of_their_tasks():
+    groups = {"a": UncertaintyWeightedLoss({"x": "laplace", "y": "gaussian"}), "b": scene_loss()}
+    loss_fn = UncertaintyWeightedLoss(groups)
+    assert loss_fn.base_losses() == loss_fn.num_valid() == {}
+    mae, mse = torch.tensor([2.0, 5.0], requires_grad=True)
+    predictions, targets, masks = scene_batch()
+    loss_fn({"a": {"x": mae, "y": mse}, "b": predictions}, {"b": targets}, {"b": masks})
+    found = loss_fn.base_losses()
+    assert list(found) == ["a.x", "a.y", "b.semantic", "b.instance", "b.depth"]
+    assert found["a.x"] == 2
+    assert found["a.y"] == 5
+    assert loss_fn.num_valid()["a.y"] == 1
+
+
+def test_base_losses_follow_the_kind_of_the_last_forward():
+    loss_fn = UncertaintyWeightedLoss({"a": "gaussian"})
+    loss_fn({"a": torch.tensor(3.0, requires_grad=True)})
+    assert loss_fn.base_losses()["a"] == 3
+    loss_fn({"a": torch.zeros(4)}, {"a": torch.ones(4)})
+    assert loss_fn.base_losses()["a"] == 1
+    assert loss_fn.num_valid()["a"] == 4
+    loss_fn({"a": torch.tensor(7.0, requires_grad=True)})
+    assert loss_fn.base_losses()["a"] == 7
+    assert loss_fn.num_valid()["a"] == 1
 
 
 def test_param_groups_carry_no_weight_decay_and_their_own_rate():

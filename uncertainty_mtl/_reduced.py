@@ -6,14 +6,14 @@ them than the arithmetic does. What comes out here is the same, derivatives of a
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from uncertainty_mtl._naming import HeadsByName
-from uncertainty_mtl.forms import PowerForm
+from uncertainty_mtl.forms import BaseLoss, PowerForm
 from uncertainty_mtl.task_head import TaskHead
 
 # What is computed here in place of a head: one that defines any of these itself has to be asked.
@@ -49,12 +49,13 @@ class ReducedStep:
         self._last_losses = losses.detach()
         return total, dict(zip(plan.tasks, tasks, strict=True))
 
-    def last_losses(self) -> dict[str, Tensor]:
-        """Return the losses of the last step that went this way, by task, detached."""
+    def last_bases(self) -> Iterator[tuple[str, BaseLoss]]:
+        """Yield the losses of the last step that went this way, by task, detached."""
         if self._plan is None or self._last_losses is None:
-            return {}
+            return
         losses = [self._last_losses] if self._plan.num_channels else self._last_losses.unbind()
-        return dict(zip(self._plan.tasks, losses, strict=True))
+        for task, loss in zip(self._plan.tasks, losses, strict=True):
+            yield task, BaseLoss(loss, torch.ones_like(loss))
 
 
 class _Plan:

@@ -16,7 +16,7 @@ def sum_over_ranks(bases: Mapping[str, BaseLoss]) -> dict[str, BaseLoss]:
     times the number of ranks, as DistributedDataParallel then averages gradients over them. Without
     a process group the bases come back as they are.
     """
-    if not (dist.is_available() and dist.is_initialized()):
+    if not (bases and dist.is_available() and dist.is_initialized()):
         return dict(bases)
     parts = [part.reshape(-1) for base in bases.values() for part in base]
     # float64, as every task's numbers travel in one tensor; they are few.

@@ -155,7 +155,8 @@ class UncertaintyWeightedLoss(nn.Module):
         self.warmup_steps = warmup_steps
         self.global_counts = global_counts
         self._warned_of_cut_graph = False
-        self._last_bases: dict[str, BaseLoss] = {}
+        # None: the reduced step has them, and takes them apart only if asked.
+        self._last_bases: dict[str, BaseLoss] | None = {}
         for task, head in own_heads(self.heads).items():
             naming(task, head.use_form, form)
             if estimator == "closed_form":
@@ -199,7 +200,7 @@ class UncertaintyWeightedLoss(nn.Module):
             plain = not (self.priorities or self.global_counts)
             reduced = self._reduced_step(predictions) if plain else None
             if reduced is not None:
-                self._last_bases.clear()
+                self._last_bases = None
                 return MultiTaskLoss(*reduced)
         groups, bases = measure_tasks(self.heads, predictions, targets, masks)
         self._warn_if_graph_was_cut(predictions, targets)
@@ -277,16 +278,19 @@ class UncertaintyWeightedLoss(nn.Module):
 
         nan where it had no labels; of a likelihood with its scale inside, the likelihood.
         """
-        if not self._last_bases and self._reduced_step is not None:
-            return self._reduced_step.last_losses()
-        losses: dict[str, Tensor] = {}
-        for task, entry in entries(self.heads).items():
-            if isinstance(entry, UncertaintyWeightedLoss):
-                losses |= {f"{task}.{name}": loss for name, loss in entry.base_losses().items()}
-            elif task in self._last_bases:
-                base = self._last_bases[task]
-                losses[task] = torch.where(base.num_valid > 0, base.mean(), torch.nan)
-        return losses
+        return {
+            name: torch.where(base.num_valid > 0, base.mean(), torch.nan)
+            for name, base in self._bases_of_last_forward()
+        }
+
+    def num_valid(self) -> dict[str, Tensor]:
+        """Return how many valid elements each task had in the last forward, as :meth:`sigmas` does.
+
+        Of all processes, with ``global_counts``; per channel, in a head with ``num_channels``; the
+        sum of their weights, with ``class_weight``. An already reduced loss counts as one. Means
+        over parts of a batch combine by these.
+        """
+        return {name: base.num_valid for name, base in self._bases_of_last_forward()}
 
     def param_groups(self, lr: float | None = None) -> list[dict[str, Any]]:
         """Return the parameter groups that an optimizer needs to learn the scales.
@@ -408,6 +412,17 @@ class UncertaintyWeightedLoss(nn.Module):
             estimators.observe(heads, begun)
         log_vars = estimators.scales(heads, self.constraint, bases, self.training)
         return {task: torch.where(is_over, s, s.detach()) for task, s in log_vars.items()}
+
+    def _bases_of_last_forward(self) -> Iterator[tuple[str, BaseLoss]]:
+        bases, step = self._last_bases, self._reduced_step
+        if bases is None and step is not None:
+            yield from step.last_bases()
+            return
+        for task, entry in entries(self.heads).items():
+            if isinstance(entry, UncertaintyWeightedLoss):
+                yield from ((f"{task}.{name}", b) for name, b in entry._bases_of_last_forward())
+            elif bases is not None and task in bases:
+                yield task, bases[task]
 
     def _constrained_log_vars(self) -> dict[str, Tensor]:
         if self.constraint is None:
