@@ -61,6 +61,28 @@ def base_losses(
     }
 
 
+def errors_of_step(
+    loss_fn: "UncertaintyWeightedLoss | FixedWeights",
+    predictions: dict[str, Output],
+    targets: ByTask,
+    masks: ByTask,
+) -> dict[str, functional.BaseLoss]:
+    """Return the plain errors of the step that the loss has just taken, over all processes.
+
+    The loss has measured them; only where noise is predicted has it measured a likelihood.
+    """
+    means, counts = loss_fn.base_losses(), loss_fn.num_valid()
+    errors = {
+        # Without labels the mean is nan; a nan of its own has to remain one.
+        task: functional.BaseLoss(
+            torch.where(counts[task] > 0, mean * counts[task], 0.0), counts[task]
+        )
+        for task, mean in means.items()
+    }
+    noisy = {task: output for task, output in predictions.items() if isinstance(output, tuple)}
+    return errors | sum_over_ranks(base_losses(noisy, targets, masks))
+
+
 class FixedWeights(nn.Module):
     """Weighted sum of the paper's losses, with the interface of `UncertaintyWeightedLoss`.
 
@@ -72,12 +94,24 @@ class FixedWeights(nn.Module):
         self.weight_of_mean = {
             task: 2 * weight if task == "instance" else weight for task, weight in weights.items()
         }
+        self._last: dict[str, functional.BaseLoss] = {}
 
     def forward(self, predictions: ByTask, targets: ByTask, masks: ByTask) -> MultiTaskLoss:
         """Return the total and each task's weighted loss."""
         losses = sum_over_ranks(base_losses(predictions, targets, masks))
+        self._last = {
+            t: functional.BaseLoss(e.summed.detach(), e.num_valid) for t, e in losses.items()
+        }
         tasks = {task: self.weight_of_mean[task] * loss.mean() for task, loss in losses.items()}
         return MultiTaskLoss(torch.stack(list(tasks.values())).sum(), tasks)
+
+    def base_losses(self) -> ByTask:
+        """Return the mean errors of the last forward, nan without labels."""
+        return {t: torch.where(e.num_valid > 0, e.mean(), torch.nan) for t, e in self._last.items()}
+
+    def num_valid(self) -> ByTask:
+        """Return what each mean ran over."""
+        return {task: error.num_valid for task, error in self._last.items()}
 
     def sigmas(self) -> ByTask:
         """Nothing is learned."""

@@ -7,7 +7,7 @@ from itertools import islice
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from examples.cityscapes import data
 from examples.cityscapes.checkpoint import save_checkpoint
@@ -22,7 +22,7 @@ from examples.cityscapes.distributed import (
 from examples.cityscapes.feed import load, training_data, training_order, validation_data
 from examples.cityscapes.initial import backbone_state, initial_model
 from examples.cityscapes.interrupt import noted_sigterm
-from examples.cityscapes.losses import base_losses
+from examples.cityscapes.losses import errors_of_step
 from examples.cityscapes.metric_log import MetricLog, NonFiniteLossError, append_lines
 from examples.cityscapes.model import Output
 from examples.cityscapes.monitoring import Board, open_board, progress_bar, show_progress
@@ -36,7 +36,6 @@ from examples.cityscapes.state import (
     snapshot,
 )
 from examples.cityscapes.validation import validate
-from uncertainty_mtl.collectives import sum_over_ranks
 from uncertainty_mtl.functional import BaseLoss
 
 ByTask = dict[str, Tensor]
@@ -159,7 +158,7 @@ def train_one_step(
                 start_sigma=config.sigma_init == "data" and iteration == index == 0,
             )
             (losses.total / config.accumulate).backward()
-        measured.append(measure_part(predictions, batch, losses.tasks))
+        measured.append(measure_part(state.loss_fn, predictions, batch, losses.tasks))
 
     plain = {"iteration": iteration, "learning_rate": learning_rate}
     # Now, as the step below changes sigma. Tensors, no `.item()`: reading one makes the GPU wait.
@@ -170,10 +169,10 @@ def train_one_step(
 
 @torch.no_grad()
 def measure_part(
-    predictions: dict[str, Output], batch: Batch, nll: ByTask
+    loss_fn: nn.Module, predictions: dict[str, Output], batch: Batch, nll: ByTask
 ) -> tuple[dict[str, BaseLoss], ByTask]:
     """Return a part's errors, over all processes, and its negative log-likelihoods."""
-    errors = sum_over_ranks(base_losses(predictions, batch.targets, batch.masks))
+    errors = errors_of_step(loss_fn, predictions, batch.targets, batch.masks)
     return errors, {task: value.detach() for task, value in nll.items()}
 
 
