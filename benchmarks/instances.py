@@ -23,13 +23,13 @@ NOISE = 0.006
 
 def run(settings: Settings) -> Report:
     """Measure every image size."""
-    heights = settings.choose((64, 128, 256, 512, 1024), (64, 128, 1024), (32,))
+    heights = settings.choose((64, 128, 256, 512, 1024), (64, 1024), (32,))
     most = settings.choose(
         {ALL_OPTICS: 20_000, ALL_HDBSCAN: 150_000},
         {ALL_OPTICS: 3_000, ALL_HDBSCAN: 3_000},
         {},
     )
-    rounds = settings.rounds(9, 3)
+    rounds = settings.rounds(5, 3)
     rows = []
     for height in heights:
         rows += measure(height, most, settings, rounds)
@@ -106,4 +106,4 @@ def noisy_scene(height: int, index: int, seed: int) -> tuple[np.ndarray, np.ndar
 
 def num_scenes(settings: Settings) -> int:
     """Return how many scenes of each size are grouped in a call."""
-    return settings.choose(4, 1, 1)
+    return settings.choose(2, 1, 1)

@@ -60,7 +60,7 @@ def run(settings: Settings) -> Report:
 def by_size(settings: Settings, folder: Path) -> list[list[object]]:
     """Return the cost of a training step for batch sizes and image sizes."""
     preset_size = (128, 256) if settings.device.type == "cuda" else (64, 128)
-    sizes = settings.choose((1, 2, 4), (1, 2), (1,))
+    sizes = settings.choose((1, 2, 4), (1,), (1,))
     batch_sizes = settings.choose((2, 4, 8, 16, 32), (2, 8), (2,))
     shapes = [(b, preset_size) for b in batch_sizes]
     shapes += [(8, (f * preset_size[0], f * preset_size[1])) for f in sizes[1:]]
