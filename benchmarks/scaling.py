@@ -72,7 +72,7 @@ def by_size(settings: Settings, folder: Path) -> list[list[object]]:
     bare = {f"bare {b} {s}": running.bare_step for (b, s), running in runs.items()}
     timings = take_turns(
         {**steps, **bare},
-        rounds=settings.rounds(15, 3),
+        rounds=settings.rounds(10, 3),
         seed=settings.seed,
         min_seconds=settings.choose(1.0, 0.0, 0.0),
         warm_up=settings.choose(3, 1, 1),
@@ -91,8 +91,8 @@ def by_size(settings: Settings, folder: Path) -> list[list[object]]:
 
 def by_processes(settings: Settings, folder: Path) -> list[list[object]]:
     """Return how much faster two processes train than one, each with one thread."""
-    rounds = settings.repeats or settings.choose(7, 1, 1)
-    steps, size = settings.choose(60, 6, 1), settings.choose((64, 128), (64, 128), (32, 64))
+    rounds = settings.repeats or settings.choose(5, 1, 1)
+    steps, size = settings.choose(30, 6, 1), settings.choose((64, 128), (64, 128), (32, 64))
     config = make_config(settings, folder, 8, size)
     config.out.mkdir(parents=True, exist_ok=True)
     (config.out / "config.json").write_text(to_json(config), encoding="utf-8")

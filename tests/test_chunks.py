@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 from uncertainty_mtl import ScaledSoftmaxHead, _chunks
 from uncertainty_mtl.functional import cross_entropy, scaled_softmax_nll
 
-# PyTorch's own, at the first use of forward mode.
-pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script`")
+# PyTorch's own: at the first use of forward mode, and of `count_nonzero` under an older vmap.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:`torch.jit.script`", "ignore:There is a performance drop"
+)
 
 
 @pytest.fixture(autouse=True)
