@@ -25,7 +25,7 @@ def run(settings: Settings) -> Report:
     """Measure every image size."""
     heights = settings.choose((64, 128, 256, 512, 1024), (64, 1024), (32,))
     most = settings.choose(
-        {ALL_OPTICS: 20_000, ALL_HDBSCAN: 150_000},
+        {ALL_OPTICS: 20_000, ALL_HDBSCAN: 40_000},
         {ALL_OPTICS: 3_000, ALL_HDBSCAN: 3_000},
         {},
     )
