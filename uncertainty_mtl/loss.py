@@ -340,7 +340,8 @@ class UncertaintyWeightedLoss(nn.Module):
                 + (f" no `log_var` of {absent} in its groups" if absent else "")
                 + (" and" if absent and decayed else "")
                 + (f" weight decay on that of {decayed}" if decayed else "")
-                + ". Build it from `[{'params': model.parameters()}, *loss_fn.param_groups()]`."
+                + ". Build it from `[{'params': model.parameters()}, *loss_fn.param_groups()]`. "
+                "Where the loss is part of the model, leave its parameters out of the first group."
             )
 
     def reset_parameters(self) -> None:
@@ -367,8 +368,8 @@ class UncertaintyWeightedLoss(nn.Module):
             raise RuntimeError(
                 f"The checkpoint should hold the scales of {expected}. Found those of {found}; "
                 f"missing: {missing}; unexpected: {unexpected}"
-                + (f"; was {unexpected[0]!r} renamed to {missing[0]!r}?" if renamed else "")
-                + ". Load with `strict=False` to keep the sigmas of the tasks in common."
+                + (f"; was {unexpected[0]!r} renamed to {missing[0]!r}?" if renamed else ".")
+                + " Load with `strict=False` to keep the sigmas of the tasks in common."
             )
         return super().load_state_dict(state_dict, strict, assign)
 
@@ -380,7 +381,15 @@ class UncertaintyWeightedLoss(nn.Module):
     def __getitem__(self, task: str) -> "TaskHead | UncertaintyWeightedLoss":
         heads: dict[str, TaskHead | UncertaintyWeightedLoss] = entries(self.heads)
         if task not in heads:
-            raise ValueError(f"The tasks of this loss are {list(heads)}. Found {task!r}.")
+            within = [
+                f"loss_fn[{group!r}]"
+                for group, entry in heads.items()
+                if isinstance(entry, UncertaintyWeightedLoss) and str(task).startswith(f"{group}.")
+            ]
+            raise ValueError(
+                f"The tasks of this loss are {list(heads)}. Found {task!r}."
+                + (f" A group has tasks of its own: ask `{within[0]}` for them." if within else "")
+            )
         return heads[task]
 
     def __iter__(self) -> Iterator[str]:
