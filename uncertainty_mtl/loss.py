@@ -68,7 +68,8 @@ class UncertaintyWeightedLoss(nn.Module):
     Args:
         heads: One head per task, by name: a :class:`TaskHead`, one of the names ``"gaussian"``,
             ``"laplace"`` and ``"softmax"``, or another ``UncertaintyWeightedLoss`` for a group of
-            tasks, whose arguments and results are then mappings themselves.
+            tasks, whose arguments and results are then mappings themselves. A group keeps the
+            estimator, form and other options that it was built with.
         estimator: How the scales are found. ``"learned"``: by gradient, as parameters.
             ``"closed_form"``: as the optimum for a running mean of the base loss; ``log_var`` is
             then a buffer, under the same key of the ``state_dict``, and no optimizer is needed.
