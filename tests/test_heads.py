@@ -420,6 +420,10 @@ def test_settings_out_of_range_are_refused(options, message):
 def test_softmax_settings_out_of_range_are_refused():
     with pytest.raises(ValueError, match=r"`class_weight`.*\(C,\).*\(2, 2\)"):
         ScaledSoftmaxHead(class_weight=torch.ones(2, 2))
+    for size in (2, 4):
+        head = ScaledSoftmaxHead(class_weight=torch.ones(size))
+        with pytest.raises(ValueError, match=rf"`class_weight`.*, 3 for .*Found .*\({size},\)"):
+            head(torch.zeros(5, 3), torch.zeros(5, dtype=torch.long))
     with pytest.raises(ValueError, match=r"`label_smoothing`.*\[0, 1\].*Found 2"):
         ScaledSoftmaxHead(label_smoothing=2)
 
@@ -433,7 +437,7 @@ def test_channels_must_fit_the_head():
 def test_a_reduced_loss_must_be_a_scalar(case):
     with pytest.raises(ValueError, match=r"a scalar, shape \(\). Found shape \(2,\)"):
         case.head().weigh(torch.ones(2))
-    with pytest.raises(TypeError, match=r"`loss` should be a tensor. Found float"):
+    with pytest.raises(TypeError, match=r"`loss` should be a tensor. Found float. .*`.item\(\)`"):
         case.head().weigh(1.0)
 
 

@@ -219,7 +219,7 @@ def test_check_optimizer_names_the_tasks_that_would_not_be_learned():
     loss_fn = scene_loss()
     only_depth = torch.optim.SGD(loss_fn["depth"].parameters(), lr=0.1)
     with pytest.raises(
-        ValueError, match=r"no `log_var` of \['semantic', 'instance'\].*param_groups"
+        ValueError, match=r"no `log_var` of \['semantic', 'instance'\].*param_groups.*part of"
     ):
         loss_fn.check_optimizer(only_depth)
     decayed = torch.optim.AdamW(loss_fn.parameters(), weight_decay=0.01)
@@ -266,7 +266,8 @@ def test_loading_other_tasks_fails_by_name():
         {"semantic": "softmax", "offset": "laplace", "depth": "laplace"}
     )
     expected = (
-        r"missing: \['offset'\]; unexpected: \['instance'\]; was 'instance' renamed to 'offset'"
+        r"missing: \['offset'\]; unexpected: \['instance'\]; "
+        r"was 'instance' renamed to 'offset'\? Load"
     )
     with pytest.raises(RuntimeError, match=expected):
         renamed.load_state_dict(state)
@@ -460,12 +461,33 @@ def test_a_mask_for_an_unknown_task_is_refused():
         scene_loss()(predictions, targets, {"dept": None})
 
 
+def test_a_name_too_many_is_to_be_left_out():
+    losses = {"depth": torch.ones(()), "loss": torch.ones(())}
+    with pytest.raises(
+        ValueError, match=r"unknown: \['loss'\]. Leave out what is no task"
+    ) as error:
+        UncertaintyWeightedLoss({"depth": "laplace"})(losses)
+    assert "None" not in str(error.value)
+
+
+def test_a_task_of_a_group_is_asked_of_the_group():
+    group = UncertaintyWeightedLoss({"size": "laplace"})
+    loss_fn = UncertaintyWeightedLoss({"boxes": group, "depth": "laplace"})
+    with pytest.raises(ValueError, match=r"Found 'boxes.size'. .* ask `loss_fn\['boxes'\]`"):
+        loss_fn.freeze("boxes.size")
+    loss_fn["boxes"].freeze("size")
+    with pytest.raises(ValueError, match=r"Found 'dept'\.$"):
+        loss_fn.freeze("dept")
+
+
 def test_errors_name_the_task():
     predictions, targets, masks = scene_batch()
     with pytest.raises(ValueError, match=r"Task 'depth': .*\(2, 1, 4, 4\).*\(2, 4, 4\)"):
         scene_loss()(predictions, {**targets, "depth": targets["depth"].squeeze(1)}, masks)
-    with pytest.raises(TypeError, match="Task 'depth': `prediction` should be a tensor"):
+    with pytest.raises(TypeError, match=r"Task 'depth': `prediction` should be.*None as its"):
         scene_loss()({**predictions, "depth": None}, targets, masks)
+    with pytest.raises(TypeError, match=r"Found ndarray. Convert it with `torch.as_tensor\(target"):
+        scene_loss()(predictions, {**targets, "depth": targets["depth"].numpy()}, masks)
     with pytest.raises(ValueError, match=r"Task 'semantic': .*loss_fn\(predictions, targets\)"):
         scene_loss()(predictions)
 

@@ -15,7 +15,14 @@ from torch import Tensor
 def check_floating(name: str, tensor: object) -> None:
     """Raise unless ``tensor`` is a real floating-point tensor."""
     if not isinstance(tensor, Tensor):
-        raise TypeError(f"`{name}` should be a tensor. Found {type(tensor).__name__}.")
+        way_out = ""
+        if name == "loss":
+            way_out = " Pass the loss as it was computed, without `.item()`."
+        elif name == "prediction" and tensor is None:
+            way_out = " A task without labels in this step has None as its target."
+        elif name == "target" and tensor is not None:
+            way_out = " Convert it with `torch.as_tensor(target)`."
+        raise TypeError(f"`{name}` should be a tensor. Found {type(tensor).__name__}.{way_out}")
     if not tensor.is_floating_point():
         raise TypeError(
             f"`{name}` should be a floating-point tensor. Found dtype {tensor.dtype}. "
@@ -158,6 +165,18 @@ def check_class_weight(class_weight: Tensor | None) -> None:
             )
 
 
+def check_number_of_classes(class_weight: Tensor | None, logits: object) -> None:
+    """Raise unless ``class_weight`` has one entry per class of ``logits``, axis 1."""
+    if class_weight is None or not isinstance(logits, Tensor) or logits.ndim < 2:
+        return
+    if class_weight.shape[0] != logits.shape[1]:
+        raise ValueError(
+            f"`class_weight` should have one weight per class, {logits.shape[1]} for logits of "
+            f"shape {tuple(logits.shape)}. Found `class_weight.shape = "
+            f"{tuple(class_weight.shape)}`. Classes are on axis 1 of the logits."
+        )
+
+
 def check_label_smoothing(label_smoothing: float) -> None:
     """Raise unless ``label_smoothing`` is in [0, 1]."""
     if not 0 <= label_smoothing <= 1:
@@ -182,7 +201,9 @@ def check_tasks(
             f"`{argument}` should have the tasks {tasks}. Found {list(found)}"
             + (f"; missing: {missing}" if missing else "")
             + (f"; unknown: {unknown}" if unknown else "")
-            + ". A task without labels in this step is passed as None."
+            + "."
+            + (" A task without labels in this step is passed as None." if missing else "")
+            + (" Leave out what is no task of this loss." if unknown else "")
         )
 
 

@@ -8,7 +8,12 @@ from torch import Tensor
 from torch.distributions import Categorical, Laplace, Normal
 
 from uncertainty_mtl import functional
-from uncertainty_mtl._checks import check_class_weight, check_floating, check_label_smoothing
+from uncertainty_mtl._checks import (
+    check_class_weight,
+    check_floating,
+    check_label_smoothing,
+    check_number_of_classes,
+)
 from uncertainty_mtl.forms import GAUSSIAN, LAPLACE, SOFTMAX, BaseLoss
 from uncertainty_mtl.task_head import TaskHead, changed_settings
 
@@ -282,6 +287,7 @@ class ScaledSoftmaxHead(TaskHead):
     def _cross_entropy(
         self, logits: Tensor, target: Tensor, mask: Tensor | None, log_var: Tensor | None
     ) -> BaseLoss:
+        check_number_of_classes(self.class_weight, logits)
         return functional.cross_entropy(
             logits,
             target,

@@ -68,7 +68,8 @@ class UncertaintyWeightedLoss(nn.Module):
     Args:
         heads: One head per task, by name: a :class:`TaskHead`, one of the names ``"gaussian"``,
             ``"laplace"`` and ``"softmax"``, or another ``UncertaintyWeightedLoss`` for a group of
-            tasks, whose arguments and results are then mappings themselves.
+            tasks, whose arguments and results are then mappings themselves. A group keeps the
+            estimator, form and other options that it was built with.
         estimator: How the scales are found. ``"learned"``: by gradient, as parameters.
             ``"closed_form"``: as the optimum for a running mean of the base loss; ``log_var`` is
             then a buffer, under the same key of the ``state_dict``, and no optimizer is needed.
@@ -340,7 +341,8 @@ class UncertaintyWeightedLoss(nn.Module):
                 + (f" no `log_var` of {absent} in its groups" if absent else "")
                 + (" and" if absent and decayed else "")
                 + (f" weight decay on that of {decayed}" if decayed else "")
-                + ". Build it from `[{'params': model.parameters()}, *loss_fn.param_groups()]`."
+                + ". Build it from `[{'params': model.parameters()}, *loss_fn.param_groups()]`. "
+                "Where the loss is part of the model, leave its parameters out of the first group."
             )
 
     def reset_parameters(self) -> None:
@@ -367,8 +369,8 @@ class UncertaintyWeightedLoss(nn.Module):
             raise RuntimeError(
                 f"The checkpoint should hold the scales of {expected}. Found those of {found}; "
                 f"missing: {missing}; unexpected: {unexpected}"
-                + (f"; was {unexpected[0]!r} renamed to {missing[0]!r}?" if renamed else "")
-                + ". Load with `strict=False` to keep the sigmas of the tasks in common."
+                + (f"; was {unexpected[0]!r} renamed to {missing[0]!r}?" if renamed else ".")
+                + " Load with `strict=False` to keep the sigmas of the tasks in common."
             )
         return super().load_state_dict(state_dict, strict, assign)
 
@@ -380,7 +382,15 @@ class UncertaintyWeightedLoss(nn.Module):
     def __getitem__(self, task: str) -> "TaskHead | UncertaintyWeightedLoss":
         heads: dict[str, TaskHead | UncertaintyWeightedLoss] = entries(self.heads)
         if task not in heads:
-            raise ValueError(f"The tasks of this loss are {list(heads)}. Found {task!r}.")
+            within = [
+                f"loss_fn[{group!r}]"
+                for group, entry in heads.items()
+                if isinstance(entry, UncertaintyWeightedLoss) and str(task).startswith(f"{group}.")
+            ]
+            raise ValueError(
+                f"The tasks of this loss are {list(heads)}. Found {task!r}."
+                + (f" A group has tasks of its own: ask `{within[0]}` for them." if within else "")
+            )
         return heads[task]
 
     def __iter__(self) -> Iterator[str]:
