@@ -356,3 +356,14 @@ def test_options_that_do_not_combine_are_refused():
     with pytest.raises(ValueError, match=r"`warmup_steps`.*\['a'\]"):
         UncertaintyWeightedLoss(exact, warmup_steps=1)
     UncertaintyWeightedLoss({"a": HeteroscedasticLaplaceHead()}, estimator="closed_form")
+
+
+@pytest.mark.parametrize("estimator", ["learned", "closed_form"])
+def test_a_loss_that_is_nan_is_no_estimate(estimator):
+    loss_fn = UncertaintyWeightedLoss({"a": "gaussian"}, estimator=estimator)
+    loss_fn.initialize_from({"a": torch.tensor(4.0)})
+    loss_fn.initialize_from({"a": torch.tensor(math.nan)})
+    assert loss_fn.sigmas()["a"] == pytest.approx(2.0)
+    if estimator == "closed_form":
+        loss_fn({"a": torch.tensor(math.nan, requires_grad=True)})
+        assert loss_fn.sigmas()["a"] == pytest.approx(2.0)

@@ -78,7 +78,8 @@ def check_labels(logits: Tensor, target: object) -> None:
             "`prediction` should hold logits of shape (N, C, *) and `target` labels of shape (N, "
             f"*), without the channel axis. Found `prediction.shape = {tuple(logits.shape)}` and "
             f"`target.shape = {tuple(target.shape)}`. A channel axis of size 1 can be dropped with "
-            "`.squeeze(1)`; channels in the last place move with `.movedim(-1, 1)`."
+            "`.squeeze(1)`; one-hot targets turn into labels with `.argmax(1)`; channels in the "
+            "last place move with `.movedim(-1, 1)`."
         )
 
 

@@ -253,7 +253,8 @@ class TaskHead(nn.Module, ABC):
 
     def _move_to(self, log_var: Tensor, where: Tensor) -> None:
         log_var = log_var.to(self.log_var.dtype).clamp(*self._log_var_bounds())
-        self.log_var.copy_(torch.where(where, log_var, self.log_var))
+        # A nan would stay for ever, where nothing but this one loss is lost by leaving it out.
+        self.log_var.copy_(torch.where(where & ~log_var.isnan(), log_var, self.log_var))
 
     def _make_log_var_a_buffer(self, persistent: bool = True) -> None:
         value = self.log_var.detach().clone()
