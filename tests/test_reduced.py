@@ -2,7 +2,6 @@
 
 import copy
 from types import MappingProxyType
-from unittest import mock
 
 import pytest
 import torch
@@ -11,13 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.autograd import forward_ad
 
-from uncertainty_mtl import (
-    GaussianHead,
-    LaplaceHead,
-    ScaledSoftmaxHead,
-    UncertaintyWeightedLoss,
-    _reduced,
-)
+from uncertainty_mtl import GaussianHead, LaplaceHead, ScaledSoftmaxHead, UncertaintyWeightedLoss
 
 HEADS = {
     "gaussian": GaussianHead,
@@ -53,14 +46,9 @@ def cases(draw):
     return UncertaintyWeightedLoss(heads, form=draw(st.sampled_from(FORMS))), values
 
 
-@pytest.mark.parametrize("few", [0, _reduced.FEW], ids=["as one vector", "one by one"])
 @given(case=cases(), upstream=st.floats(-3, 3), of_a_task=st.floats(-3, 3))
-def test_values_and_gradients_are_those_of_the_tasks_one_by_one(few, case, upstream, of_a_task):
-    with mock.patch.object(_reduced, "FEW", few):
-        check_values_and_gradients(*case, upstream, of_a_task)
-
-
-def check_values_and_gradients(quick, values, upstream, of_a_task):
+def test_values_and_gradients_are_those_of_the_tasks_one_by_one(case, upstream, of_a_task):
+    quick, values = case
     slow = copy.deepcopy(quick)
     results = []
     for loss_fn, wrap in [(quick, dict), (slow, written_out)]:
@@ -150,38 +138,6 @@ def test_a_scale_thrown_out_of_its_bounds_is_put_back_and_keeps_its_gradient():
         assert loss_fn["a"].sigma.item() == pytest.approx(2.0)
         assert loss_fn["a"].log_var.item() == pytest.approx(2 * torch.tensor(2.0).log().item())
         assert loss_fn["a"].log_var.grad.item() == pytest.approx(0.5 - 0.5 / 4)
-
-
-@pytest.mark.parametrize("few", [0, _reduced.FEW])
-def test_a_second_forward_leaves_the_gradient_of_the_first_alone(few, monkeypatch):
-    monkeypatch.setattr(_reduced, "FEW", few)
-    gradients = []
-    for wrap in (dict, written_out):
-        loss_fn = UncertaintyWeightedLoss(
-            {"a": GaussianHead(sigma_bounds=(0.5, 2.0)), "b": "laplace"}
-        )
-        first = leaves_of("a", "b")
-        total = loss_fn(wrap(first)).total
-        with torch.no_grad():
-            loss_fn["a"].log_var.fill_(50.0)  # which the next forward puts back
-        loss_fn(wrap(leaves_of("a", "b")))
-        total.backward()
-        gradients.append([x.grad for x in (*first.values(), *loss_fn.parameters())])
-    torch.testing.assert_close(*gradients)
-
-
-@pytest.mark.parametrize("as_input", [dict, torch.stack])
-@pytest.mark.parametrize("few", [0, _reduced.FEW])
-def test_a_single_task_has_the_shapes_of_any_other(few, as_input, monkeypatch):
-    monkeypatch.setattr(_reduced, "FEW", few)
-    loss_fn = UncertaintyWeightedLoss({"a": "laplace"})
-    loss = torch.tensor(3.0, requires_grad=True)
-    total, tasks = loss_fn({"a": loss} if as_input is dict else torch.stack([loss]))
-    assert is_quick(total)
-    assert total.shape == tasks["a"].shape == loss_fn.base_losses()["a"].shape == ()
-    (total + tasks["a"]).backward()
-    assert loss.grad == pytest.approx(2 * 2**0.5)
-    assert loss_fn["a"].log_var.grad == pytest.approx(2 * (0.5 - 3 * 2**0.5 / 2))
 
 
 def leaves_of(*names):

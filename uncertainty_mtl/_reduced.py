@@ -19,9 +19,6 @@ from uncertainty_mtl.task_head import TaskHead
 # What is computed here in place of a head: one that defines any of these itself has to be asked.
 REPLACED = ("nll", "reduced", "bounded_log_var", "_log_var_bounds")
 
-FEW = 32
-"""Tasks up to which autograd is handed every loss and scale by itself, and joins none of them."""
-
 
 class ReducedStep:
     """Weighs the reduced losses of heads that learn one scale each.
@@ -35,6 +32,7 @@ class ReducedStep:
     def __init__(self, heads: HeadsByName) -> None:
         self._heads = heads
         self._plan = _plan(heads)
+        self._last_losses: Tensor | None = None
 
     def __call__(self, predictions: Any) -> tuple[Tensor, dict[str, Tensor]] | None:
         """Return the total and each task's term; None unless every task has a plain loss."""
@@ -46,23 +44,17 @@ class ReducedStep:
         plan = self._plan
         if plan is None or (losses := plan.losses_in(predictions)) is None:
             return None
-        scales: Sequence[Tensor] = plan.log_vars
-        if len(losses) < len(scales) or len(scales) > FEW:
-            losses, scales = [_joined(losses)], [torch.cat(list(scales))]
-        total, *terms = _WeighedSum.apply(plan, len(losses), *losses, *scales)
-        if plan.num_channels:
-            terms = [total]
-        elif losses[0].ndim:
-            terms = terms[0].unbind()
-        return total, dict(zip(plan.tasks, terms, strict=True))
+        total, terms = _WeighedSum.apply(losses, torch.cat(plan.log_vars), plan)
+        tasks = (total,) if plan.num_channels else terms.unbind()
+        self._last_losses = losses.detach()
+        return total, dict(zip(plan.tasks, tasks, strict=True))
 
     def last_bases(self) -> Iterator[tuple[str, BaseLoss]]:
         """Yield the losses of the last step that went this way, by task, detached."""
-        if self._plan is None or self._plan.last_losses is None:
+        if self._plan is None or self._last_losses is None:
             return
-        losses = self._plan.last_losses
-        parts = (losses,) if self._plan.num_channels else losses.unbind()
-        for task, loss in zip(self._plan.tasks, parts, strict=True):
+        losses = [self._last_losses] if self._plan.num_channels else self._last_losses.unbind()
+        for task, loss in zip(self._plan.tasks, losses, strict=True):
             yield task, BaseLoss(loss, torch.ones_like(loss))
 
 
@@ -79,8 +71,6 @@ class _Plan:
         self.num_channels = self.heads[0].num_channels
         self.shape = torch.Size([] if self.num_channels is None else [self.num_channels])
         self.table = _Table.of(self.heads, self.device)
-        self.last_losses: Tensor | None = None
-        """Those of the last step, as a vector outside of any graph."""
 
     def holds(self) -> bool:
         """Return whether the heads are as they were."""
@@ -94,8 +84,8 @@ class _Plan:
                 return False
         return self.log_vars[0].device == self.device
 
-    def losses_in(self, predictions: Any) -> Sequence[Tensor] | None:
-        """Return the losses in the order of the tasks, or all in one; None if one is unusual."""
+    def losses_in(self, predictions: Any) -> Tensor | None:
+        """Return the losses as a vector in the order of the tasks; None if one is unusual."""
         losses: Sequence[Any]
         num_tasks, shape = len(self.tasks), self.shape
         if type(predictions) is dict and len(predictions) == num_tasks:
@@ -118,7 +108,7 @@ class _Plan:
             is_in_graph = is_in_graph or loss.requires_grad
         if not is_in_graph or losses[0].shape != shape:
             return None
-        return losses
+        return losses[0] if shape else torch.stack(list(losses))
 
     def put_back(self, log_vars: Tensor) -> None:
         """Write the scales to the parameters, as :meth:`TaskHead.bounded_log_var` does."""
@@ -168,75 +158,46 @@ class _Table(NamedTuple):
 
 
 class _WeighedSum(torch.autograd.Function):
-    """The sum of the terms, and the terms, of losses and scales.
-
-    Both come as one vector ``(K,)``, and so do the terms then, or as K tensors of one element.
-    """
+    """The sum of the terms, and the terms, of losses and scales, both of shape ``(K,)``."""
 
     @staticmethod
-    def forward(ctx: Any, plan: _Plan, num_losses: int, *tensors: Tensor) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, losses: Tensor, log_vars: Tensor, plan: _Plan) -> tuple[Tensor, Tensor]:
         table = plan.table
-        losses, log_vars = _joined(tensors[:num_losses]), _joined(tensors[num_losses:])
         bounded = table.bounded(log_vars)
         # Reading a value makes the host wait for a GPU, but a CPU has it at hand.
         if bounded.device.type != "cpu" or not torch.equal(bounded, log_vars):
             plan.put_back(bounded)
-        plan.last_losses = losses.detach()
-        ctx.table, ctx.num_losses, ctx.is_joined = table, num_losses, tensors[0].ndim > 0
-        # Not saved, as the next forward may write to the parameters; their values of now are.
-        ctx.scales, ctx.bounded = tensors[num_losses:], bounded
-        ctx.save_for_backward(*tensors[:num_losses])
+        ctx.table = table
+        ctx.save_for_backward(losses, log_vars)
         ctx.set_materialize_grads(False)
         ctx.weights, ctx.weighted = table.weigh(losses, bounded)
         terms = torch.addcmul(ctx.weighted, table.slope, bounded)
         if table.constant is not None:
             terms += table.constant
-        return terms.sum(), *((terms,) if ctx.is_joined else terms.unbind())
+        return terms.sum(), terms
 
     @staticmethod
-    def backward(ctx: Any, of_total: Any, *of_terms: Any) -> Any:
+    def backward(ctx: Any, of_total: Any, of_terms: Any) -> Any:
         table, weights, weighted = ctx.table, ctx.weights, ctx.weighted
-        upstream = _upstream(of_total, of_terms, ctx.is_joined)
         if torch.is_grad_enabled():  # for a derivative of what is returned here
-            log_vars = _joined(ctx.scales)
+            losses, log_vars = ctx.saved_tensors
             # Moved, not clamped: the gradient does not end at the bounds.
-            moved = log_vars + (ctx.bounded - log_vars).detach()
-            weights, weighted = table.weigh(_joined(ctx.saved_tensors), moved)
-        of_losses, of_scales = upstream * weights, upstream * table.slopes(weighted)
-        if ctx.is_joined:
-            return None, None, of_losses, of_scales
-        return None, None, *of_losses.unbind(), *of_scales.split(1)
+            moved = log_vars + (table.bounded(log_vars) - log_vars).detach()
+            weights, weighted = table.weigh(losses, moved)
+        if of_total is None or of_terms is None:
+            upstream = of_total if of_terms is None else of_terms
+        else:
+            upstream = of_total + of_terms
+        return upstream * weights, upstream * table.slopes(weighted), None
 
     @staticmethod
-    def jvp(ctx: Any, _: None, __: None, *tangents: Any) -> tuple[Tensor, ...]:
-        of_losses, of_scales = tangents[: ctx.num_losses], tangents[ctx.num_losses :]
-        slopes = ctx.table.slopes(ctx.weighted)
+    def jvp(ctx: Any, losses: Any, log_vars: Any, _: None) -> tuple[Tensor, Tensor]:
         changes = torch.zeros_like(ctx.weights)
-        for factor, parts in ((ctx.weights, of_losses), (slopes, of_scales)):
-            given = [part for part in parts if part is not None]
-            if given:
-                zero = torch.zeros_like(given[0])
-                changes = changes + factor * _joined([zero if p is None else p for p in parts])
-        return changes.sum(), *((changes,) if ctx.is_joined else changes.unbind())
-
-
-def _joined(tensors: Sequence[Tensor]) -> Tensor:
-    """Return what one tensor holds, or all of them, as a vector."""
-    if len(tensors) == 1:
-        return tensors[0].reshape(-1)
-    return torch.cat(list(tensors)) if tensors[0].ndim else torch.stack(list(tensors))
-
-
-def _upstream(of_total: Any, of_terms: Sequence[Any], is_joined: bool) -> Any:
-    """Return the gradient by the terms: by each of them, and by their sum."""
-    if all(gradient is None for gradient in of_terms):
-        return of_total
-    if is_joined:
-        by_term = of_terms[0]
-    else:
-        zero = next(gradient for gradient in of_terms if gradient is not None).new_zeros(())
-        by_term = torch.stack([zero if gradient is None else gradient for gradient in of_terms])
-    return by_term if of_total is None else of_total + by_term
+        if losses is not None:
+            changes = changes + ctx.weights * losses
+        if log_vars is not None:
+            changes = changes + ctx.table.slopes(ctx.weighted) * log_vars
+        return changes.sum(), changes
 
 
 def _plan(heads: HeadsByName) -> _Plan | None:
