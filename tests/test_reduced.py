@@ -140,6 +140,34 @@ def test_a_scale_thrown_out_of_its_bounds_is_put_back_and_keeps_its_gradient():
         assert loss_fn["a"].log_var.grad.item() == pytest.approx(0.5 - 0.5 / 4)
 
 
+def test_a_second_forward_leaves_the_gradient_of_the_first_alone():
+    gradients = []
+    for wrap in (dict, written_out):
+        loss_fn = UncertaintyWeightedLoss(
+            {"a": GaussianHead(sigma_bounds=(0.5, 2.0)), "b": "laplace"}
+        )
+        first = leaves_of("a", "b")
+        total = loss_fn(wrap(first)).total
+        with torch.no_grad():
+            loss_fn["a"].log_var.fill_(50.0)  # which the next forward puts back
+        loss_fn(wrap(leaves_of("a", "b")))
+        total.backward()
+        gradients.append([x.grad for x in (*first.values(), *loss_fn.parameters())])
+    torch.testing.assert_close(*gradients)
+
+
+@pytest.mark.parametrize("as_input", [dict, torch.stack])
+def test_a_single_task_has_the_shapes_of_any_other(as_input):
+    loss_fn = UncertaintyWeightedLoss({"a": "laplace"})
+    loss = torch.tensor(3.0, requires_grad=True)
+    total, tasks = loss_fn({"a": loss} if as_input is dict else torch.stack([loss]))
+    assert is_quick(total)
+    assert total.shape == tasks["a"].shape == loss_fn.base_losses()["a"].shape == ()
+    (total + tasks["a"]).backward()
+    assert loss.grad == pytest.approx(2 * 2**0.5)
+    assert loss_fn["a"].log_var.grad == pytest.approx(2 * (0.5 - 3 * 2**0.5 / 2))
+
+
 def leaves_of(*names):
     return {name: torch.tensor(1.0, requires_grad=True) for name in names}
 

@@ -156,8 +156,8 @@ class UncertaintyWeightedLoss(nn.Module):
         self.warmup_steps = warmup_steps
         self.global_counts = global_counts
         self._warned_of_cut_graph = False
-        # None: the reduced step has them, and takes them apart only if asked.
-        self._last_bases: dict[str, BaseLoss] | None = {}
+        # Empty after a reduced step, which has them and takes them apart only if asked.
+        self._last_bases: dict[str, BaseLoss] = {}
         for task, head in own_heads(self.heads).items():
             naming(task, head.use_form, form)
             if estimator == "closed_form":
@@ -201,7 +201,7 @@ class UncertaintyWeightedLoss(nn.Module):
             plain = not (self.priorities or self.global_counts)
             reduced = self._reduced_step(predictions) if plain else None
             if reduced is not None:
-                self._last_bases = None
+                self._last_bases.clear()
                 return MultiTaskLoss(*reduced)
         groups, bases = measure_tasks(self.heads, predictions, targets, masks)
         self._warn_if_graph_was_cut(predictions, targets)
@@ -424,15 +424,13 @@ class UncertaintyWeightedLoss(nn.Module):
         return {task: torch.where(is_over, s, s.detach()) for task, s in log_vars.items()}
 
     def _bases_of_last_forward(self) -> Iterator[tuple[str, BaseLoss]]:
-        bases, step = self._last_bases, self._reduced_step
-        if bases is None and step is not None:
-            yield from step.last_bases()
-            return
+        if not self._last_bases and self._reduced_step is not None:
+            yield from self._reduced_step.last_bases()
         for task, entry in entries(self.heads).items():
             if isinstance(entry, UncertaintyWeightedLoss):
                 yield from ((f"{task}.{name}", b) for name, b in entry._bases_of_last_forward())
-            elif bases is not None and task in bases:
-                yield task, bases[task]
+            elif task in self._last_bases:
+                yield task, self._last_bases[task]
 
     def _constrained_log_vars(self) -> dict[str, Tensor]:
         if self.constraint is None:
