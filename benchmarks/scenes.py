@@ -25,8 +25,8 @@ def run(settings: Settings) -> Report:
         ((64, 128), (256, 512)),
         ((32, 64),),
     )
-    rounds = settings.rounds(15, 4)
-    count = settings.choose(24, 8, 2)
+    rounds = settings.rounds(5, 4)
+    count = settings.choose(4, 8, 2)
     rows = []
     with settings.folder("scenes") as folder:
         for size in sizes:
