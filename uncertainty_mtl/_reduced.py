@@ -44,7 +44,9 @@ class ReducedStep:
         plan = self._plan
         if plan is None or (losses := plan.losses_in(predictions)) is None:
             return None
-        total, terms = _WeighedSum.apply(losses, torch.cat(plan.log_vars), plan)
+        scales = plan.log_vars
+        log_vars = scales[0] if len(scales) == 1 else torch.cat(scales)
+        total, terms = _WeighedSum.apply(losses, log_vars, plan)
         tasks = (total,) if plan.num_channels else terms.unbind()
         self._last_losses = losses.detach()
         return total, dict(zip(plan.tasks, tasks, strict=True))
@@ -168,7 +170,9 @@ class _WeighedSum(torch.autograd.Function):
         if bounded.device.type != "cpu" or not torch.equal(bounded, log_vars):
             plan.put_back(bounded)
         ctx.table = table
-        ctx.save_for_backward(losses, log_vars)
+        ctx.save_for_backward(losses)
+        # Not saved, as the next forward may write to the parameter; its value of now is.
+        ctx.log_vars, ctx.bounded = log_vars, bounded
         ctx.set_materialize_grads(False)
         ctx.weights, ctx.weighted = table.weigh(losses, bounded)
         terms = torch.addcmul(ctx.weighted, table.slope, bounded)
@@ -180,9 +184,9 @@ class _WeighedSum(torch.autograd.Function):
     def backward(ctx: Any, of_total: Any, of_terms: Any) -> Any:
         table, weights, weighted = ctx.table, ctx.weights, ctx.weighted
         if torch.is_grad_enabled():  # for a derivative of what is returned here
-            losses, log_vars = ctx.saved_tensors
+            (losses,) = ctx.saved_tensors
             # Moved, not clamped: the gradient does not end at the bounds.
-            moved = log_vars + (table.bounded(log_vars) - log_vars).detach()
+            moved = ctx.log_vars + (ctx.bounded - ctx.log_vars).detach()
             weights, weighted = table.weigh(losses, moved)
         if of_total is None or of_terms is None:
             upstream = of_total if of_terms is None else of_terms
