@@ -314,6 +314,15 @@ def start_sweep(out, tree, iterations):
     return process, run
 
 
+@pytest.fixture
+def heeded_interrupt():
+    # A shell starts its background jobs deaf to SIGINT, and their children inherit that.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heeded_interrupt")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupted_experiment_saves_and_goes_on(tmp_path, tree, number, code):
     process, run = start_sweep(tmp_path / "out", tree, iterations=300)
