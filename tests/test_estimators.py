@@ -367,3 +367,12 @@ def test_a_loss_that_is_nan_is_no_estimate(estimator):
     if estimator == "closed_form":
         loss_fn({"a": torch.tensor(math.nan, requires_grad=True)})
         assert loss_fn.sigmas()["a"] == pytest.approx(2.0)
+
+
+def test_a_loss_that_is_nan_is_no_estimate_under_a_unit_sum():
+    loss_fn = UncertaintyWeightedLoss({"a": "gaussian", "b": "gaussian"}, constraint="unit_sum")
+    loss_fn.initialize_from({"a": torch.tensor(4.0), "b": torch.tensor(1.0)})
+    before = loss_fn.sigmas()
+    loss_fn.initialize_from({"a": torch.tensor(math.nan), "b": torch.tensor(1.0)})
+    assert all(sigma.isfinite() for sigma in loss_fn.sigmas().values())
+    assert before.keys() == loss_fn.sigmas().keys()

@@ -80,7 +80,11 @@ def initialize(heads: Heads, constraint: UnitSum | None, bases: Bases) -> None:
         return
     with torch.no_grad():
         losses = [
-            torch.where(base.num_valid > 0, base.mean().float(), _implied_loss(head).squeeze(0))
+            torch.where(
+                (base.num_valid > 0) & ~base.mean().isnan(),
+                base.mean().float(),
+                _implied_loss(head).squeeze(0),
+            )
             for head, base in pairs
         ]
         optimum = constraint.optimal_log_vars(torch.stack(losses))
