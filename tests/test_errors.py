@@ -1,4 +1,4 @@
-"""Sums of errors that write over their own memory, against PyTorch's plain operations."""
+"""Sums of errors, a part of the map at a time, against PyTorch's plain operations."""
 
 import pytest
 import torch
@@ -16,6 +16,7 @@ POWERS = {1: torch.abs, 2: torch.square}
 def nothing_is_small():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_errors, "SMALL", 0)
+        patch.setattr(_errors, "CPU_PART", 4)
         yield
 
 
@@ -106,3 +107,76 @@ def test_the_inputs_are_left_alone():
     summed_error(1, prediction, target, target > 0, None).backward()
     assert torch.equal(prediction, before[0])
     assert torch.equal(target, before[1])
+
+
+@pytest.mark.parametrize("invalid", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("power", POWERS)
+def test_what_is_masked_has_no_part_in_value_or_gradient(power, dtype, invalid):
+    prediction, target = torch.randn(2, 3, 4, 5, 2).to(dtype).unbind(-1)
+    mask = torch.rand(2, 1, 4, 5) > 0.4
+    expected = plain(
+        power, prediction.masked_fill(~mask, 0), target.masked_fill(~mask, 0), None, (0, 2, 3)
+    )
+    for spoilt in (0, 1):
+        inputs = [
+            x.masked_fill(~mask, invalid if k == spoilt else 0).requires_grad_()
+            for k, x in enumerate((prediction, target))
+        ]
+        total = summed_error(power, *inputs, mask, (0, 2, 3))
+        torch.testing.assert_close(total, expected)
+        for gradient in torch.autograd.grad(total.sum(), inputs):
+            assert (gradient[~mask.expand_as(gradient)] == 0).all()
+
+
+@pytest.mark.parametrize("power", POWERS)
+def test_a_gradient_may_be_taken_twice_and_the_second_is_not_scaled_again(power):
+    prediction, target = torch.randn(2, 3, 4, 5), torch.randn(2, 3, 4, 5)
+    total = summed_error(power, prediction.requires_grad_(), target, None, None)
+    first, again = (
+        torch.autograd.grad(3 * total, prediction, retain_graph=True)[0] for _ in range(2)
+    )
+    assert torch.equal(first, again)
+    assert first.data_ptr() != again.data_ptr()
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script`")  # by torch, at the first forward mode
+@pytest.mark.parametrize("transform", ["vmap", "per_sample", "jacrev", "hessian", "jvp"])
+@pytest.mark.parametrize("power", POWERS)
+def test_every_transform_gives_what_plain_operations_give(power, transform):
+    torch.manual_seed(0)
+    prediction, target = torch.randn(2, 4, 2, 3, 5)
+    mask = torch.rand(4, 1, 3, 5) > 0.3
+
+    def run(total):
+        def alone(x, y, m):
+            # With a batch axis, which a map as the heads take it has.
+            return total(power, x[None], y[None], m[None], None)
+
+        return {
+            "vmap": lambda: torch.func.vmap(alone)(prediction, target, mask),
+            "per_sample": lambda: torch.func.vmap(torch.func.grad(alone, (0, 1)))(
+                prediction, target, mask
+            ),
+            "jacrev": lambda: torch.func.jacrev(alone)(prediction[0], target[0], mask[0]),
+            "hessian": lambda: torch.func.hessian(alone)(prediction[0], target[0], mask[0]),
+            "jvp": lambda: torch.func.jvp(
+                lambda x: alone(x, target[0], mask[0]), (prediction[0],), (prediction[1],)
+            ),
+        }[transform]()
+
+    torch.testing.assert_close(run(summed_error), run(plain))
+
+
+@pytest.mark.parametrize("power", POWERS)
+def test_the_order_of_the_axes_in_memory_changes_nothing(power):
+    prediction, target = torch.randn(2, 3, 2, 4, 5)
+    mask = torch.rand(3, 1, 4, 5) > 0.3
+    results = []
+    for layout in (torch.contiguous_format, torch.channels_last):
+        inputs = [x.clone(memory_format=layout).requires_grad_() for x in (prediction, target)]
+        total = summed_error(power, *inputs, mask, (0, 2, 3))
+        gradients = torch.autograd.grad(total.sum(), inputs)
+        assert gradients[0].stride() == inputs[0].stride()
+        results.append((total, *gradients))
+    torch.testing.assert_close(*results)

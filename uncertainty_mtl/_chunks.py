@@ -1,13 +1,13 @@
 """Cross-entropy of large maps, a part of the map at a time."""
 
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
 
 from uncertainty_mtl._in_place import scale_
+from uncertainty_mtl._parts import parts
 
 Loss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 
@@ -132,7 +132,9 @@ def _with_gradients(
     """Return the sum, its gradient by ``factor * logits``, and by the factor, as far as wanted."""
     of_scaled = torch.empty_like(logits) if wanted.logits else None
     totals, of_factor = [], []
-    for samples, rows in _slices(logits):
+    # A sixteenth at most, or the copies of a part would be as large as the map.
+    most = CPU_CHUNK if logits.device.type == "cpu" else GPU_CHUNK
+    for samples, rows in parts(logits, max(1, min(most, logits.numel() // 16))):
         part, labels = logits[samples, :, rows], target[samples, rows]
         scaled = _scaled(part, factor)
         if not any(wanted):
@@ -170,20 +172,3 @@ def _of_whole_map(
     gradients = torch.func.grad(lambda x, f: loss(_scaled(x, f), target), arguments)
     found = iter(gradients(logits, factor))
     return (next(found) if wanted.logits else None), (next(found) if wanted.factor else None)
-
-
-def _slices(logits: Tensor) -> Iterator[tuple[slice, slice]]:
-    """Yield the samples and rows of the parts, at least one row.
-
-    Whole samples where they are not much larger than a part: rows of a sample would be copied.
-    """
-    # A sixteenth at most, or the copies of a part would be as large as the map.
-    most = CPU_CHUNK if logits.device.type == "cpu" else GPU_CHUNK
-    chunk = max(1, min(most, logits.numel() // 16))
-    num_samples, num_rows = logits.shape[0], logits.shape[2]
-    per_sample = logits.numel() // num_samples
-    rows = math.ceil(num_rows / max(1, round(per_sample / chunk)))
-    samples = max(1, chunk // per_sample)
-    for first in range(0, num_samples, samples):
-        for top in range(0, num_rows, rows):
-            yield slice(first, first + samples), slice(top, top + rows)

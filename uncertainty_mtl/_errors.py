@@ -6,11 +6,15 @@ import torch
 from torch import Tensor
 
 from uncertainty_mtl._in_place import scale_
+from uncertainty_mtl._parts import parts
 
 Axes: TypeAlias = tuple[int, ...] | None
 
-SMALL = 2**16
+SMALL = 2**13
 """Elements of which copies cost less than what saves them."""
+CPU_PART, GPU_PART = 2**17, 2**24
+"""Elements of a part: what fits into the cache of a CPU; a GPU needs work for its kernels."""
+BITS = {torch.float32: torch.int32, torch.float64: torch.int64}
 
 
 def summed_error(
@@ -19,22 +23,23 @@ def summed_error(
     r"""Return the sum of :math:`|f - y|^p` over ``axes`` (None: all), where the mask is True.
 
     Written out, the residual and its absolute value or square, and on the way back their
-    gradients, are each as large as the prediction. Here every step writes over the one before, and
-    the residual is computed again for the gradient: on a CPU most of the time of such a sum goes
-    into memory that is new.
+    gradients, are each as large as the prediction, and on a CPU most of the time of such a sum goes
+    into memory that is new. Here they exist for one part of the map at a time, and only the
+    gradient is kept.
 
     Args:
         power: 1 or 2.
         prediction: At least float32.
         target: Same shape and dtype.
         mask: A shape that broadcasts to theirs.
-        axes: What is summed over.
+        axes: What is summed over: all but axis 1, or None.
     """
     # A compiler does the same by itself, and a few elements are not worth a function of our own.
     if torch.compiler.is_compiling() or prediction.numel() <= SMALL:
         residual = masked_residual(prediction, target, mask)
         return (residual.abs() if power == 1 else residual.square()).sum(axes)
-    total: Tensor = _SummedError.apply(power, axes, prediction, target, mask)
+    is_wanted = torch.is_grad_enabled() and (prediction.requires_grad or target.requires_grad)
+    total: Tensor = _SummedError.apply(power, axes, is_wanted, [], prediction, target, mask)
     return total
 
 
@@ -53,15 +58,23 @@ class _SummedError(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        power: int, axes: Axes, prediction: Tensor, target: Tensor, mask: Tensor | None
+        power: int,
+        axes: Axes,
+        is_wanted: bool,
+        kept: list[Tensor],
+        prediction: Tensor,
+        target: Tensor,
+        mask: Tensor | None,
     ) -> Tensor:
-        residual = masked_residual(prediction, target, mask)
-        # Not `vector_norm`, faster as it is: it loses three more digits over a large map.
-        return (residual.abs_() if power == 1 else residual.mul_(residual)).sum(axes)
+        slope = torch.empty_like(prediction) if is_wanted else None
+        total = _sum_in_parts(power, axes, slope, prediction, target, mask)
+        if slope is not None:
+            kept.append(slope)
+        return total
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        ctx.power, ctx.axes, *tensors = inputs
+        ctx.power, ctx.axes, _, ctx.kept, *tensors = inputs
         ctx.save_for_backward(*tensors)
         ctx.save_for_forward(*tensors)
 
@@ -69,28 +82,77 @@ class _SummedError(torch.autograd.Function):
     def backward(ctx: Any, upstream: Tensor) -> Any:
         prediction, target, mask = ctx.saved_tensors
         upstream = _spread(upstream, prediction, ctx.axes)
-        residual = masked_residual(prediction, target, mask)
         if torch.is_grad_enabled():  # for a derivative of what is returned here
-            gradient = upstream * (residual.sign() if ctx.power == 1 else 2 * residual)
-        elif ctx.power == 1:
-            gradient = scale_(residual.sign_(), upstream)
+            gradient = upstream * _slope(ctx.power, masked_residual(prediction, target, mask))
         else:
-            gradient = scale_(residual, 2 * upstream)
-        of_target = -gradient if ctx.needs_input_grad[3] else None
-        return None, None, gradient, of_target, None
+            # Given away with the first call, as scaling a copy would take the memory of another
+            # map; a second call computes it again.
+            if ctx.kept:
+                slope = ctx.kept.pop()
+            else:
+                slope = torch.empty_like(prediction)
+                _sum_in_parts(ctx.power, ctx.axes, slope, prediction, target, mask)
+            gradient = scale_(slope, upstream if ctx.power == 1 else 2 * upstream)
+        of_target = -gradient if ctx.needs_input_grad[5] else None
+        return None, None, None, None, gradient, of_target, None
 
     @staticmethod
     def jvp(
-        ctx: Any, power: None, axes: None, of_prediction: Any, of_target: Any, mask: None
+        ctx: Any,
+        power: None,
+        axes: None,
+        is_wanted: None,
+        kept: None,
+        of_prediction: Any,
+        of_target: Any,
+        mask: None,
     ) -> Tensor:
-        residual = masked_residual(*ctx.saved_tensors)
-        slope = residual.sign() if ctx.power == 1 else 2 * residual
-        change = torch.zeros_like(residual)
+        slope = _slope(ctx.power, masked_residual(*ctx.saved_tensors))
+        change = torch.zeros_like(slope)
         if of_prediction is not None:
             change = change + of_prediction
         if of_target is not None:
             change = change - of_target
         return (slope * change).sum(ctx.axes)
+
+
+def _sum_in_parts(
+    power: int,
+    axes: Axes,
+    slope: Tensor | None,
+    prediction: Tensor,
+    target: Tensor,
+    mask: Tensor | None,
+) -> Tensor:
+    """Return the sum; write the sign of the residual (power 1) or itself (2) to ``slope``."""
+    sums = []
+    for part in parts(prediction, CPU_PART if prediction.device.type == "cpu" else GPU_PART):
+        residual = _of(prediction, part) - _of(target, part)
+        if mask is not None:
+            residual = _blanked(residual, _of(mask, part))
+        if slope is not None:
+            _of(slope, part).copy_(residual.sign() if power == 1 else residual)
+        # Not `vector_norm`, faster as it is: it loses three more digits over a large map.
+        sums.append((residual.abs_() if power == 1 else residual.mul_(residual)).sum(axes))
+    return torch.stack(sums).sum(0)
+
+
+def _of(tensor: Tensor, part: tuple[slice, slice]) -> Tensor:
+    samples, rows = part
+    return tensor[samples] if tensor.ndim < 3 else tensor[samples, :, rows]
+
+
+def _blanked(residual: Tensor, mask: Tensor) -> Tensor:
+    """Return the residual, 0 where masked, nine times as fast as a selection on a CPU.
+
+    A float times 0 may be nan. Its bits, read as an integer, times 0 are those of 0.
+    """
+    return (residual.view(BITS[residual.dtype]) * mask).view(residual.dtype)
+
+
+def _slope(power: int, residual: Tensor) -> Tensor:
+    """Return the derivative of the error by the residual."""
+    return residual.sign() if power == 1 else 2 * residual
 
 
 def _spread(value: Tensor, like: Tensor, axes: Axes) -> Tensor:

@@ -264,16 +264,25 @@ def _summed_error(
     if num_channels > 1:
         check_channels(prediction, num_channels)
         axes = tuple(axis for axis in range(prediction.ndim) if axis != 1)
-    summed = summed_error(power, prediction, target, mask, axes)
+    # Before the sum, which keeps its gradient: the count takes memory too, for a moment.
+    num_valid = _num_valid(prediction, mask, num_channels, axes)
+    return BaseLoss(summed_error(power, prediction, target, mask, axes), num_valid)
+
+
+def _num_valid(
+    prediction: Tensor, mask: Tensor | None, num_channels: int, axes: tuple[int, ...] | None
+) -> Tensor:
+    """Return how many elements are used, of each channel if there are ``axes``."""
     if mask is None:
-        return BaseLoss(summed, torch.full_like(summed, prediction.numel() / num_channels))
+        shape = () if axes is None else (num_channels,)
+        return prediction.new_full(shape, prediction.numel() / num_channels)
     if axes is not None:
         # Half the memory of the default, int64.
         count = mask.expand_as(prediction).sum(axes, dtype=torch.int32)
-        return BaseLoss(summed, count.to(summed.dtype))
-    # The sum of a bool tensor is many times as slow, and so is expanding it.
-    count = torch.count_nonzero(mask) * (prediction.numel() // max(1, mask.numel()))
-    return BaseLoss(summed, count.to(summed.dtype))
+    else:
+        # The sum of a bool tensor is many times as slow, and so is expanding it.
+        count = torch.count_nonzero(mask) * (prediction.numel() // max(1, mask.numel()))
+    return count.to(prediction.dtype)
 
 
 def _checked(
