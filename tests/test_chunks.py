@@ -18,8 +18,8 @@ pytestmark = pytest.mark.filterwarnings(
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch):
     monkeypatch.setattr(_chunks, "CPU_CHUNK", 12)
-    monkeypatch.setattr(_chunks, "SCALED_FROM", 12)
-    monkeypatch.setattr(_chunks, "PLAIN_FROM", 12)
+    monkeypatch.setattr(_chunks, "SCALED_FROM", 0)
+    monkeypatch.setattr(_chunks, "PLAIN_FROM", 0)
 
 
 def exact_loss(logits, target, log_var, **options):
@@ -51,7 +51,6 @@ def test_values_and_gradients_are_those_of_the_whole_map(shape, smoothing, is_we
         logits, target, log_var, weight=class_weight, label_smoothing=smoothing
     ).nan_to_num()  # a sample alone that is all ignored
     loss = head(logits, target)
-    assert logits.numel() > _chunks.CPU_CHUNK
     torch.testing.assert_close(loss, expected)
     ours = torch.autograd.grad(3 * loss, [logits, head.log_var])
     theirs = torch.autograd.grad(3 * expected, [logits, log_var])
@@ -164,7 +163,7 @@ def test_forward_mode_sees_the_scale_too(exact):
 
 @pytest.mark.parametrize("exact", [False, True], ids=["paper", "exact"])
 @pytest.mark.parametrize("num_axes", [1, 2, 3])
-@pytest.mark.parametrize("most", [12, 10**6])
+@pytest.mark.parametrize("most", [0, 10**6])
 def test_the_order_of_the_axes_in_memory_changes_nothing(most, num_axes, exact, monkeypatch):
     monkeypatch.setattr(_chunks, "SCALED_FROM", most)
     monkeypatch.setattr(_chunks, "PLAIN_FROM", most)

@@ -40,6 +40,6 @@ def test_a_softmax_needs_the_gradient_and_a_part_of_the_map(exact, layout):
     logits = torch.randn(4, 19, 256, 512).contiguous(memory_format=layout).requires_grad_()
     target = torch.randint(19, (4, 256, 512))
     target = target.where(torch.rand(target.shape) > 0.1, 255)
-    # Of one part at a time: divided logits, logarithms of probabilities, and their gradients.
-    part = 7 * _chunks.CPU_CHUNK / logits.numel()
-    assert peak_multiple(lambda p: head(p, target), logits) <= 1 + part < 1.4
+    # Of one part at a time: logits, logarithms of probabilities, and the gradients of both.
+    part = min(_chunks.CPU_CHUNK * torch.get_num_threads() / logits.numel(), 1 / 11)
+    assert peak_multiple(lambda p: head(p, target), logits) <= 1 + 4.5 * part < 1.5

@@ -1,40 +1,40 @@
 """Cross-entropy of large maps, a part of the map at a time."""
 
-from collections.abc import Callable
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from uncertainty_mtl._cross_entropy import CrossEntropy, by_pixel, is_by_pixel
 from uncertainty_mtl._in_place import scale_
-from uncertainty_mtl._parts import parts
+from uncertainty_mtl._parts import part_of, parts
 
-Loss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+CPU_CHUNK, GPU_CHUNK = 2**18, 2**24
+"""Elements of a part: on a CPU for each thread, as its core's cache holds some copies of; a GPU
+needs work for its kernels."""
+SCALED_FROM, PLAIN_FROM = 2**20, 2**21
+"""Elements above which parts pay on a CPU: with a factor; and, for each thread, without one, where
+they save less."""
 
-CPU_CHUNK, GPU_CHUNK = 2**19, 2**24
-"""Elements of a part: what fits into the cache of a CPU; a GPU needs work for its kernels."""
-SCALED_FROM, PLAIN_FROM = 2**21, 2**23
-"""Elements above which parts pay on a CPU: the copies no longer fit into its cache or, without a
-factor, are so large that the allocator takes new memory for each of them."""
 
-
-def sum_in_chunks(loss: Loss, logits: Tensor, target: Tensor, factor: Tensor | None) -> Tensor:
-    """Return ``loss(factor * logits, target)``, a sum over elements, without copies of the map.
+def sum_in_chunks(
+    loss: CrossEntropy, logits: Tensor, target: Tensor, factor: Tensor | None
+) -> Tensor:
+    """Return ``loss(factor * logits, target)``, without copies of the map.
 
     Written out, the product, the logarithms of probabilities and the gradients of both are each as
     large as the logits. Here they exist for one part of the map at a time, and only the gradient of
     the logits is kept.
 
     Args:
-        loss: A sum over the elements of logits and target, 0-dim.
+        loss: Summed over the elements of logits and target.
         logits: Shape ``(N, C, *)``.
         target: Shape ``(N, *)``.
-        factor: Shape ``()`` or ``(1,)``, of the dtype to compute in; None for 1.
+        factor: Shape ``()`` or ``(1,)``, at least float32; None for 1.
     """
     if torch.compiler.is_compiling() or not _pays(logits, factor):
         return loss(_scaled(logits, factor), target)
-    if logits.ndim == 2:
-        logits, target = logits.unsqueeze(2), target.unsqueeze(1)
+    logits, target = _as_matrix_or_image(logits, target)
     is_recorded = torch.is_grad_enabled()
     wanted = _Wanted(
         logits=is_recorded and logits.requires_grad,
@@ -46,13 +46,20 @@ def sum_in_chunks(loss: Loss, logits: Tensor, target: Tensor, factor: Tensor | N
 
 def _pays(logits: Tensor, factor: Tensor | None) -> bool:
     if logits.device.type == "cpu":
-        return logits.numel() > (PLAIN_FROM if factor is None else SCALED_FROM)
+        plain = PLAIN_FROM * torch.get_num_threads()
+        return logits.numel() > (plain if factor is None else SCALED_FROM)
     # A GPU saves memory by parts, but no time.
     return factor is not None and logits.numel() > GPU_CHUNK
 
 
-def _scaled(logits: Tensor, factor: Tensor | None) -> Tensor:
-    return logits if factor is None else logits.to(factor.dtype) * factor
+def _scaled(logits: Tensor, factor: Tensor | None, out: Tensor | None = None) -> Tensor:
+    """Return the product, at least float32; in ``out``, if given and of that type."""
+    dtype = torch.promote_types(logits.dtype, torch.float32)
+    if factor is None:
+        return logits.to(dtype)
+    if out is None or out.dtype != dtype:
+        return logits.to(dtype) * factor
+    return torch.mul(logits, factor, out=out)
 
 
 class _Wanted(NamedTuple):
@@ -67,7 +74,7 @@ class _SumInChunks(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        loss: Loss,
+        loss: CrossEntropy,
         wanted: _Wanted,
         kept: list[Any],
         logits: Tensor,
@@ -126,46 +133,59 @@ class _SumInChunks(torch.autograd.Function):
         return change
 
 
+def _as_matrix_or_image(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Return both as ``(M, C)`` and ``(M,)``, or ``(N, C, H, W)`` and ``(N, H, W)``."""
+    if is_by_pixel(logits):
+        return by_pixel(logits, target)
+    if logits.ndim == 3:
+        return logits.unsqueeze(3), target.unsqueeze(2)
+    return (logits, target) if logits.ndim == 2 else (logits.flatten(3), target.flatten(2))
+
+
 def _with_gradients(
-    loss: Loss, wanted: _Wanted, logits: Tensor, target: Tensor, factor: Tensor | None
+    loss: CrossEntropy, wanted: _Wanted, logits: Tensor, target: Tensor, factor: Tensor | None
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """Return the sum, its gradient by ``factor * logits``, and by the factor, as far as wanted."""
     of_scaled = torch.empty_like(logits) if wanted.logits else None
     totals, of_factor = [], []
-    # A sixteenth at most, or the copies of a part would be as large as the map.
-    most = CPU_CHUNK if logits.device.type == "cpu" else GPU_CHUNK
-    for samples, rows in parts(logits, max(1, min(most, logits.numel() // 16))):
-        part, labels = logits[samples, :, rows], target[samples, rows]
-        scaled = _scaled(part, factor)
+    is_transformed = _is_transformed(logits, target, factor)
+    # A tenth or so at most, or the copies of a part, four, would be as large as the map.
+    on_cpu = logits.device.type == "cpu"
+    most = CPU_CHUNK * torch.get_num_threads() if on_cpu else GPU_CHUNK
+    for where in parts(logits, max(1, min(most, logits.numel() // 11))):
+        part, labels = part_of(logits, where), part_of(target.unsqueeze(1), where).squeeze(1)
         if not any(wanted):
-            totals.append(loss(scaled, labels))
+            totals.append(loss(_scaled(part, factor), labels))
             continue
-        total, gradient = _value_and_gradient(loss, scaled, labels)
+        out = None if of_scaled is None else part_of(of_scaled, where)
+        if is_transformed:
+            gradient, total = torch.func.grad_and_value(loss)(_scaled(part, factor), labels)
+        else:
+            total, gradient = loss.with_gradient(_scaled(part, factor, out), labels, out)
         totals.append(total)
-        if of_scaled is not None:
-            of_scaled[samples, :, rows] = gradient
+        if out is not None and gradient is not out:
+            out.copy_(gradient)
         if wanted.factor:
-            of_factor.append(gradient.mul_(part).sum())
+            of_factor.append((gradient * part).sum())
     total = torch.stack(totals).sum()
     if factor is None or not of_factor:
         return total, of_scaled, None
     return total, of_scaled, torch.stack(of_factor).sum().reshape(factor.shape)
 
 
-def _value_and_gradient(loss: Loss, scaled: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+def _is_transformed(*tensors: Tensor | None) -> bool:
+    """Return whether this runs within a transform of `torch.func`, to which not all is known."""
     try:
-        leaf = scaled.detach().requires_grad_()
-    except RuntimeError:  # Within a transform of `torch.func`, which has a slower way of its own.
-        gradient, total = torch.func.grad_and_value(loss)(scaled, labels)
-        return total, gradient
-    with torch.enable_grad():
-        total = loss(leaf, labels)
-    (gradient,) = torch.autograd.grad(total, leaf)
-    return total.detach(), gradient
+        for tensor in tensors:
+            if tensor is not None and tensor.is_floating_point():
+                tensor.detach().requires_grad_()
+    except RuntimeError:
+        return True
+    return False
 
 
 def _of_whole_map(
-    loss: Loss, wanted: _Wanted, logits: Tensor, target: Tensor, factor: Tensor | None
+    loss: CrossEntropy, wanted: _Wanted, logits: Tensor, target: Tensor, factor: Tensor | None
 ) -> tuple[Tensor | None, Tensor | None]:
     """Return the gradients by logits and factor, themselves to be derived."""
     arguments = tuple(position for position, is_wanted in enumerate(wanted) if is_wanted)

@@ -6,14 +6,15 @@ import torch
 from torch import Tensor
 
 from uncertainty_mtl._in_place import scale_
-from uncertainty_mtl._parts import parts
+from uncertainty_mtl._parts import part_of, parts
 
 Axes: TypeAlias = tuple[int, ...] | None
 
 SMALL = 2**13
 """Elements of which copies cost less than what saves them."""
 CPU_PART, GPU_PART = 2**17, 2**24
-"""Elements of a part: what fits into the cache of a CPU; a GPU needs work for its kernels."""
+"""Elements of a part: on a CPU for each thread, as its core's cache holds some copies of; a GPU
+needs work for its kernels."""
 BITS = {torch.float32: torch.int32, torch.float64: torch.int64}
 
 
@@ -126,20 +127,22 @@ def _sum_in_parts(
 ) -> Tensor:
     """Return the sum; write the sign of the residual (power 1) or itself (2) to ``slope``."""
     sums = []
-    for part in parts(prediction, CPU_PART if prediction.device.type == "cpu" else GPU_PART):
-        residual = _of(prediction, part) - _of(target, part)
+    for part in parts(prediction, _part_size(prediction)):
+        residual = part_of(prediction, part) - part_of(target, part)
         if mask is not None:
-            residual = _blanked(residual, _of(mask, part))
+            residual = _blanked(residual, part_of(mask, part))
         if slope is not None:
-            _of(slope, part).copy_(residual.sign() if power == 1 else residual)
+            part_of(slope, part).copy_(residual.sign() if power == 1 else residual)
         # Not `vector_norm`, faster as it is: it loses three more digits over a large map.
         sums.append((residual.abs_() if power == 1 else residual.mul_(residual)).sum(axes))
     return torch.stack(sums).sum(0)
 
 
-def _of(tensor: Tensor, part: tuple[slice, slice]) -> Tensor:
-    samples, rows = part
-    return tensor[samples] if tensor.ndim < 3 else tensor[samples, :, rows]
+def _part_size(prediction: Tensor) -> int:
+    if prediction.device.type != "cpu":
+        return GPU_PART
+    # A sixteenth at most, or the copies of a part would be as large as the map.
+    return max(CPU_PART, min(CPU_PART * torch.get_num_threads(), prediction.numel() // 16))
 
 
 def _blanked(residual: Tensor, mask: Tensor) -> Tensor:

@@ -2,12 +2,16 @@
 
 import math
 from collections.abc import Iterator
+from typing import TypeAlias
 
 from torch import Tensor
 
+Part: TypeAlias = tuple[slice, slice]
+"""Samples and rows: axes 0 and 2 of a map."""
 
-def parts(like: Tensor, most: int) -> Iterator[tuple[slice, slice]]:
-    """Yield the samples and rows, axes 0 and 2, of parts of about ``most`` elements.
+
+def parts(like: Tensor, most: int) -> Iterator[Part]:
+    """Yield parts of about ``most`` elements, which make up the map.
 
     Whole samples where they are not much larger than a part: rows of a sample would be copied.
 
@@ -22,3 +26,9 @@ def parts(like: Tensor, most: int) -> Iterator[tuple[slice, slice]]:
     for first in range(0, num_samples, samples):
         for top in range(0, num_rows, max(1, rows)):
             yield slice(first, first + samples), slice(top, top + rows)
+
+
+def part_of(tensor: Tensor, part: Part) -> Tensor:
+    """Return the part of a tensor of shape ``(N, C, *)``, or of one that broadcasts to it."""
+    samples, rows = part
+    return tensor[samples] if tensor.ndim < 3 else tensor[samples, :, rows]

@@ -9,7 +9,6 @@ import math
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from uncertainty_mtl._checks import (
@@ -22,6 +21,7 @@ from uncertainty_mtl._checks import (
     without_channels,
 )
 from uncertainty_mtl._chunks import sum_in_chunks
+from uncertainty_mtl._cross_entropy import CrossEntropy
 from uncertainty_mtl._errors import masked_residual, summed_error
 from uncertainty_mtl.forms import GAUSSIAN, LAPLACE, SOFTMAX, BaseLoss, PowerForm
 
@@ -81,12 +81,9 @@ def cross_entropy(
         class_weight = class_weight.to(dtype)
         num_valid = torch.where(valid, class_weight[torch.where(valid, target, 0)], 0.0).sum()
 
-    def summed(logits: Tensor, target: Tensor) -> Tensor:
-        logits = logits.to(dtype)
-        return _cross_entropy(logits, target, class_weight, ignore_index, label_smoothing)
-
+    loss = CrossEntropy(class_weight, ignore_index, label_smoothing)
     inverse_temperature = None if log_var is None else torch.exp(-log_var.to(dtype))
-    return BaseLoss(sum_in_chunks(summed, logits, target, inverse_temperature), num_valid)
+    return BaseLoss(sum_in_chunks(loss, logits, target, inverse_temperature), num_valid)
 
 
 def gaussian_nll(
@@ -238,11 +235,9 @@ def summed_noisy_softmax_nll(
         check_mask(mask, target.shape)
         target = torch.where(mask, target, ignore_index)
     sigma = torch.exp(0.5 * log_var.to(logits.dtype))
+    loss = CrossEntropy(None, ignore_index, label_smoothing=0.0)
     log_likelihoods = [
-        -_cross_entropy(
-            logits + sigma * torch.randn_like(logits), target, None, ignore_index, 0.0, "none"
-        )
-        for _ in range(num_samples)
+        -loss(logits + sigma * torch.randn_like(logits), target, "none") for _ in range(num_samples)
     ]
     valid = target != ignore_index
     nll = math.log(num_samples) - torch.stack(log_likelihoods).logsumexp(0)
@@ -299,37 +294,6 @@ def _checked(
         if mask.ndim < prediction.ndim:
             mask = mask.unsqueeze(1)
     return prediction, target, mask
-
-
-def _cross_entropy(
-    logits: Tensor,
-    target: Tensor,
-    class_weight: Tensor | None,
-    ignore_index: int,
-    label_smoothing: float,
-    reduction: str = "sum",
-) -> Tensor:
-    by_pixel = logits.movedim(1, -1)
-    if reduction == "sum" and by_pixel.is_contiguous() and not logits.is_contiguous():
-        # In `channels_last` the classes of a pixel lie side by side. Told so, PyTorch reads them
-        # as they are; given (N, C, *) it makes copies in another order, in twice the time.
-        logits, target = by_pixel.flatten(end_dim=-2), target.flatten()
-    try:
-        return F.cross_entropy(
-            logits,
-            target,
-            weight=class_weight,
-            ignore_index=ignore_index,
-            reduction=reduction,
-            label_smoothing=label_smoothing,
-        )
-    except IndexError as error:  # On the CPU only: a CUDA device stops with its own assertion.
-        used = target[target != ignore_index]
-        raise ValueError(
-            f"`target` should hold labels from 0 to {logits.shape[1] - 1}, or `ignore_index = "
-            f"{ignore_index}`. Found labels from {used.min()} to {used.max()}. Map other labels "
-            "to `ignore_index`, or mask them."
-        ) from error
 
 
 def _at_least_float32(tensor: Tensor) -> Tensor:
