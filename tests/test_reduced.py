@@ -1,6 +1,7 @@
 """The quick way of weighing reduced losses against the written-out one, task by task."""
 
 import copy
+import math
 from types import MappingProxyType
 
 import pytest
@@ -228,3 +229,35 @@ def test_a_head_that_computes_its_own_likelihood_is_asked():
     plain, doubled = (UncertaintyWeightedLoss({"a": head}) for head in (GaussianHead(), Doubled()))
     losses = leaves_of("a")
     assert doubled(losses).total == 2 * plain(losses).total
+
+
+@pytest.mark.parametrize("quick_shape", [(), (1,), (2,)], ids=str)
+def test_losses_of_wrong_shapes_meet_the_error_that_names_the_task(quick_shape):
+    loss_fn = UncertaintyWeightedLoss({"a": "gaussian", "b": "laplace"})
+    losses = {"a": torch.ones((), requires_grad=True), "b": torch.ones(quick_shape)}
+    if quick_shape == ():
+        assert is_quick(loss_fn(losses).total)
+    else:
+        with pytest.raises(ValueError, match="'b'"):
+            loss_fn(losses)
+    alike = {"a": torch.ones(1, requires_grad=True), "b": torch.ones(1)}
+    with pytest.raises(ValueError, match="'a'"):
+        loss_fn(alike)
+
+
+@pytest.mark.parametrize("num_tasks", [2, 40])
+@pytest.mark.parametrize("start", [-1.0, 2.0])
+def test_a_scale_outside_of_its_bounds_is_put_back_however_many_there_are(start, num_tasks):
+    tasks = [f"task {i}" for i in range(num_tasks)]
+    heads = {task: GaussianHead(sigma_bounds=(1.0, 2.0)) for task in tasks}
+    loss_fn = UncertaintyWeightedLoss(heads)
+    with torch.no_grad():
+        loss_fn["task 1"].log_var.fill_(start)
+    losses = leaves_of(*tasks)
+    expected = copy.deepcopy(loss_fn)(written_out(losses)).total
+    total = loss_fn(losses).total
+    assert is_quick(total)
+    torch.testing.assert_close(total, expected)
+    torch.testing.assert_close(
+        loss_fn["task 1"].log_var.detach(), torch.tensor([min(max(start, 0.0), 2 * math.log(2))])
+    )

@@ -16,6 +16,9 @@ from uncertainty_mtl._naming import HeadsByName
 from uncertainty_mtl.forms import BaseLoss, PowerForm
 from uncertainty_mtl.task_head import TaskHead
 
+FEW = 32
+"""Scales of which Python reads the values faster than PyTorch compares them."""
+
 # What is computed here in place of a head: one that defines any of these itself has to be asked.
 REPLACED = ("nll", "reduced", "bounded_log_var", "_log_var_bounds")
 
@@ -37,7 +40,7 @@ class ReducedStep:
     def __call__(self, predictions: Any) -> tuple[Tensor, dict[str, Tensor]] | None:
         """Return the total and each task's term; None unless every task has a plain loss."""
         # Compilers fuse the written-out form by themselves.
-        if torch.compiler.is_compiling() or not torch.is_grad_enabled():
+        if not torch.is_grad_enabled() or torch.compiler.is_compiling():
             return None
         if self._plan is None or not self._plan.holds():
             self._plan = _plan(self._heads)
@@ -67,50 +70,50 @@ class _Plan:
         self.tasks = tasks
         self.modules = modules
         self.heads: list[TaskHead] = list(modules.values())
-        self.settings = [(h.form, h.sigma_bounds, h.constant, True) for h in self.heads]
+        settings = [(h.form, h.sigma_bounds, h.constant, True) for h in self.heads]
         self.log_vars = [head.log_var for head in self.heads]
+        self.rows = list(zip(self.heads, settings, self.log_vars, strict=True))
         self.device = self.log_vars[0].device
         self.num_channels = self.heads[0].num_channels
         self.shape = torch.Size([] if self.num_channels is None else [self.num_channels])
+        self.vector_shape = self.shape or torch.Size([len(tasks)])
         self.table = _Table.of(self.heads, self.device)
 
     def holds(self) -> bool:
         """Return whether the heads are as they were."""
-        rows = zip(self.modules.values(), self.heads, self.settings, self.log_vars, strict=True)
-        for module, head, settings, log_var in rows:
+        for head, settings, log_var in self.rows:
             if (
-                module is not head
+                head._parameters.get("log_var") is not log_var
                 or (head.form, head.sigma_bounds, head.constant, head.training) != settings
-                or head._parameters.get("log_var") is not log_var
             ):
                 return False
-        return self.log_vars[0].device == self.device
+        return list(self.modules.values()) == self.heads and log_var.device == self.device
 
     def losses_in(self, predictions: Any) -> Tensor | None:
         """Return the losses as a vector in the order of the tasks; None if one is unusual."""
-        losses: Sequence[Any]
+        losses: Any
         num_tasks, shape = len(self.tasks), self.shape
         if type(predictions) is dict and len(predictions) == num_tasks:
-            losses = [predictions.get(task) for task in self.tasks]
+            losses = list(map(predictions.get, self.tasks))
         elif type(predictions) in (list, tuple) and len(predictions) == num_tasks:
             losses = predictions
         elif type(predictions) is Tensor and self.num_channels is None:
             losses, shape = [predictions], torch.Size([num_tasks])
         else:
             return None
-        is_in_graph, num_axes = False, len(shape)
         for loss in losses:
-            if not (
-                type(loss) is Tensor
-                and loss.ndim == num_axes
-                and loss.dtype is torch.float32
-                and loss.device == self.device
-            ):
+            if type(loss) is not Tensor or loss.dtype is not torch.float32:
                 return None
-            is_in_graph = is_in_graph or loss.requires_grad
-        if not is_in_graph or losses[0].shape != shape:
+        if shape:
+            vector = losses[0]
+        else:
+            try:
+                vector = torch.stack(losses)
+            except RuntimeError:  # Of other shapes, or devices: an error that the other way names.
+                return None
+        if vector.shape != self.vector_shape or vector.device != self.device:
             return None
-        return losses[0] if shape else torch.stack(list(losses))
+        return vector if vector.requires_grad else None
 
     def put_back(self, log_vars: Tensor) -> None:
         """Write the scales to the parameters, as :meth:`TaskHead.bounded_log_var` does."""
@@ -121,8 +124,9 @@ class _Plan:
 class _Table(NamedTuple):
     r"""The terms :math:`A e^{-ps} L + q s + r` and the bounds of :math:`s`, as vectors."""
 
+    narrowest: tuple[float, float]
     log_amplitude: Tensor
-    power: Tensor
+    minus_power: Tensor
     slope: Tensor
     constant: Tensor | None
     low: Tensor
@@ -137,26 +141,36 @@ class _Table(NamedTuple):
         low, high = zip(*(head._log_var_bounds() for head in heads), strict=True)
         columns = [
             [math.log(share * form.amplitude) for form in forms],
-            [form.power for form in forms],
+            [-form.power for form in forms],
             [share * form.slope for form in forms],
             [share * head.constant for head in heads],
             low,
             high,
         ]
-        table = cls(*torch.tensor(columns, device=device).unbind())
+        vectors = torch.tensor(columns, device=device).unbind()
+        table = cls((max(low), min(high)), *vectors)
         return table if any(columns[3]) else table._replace(constant=None)
+
+    def holds(self, log_vars: Tensor) -> bool:
+        """Return whether all scales are known to lie within their bounds."""
+        # Reading values makes the host wait for a GPU, but a CPU has them at hand.
+        if log_vars.numel() > FEW or log_vars.device.type != "cpu":
+            return False
+        low, high = self.narrowest
+        values: list[float] = log_vars.tolist()
+        return low <= min(values) and max(values) <= high
 
     def bounded(self, log_vars: Tensor) -> Tensor:
         return log_vars.clamp(self.low, self.high)
 
     def weigh(self, losses: Tensor, log_vars: Tensor) -> tuple[Tensor, Tensor]:
         """Return the weights, and the losses times them."""
-        weights = torch.addcmul(self.log_amplitude, self.power, log_vars, value=-1).exp()
+        weights = torch.addcmul(self.log_amplitude, self.minus_power, log_vars).exp()
         return weights, weights * losses
 
     def slopes(self, weighted: Tensor) -> Tensor:
         """Return the derivative of the terms by the scales."""
-        return torch.addcmul(self.slope, self.power, weighted, value=-1)
+        return torch.addcmul(self.slope, self.minus_power, weighted)
 
 
 class _WeighedSum(torch.autograd.Function):
@@ -165,10 +179,11 @@ class _WeighedSum(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, losses: Tensor, log_vars: Tensor, plan: _Plan) -> tuple[Tensor, Tensor]:
         table = plan.table
-        bounded = table.bounded(log_vars)
-        # Reading a value makes the host wait for a GPU, but a CPU has it at hand.
-        if bounded.device.type != "cpu" or not torch.equal(bounded, log_vars):
-            plan.put_back(bounded)
+        bounded = log_vars
+        if not table.holds(log_vars):
+            bounded = table.bounded(log_vars)
+            if bounded.device.type != "cpu" or not torch.equal(bounded, log_vars):
+                plan.put_back(bounded)
         ctx.table = table
         ctx.save_for_backward(losses)
         # Not saved, as the next forward may write to the parameter; its value of now is.
