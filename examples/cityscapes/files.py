@@ -73,21 +73,27 @@ def read_rgb(path: Path) -> np.ndarray:
     """Read a colour image as uint8 of shape (H, W, 3)."""
     try:
         with Image.open(path) as image:
-            return np.array(image.convert("RGB"))
+            # Converting copies, even where there is nothing to convert.
+            return np.array(image if image.mode == "RGB" else image.convert("RGB"))
     except _BROKEN_IMAGE as error:
         raise InputError(f"{path}: not a readable image ({error})") from error
 
 
 def read_ids(path: Path) -> np.ndarray:
     """Read an 8 or 16 bit image of one channel as int32 of shape (H, W)."""
+    return read_values(path).astype(np.int32)
+
+
+def read_values(path: Path) -> np.ndarray:
+    """Read an image of one channel, read-only, in the type of the file."""
     try:
         with Image.open(path) as image:
-            values = np.array(image)
+            values = np.asarray(image)
     except _BROKEN_IMAGE as error:
         raise InputError(f"{path}: not a readable image ({error})") from error
     if values.ndim != 2:
         raise InputError(f"{path}: should have one channel; found {values.ndim} axes")
-    return values.astype(np.int32)
+    return values
 
 
 def read_baseline_fx(path: Path) -> float:

@@ -11,7 +11,7 @@ from torchvision.transforms.v2 import functional as image_ops
 
 from examples.cityscapes import targets as target_ops
 from examples.cityscapes.errors import InputError
-from examples.cityscapes.files import Frame, check_aspect, read_baseline_fx, read_ids, read_rgb
+from examples.cityscapes.files import Frame, check_aspect, read_baseline_fx, read_rgb, read_values
 
 
 class Sample(NamedTuple):
@@ -73,10 +73,12 @@ def read_settled(frame: Frame, size: tuple[int, int]) -> Settled:
     check_aspect(frame.image, native, size)
 
     def read_labels(path: Path) -> Tensor:
-        values = read_ids(path)
+        values = read_values(path)
         if values.shape != native:
             raise InputError(f"{path}: is {values.shape}, but its image is {native}")
-        return resize_nearest(torch.from_numpy(values), size)
+        # Before they become integers of 32 bits: 1 in 64 is left of them.
+        rows, columns = (index.numpy() for index in _centres(native, size))
+        return torch.from_numpy(values[rows, columns].astype(np.int32))
 
     nothing = torch.zeros(size, dtype=torch.int32)
     ids = nothing if frame.instance_ids is None else read_labels(frame.instance_ids)
@@ -111,8 +113,13 @@ def resize_nearest(values: Tensor, size: tuple[int, int]) -> Tensor:
     Plain "nearest" takes the first pixel of each block, half a block off. Integers all the way:
     torch's own interpolation has no 32 bit ids.
     """
+    return values[_centres(values.shape, size)]
+
+
+def _centres(native: tuple[int, ...], size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Return the rows, as a column, and the columns under the centres of the output's pixels."""
     rows, columns = (
         torch.div((2 * torch.arange(new) + 1) * old, 2 * new, rounding_mode="floor")
-        for new, old in zip(size, values.shape, strict=True)
+        for new, old in zip(size, native, strict=True)
     )
-    return values[rows[:, None], columns]
+    return rows.unsqueeze(1), columns
