@@ -30,15 +30,42 @@ class Batch(NamedTuple):
     disparity_at_1m: Tensor | None = None
     """Disparity in pixels of a point at one metre, (B,); nan for an image without a camera file."""
 
-    def to(self, device: torch.device) -> "Batch":
-        """Copy to a device."""
 
-        def move(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-            return {name: tensor.to(device, non_blocking=True) for name, tensor in tensors.items()}
+class Packed(NamedTuple):
+    """A batch before its targets are derived: what is handed over between processes is copied.
 
-        image = self.image.to(device, non_blocking=True)
-        # On the host: it is for measuring, and no training step needs it.
-        return self._replace(image=image, targets=move(self.targets), masks=move(self.masks))
+    A third of a `Batch` in bytes. Targets are derived where they are used, on a GPU by the GPU.
+    """
+
+    image: Tensor
+    semantic: Tensor | None
+    """Train ids, uint8, (B, H, W)."""
+    instances: Tensor | None
+    """Which of the centres is that of a pixel's instance, int16, (B, H, W); 0 is none."""
+    centres: Tensor | None
+    """Float32, (B, K + 1, 2)."""
+    disparity: Tensor | None
+    """Float32, (B, H, W); nan where unknown."""
+    disparity_at_1m: Tensor
+
+    def to(self, device: torch.device) -> "Packed":
+        """Copy to a device, but for what no training step needs."""
+        moved = [None if t is None else t.to(device, non_blocking=True) for t in self[:-1]]
+        return Packed(*moved, self.disparity_at_1m)
+
+    def unpack(self) -> Batch:
+        """Derive the targets and masks of the tasks that are there."""
+        targets, masks = {}, {}
+        if self.semantic is not None:
+            targets["semantic"] = self.semantic.long()
+            masks["semantic"] = self.semantic != IGNORE_INDEX
+        if self.instances is not None and self.centres is not None:
+            targets["instance"] = target_ops.offsets_of_numbers(self.instances, self.centres)
+            masks["instance"] = self.instances > 0
+        if self.disparity is not None:
+            targets["depth"] = self.disparity.unsqueeze(1)
+            masks["depth"] = ~torch.isnan(self.disparity)
+        return Batch(self.image, targets, masks, self.disparity_at_1m)
 
 
 class Draw(NamedTuple):
@@ -55,20 +82,24 @@ class Draw(NamedTuple):
 
 def collate(samples: list[Sample], tasks: Iterable[str]) -> Batch:
     """Stack samples and derive the targets and masks of `tasks`."""
-    targets, masks = {}, {}
-    if "semantic" in tasks:
-        targets["semantic"] = torch.stack([s.semantic for s in samples]).long()
-        masks["semantic"] = targets["semantic"] != IGNORE_INDEX
+    return pack(samples, tasks).unpack()
+
+
+def pack(samples: list[Sample], tasks: Iterable[str]) -> Packed:
+    """Stack what the targets of `tasks` follow from."""
+    instances = centres = None
     if "instance" in tasks:
-        vectors = [target_ops.offsets(s.instance_ids, s.centroids) for s in samples]
-        targets["instance"] = torch.stack(vectors)
-        masks["instance"] = torch.stack([s.instance_ids for s in samples]) > 0
-    if "depth" in tasks:
-        disparity = torch.stack([s.disparity for s in samples])
-        targets["depth"] = disparity.unsqueeze(1)
-        masks["depth"] = ~torch.isnan(disparity)
-    at_1m = torch.tensor([s.disparity_at_1m for s in samples])
-    return Batch(torch.stack([s.image for s in samples]), targets, masks, at_1m)
+        numbers = [target_ops.number_instances(s.instance_ids, s.centroids) for s in samples]
+        instances = torch.stack(numbers)
+        centres = target_ops.stack_centroids([s.centroids for s in samples])
+    return Packed(
+        image=torch.stack([s.image for s in samples]),
+        semantic=torch.stack([s.semantic for s in samples]) if "semantic" in tasks else None,
+        instances=instances,
+        centres=centres,
+        disparity=torch.stack([s.disparity for s in samples]) if "depth" in tasks else None,
+        disparity_at_1m=torch.tensor([s.disparity_at_1m for s in samples]),
+    )
 
 
 class CityscapesDataset(Dataset[Sample | InputError]):
@@ -165,15 +196,15 @@ class TrainingOrder:
             ]
 
 
-class _Collate:
-    """`collate` for given tasks, handing on an error; a class, so that workers can receive it."""
+class _Pack:
+    """`pack` for given tasks, handing on an error; a class, so that workers can receive it."""
 
     def __init__(self, tasks: tuple[str, ...]) -> None:
         self.tasks = tasks
 
-    def __call__(self, samples: list[Sample | InputError]) -> Batch | InputError:
+    def __call__(self, samples: list[Sample | InputError]) -> Packed | InputError:
         errors = [sample for sample in samples if isinstance(sample, InputError)]
-        return errors[0] if errors else collate(samples, self.tasks)
+        return errors[0] if errors else pack(samples, self.tasks)
 
 
 def batches(
@@ -182,23 +213,23 @@ def batches(
     tasks: tuple[str, ...],
     *,
     num_workers: int = 0,
-    pin_memory: bool = False,
+    device: torch.device = torch.device("cpu"),  # noqa: B008 (it is immutable)
 ) -> Iterator[Batch]:
-    """Yield the batches of `order`; an unreadable file raises its InputError here."""
+    """Yield the batches of `order` on a device; an unreadable file raises its InputError here."""
     loader = DataLoader(
         dataset,
         batch_sampler=order,
         num_workers=0 if dataset.is_kept else min(num_workers, os.cpu_count() or 1),
-        collate_fn=_Collate(tasks),
-        pin_memory=pin_memory,
+        collate_fn=_Pack(tasks),
+        pin_memory=device.type == "cuda",
         # Its own, or starting workers would advance the global one, and resuming start them twice.
         generator=torch.Generator(),
         worker_init_fn=_leave_sigterm_to_training,
     )
-    for batch in loader:
-        if isinstance(batch, InputError):
-            raise batch
-        yield batch
+    for packed in loader:
+        if isinstance(packed, InputError):
+            raise packed
+        yield packed.to(device).unpack()
 
 
 def _leave_sigterm_to_training(_: int) -> None:

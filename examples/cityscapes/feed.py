@@ -49,14 +49,9 @@ def training_order(config: TrainConfig, num_images: int, first: int) -> Training
 def load(
     config: TrainConfig, dataset: CityscapesDataset, first: int, ranks: Ranks
 ) -> Iterator[Batch]:
-    """Yield this process' share of every batch, part by part, on the device."""
+    """Return this process' share of every batch, part by part, on the device."""
     order = training_order(config, len(dataset), first)
     shares = RankOrder(order, config.accumulate, images_per_part(config, ranks), ranks)
-    for batch in batches(
-        dataset,
-        shares,
-        config.tasks,
-        num_workers=config.num_workers,
-        pin_memory=ranks.device.type == "cuda",
-    ):
-        yield batch.to(ranks.device)
+    return batches(
+        dataset, shares, config.tasks, num_workers=config.num_workers, device=ranks.device
+    )

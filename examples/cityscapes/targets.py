@@ -70,17 +70,47 @@ def offsets(instance_ids: Tensor, centroids: Centroids) -> Tensor:
         - ``instance_ids``: (H, W), 0 where there is no instance.
         - output: (2, H, W), `x` first; 0 where there is no instance.
     """
-    height, width = instance_ids.shape
+    numbers = number_instances(instance_ids, centroids)
+    return offsets_of_numbers(numbers.unsqueeze(0), stack_centroids([centroids])).squeeze(0)
+
+
+def number_instances(instance_ids: Tensor, centroids: Centroids) -> Tensor:
+    """Replace the id of every pixel by its place in the table, from 1; 0 remains "none".
+
+    Half the size, and found by a number without a search. Returns int16.
+    """
     # One index per pixel, and no fancy indexing: this is most of what reading a sample costs.
     ids = instance_ids.flatten()
     pixels = torch.nonzero(ids).squeeze(1)
-    entry = torch.searchsorted(centroids.ids, ids.index_select(0, pixels))
-    goal = centroids.xy.index_select(0, entry)
-    rows = torch.div(pixels, width, rounding_mode="floor")
-    vectors = torch.zeros(2, height * width)
-    vectors[0].index_copy_(0, pixels, goal[:, 0] - (pixels - rows * width))
-    vectors[1].index_copy_(0, pixels, goal[:, 1] - rows)
-    return vectors.view(2, height, width)
+    places = torch.searchsorted(centroids.ids, ids.index_select(0, pixels), out_int32=True) + 1
+    numbers = torch.zeros(len(ids), dtype=torch.int16)
+    return numbers.index_copy_(0, pixels, places.to(torch.int16)).view_as(instance_ids)
+
+
+def stack_centroids(tables: list[Centroids]) -> Tensor:
+    """Return the centres of some images by number, 0 for "none"; shape (B, K + 1, 2)."""
+    stacked = torch.zeros(len(tables), 1 + max(len(table.xy) for table in tables), 2)
+    for row, table in zip(stacked, tables, strict=True):
+        row[1 : 1 + len(table.xy)] = table.xy
+    return stacked
+
+
+def offsets_of_numbers(numbers: Tensor, centres: Tensor) -> Tensor:
+    """Return the offsets of a batch, on its device.
+
+    Shape:
+        - ``numbers``: (B, H, W), as :func:`number_instances` returns them.
+        - ``centres``: (B, K + 1, 2), as :func:`stack_centroids` returns them.
+        - output: (B, 2, H, W), `x` first; 0 where there is no instance.
+    """
+    height, width = numbers.shape[1:]
+    index = numbers.flatten(1).long().unsqueeze(1).expand(-1, 2, -1)
+    goal = torch.gather(centres.transpose(1, 2), 2, index).unflatten(2, (height, width))
+    columns = torch.arange(width, dtype=goal.dtype, device=goal.device).expand(height, width)
+    rows = (
+        torch.arange(height, dtype=goal.dtype, device=goal.device).unsqueeze(1).expand_as(columns)
+    )
+    return (goal - torch.stack([columns, rows])) * (numbers > 0).unsqueeze(1)
 
 
 def inverse_depth(raw_disparity: Tensor, label_ids: Tensor, factor: float) -> Tensor:

@@ -210,7 +210,8 @@ def look_at_validation(progress: Progress, run: Run) -> Progress:
     """Validate, keep the checkpoint if it is the best so far, and show a picture."""
     ranks, model = run.ranks, run.state.model
     shares = in_order(run.val, images_per_part(run.config, ranks))[ranks.index :: ranks.count]
-    figures = validate(model, data.batches(run.val, shares, run.config.tasks), ranks)
+    batches = data.batches(run.val, shares, run.config.tasks, device=ranks.device)
+    figures = validate(model, batches, ranks)
     error = figures["selection_error"]
     is_best = error is not None and (progress.best is None or error < progress.best)
     if is_best:

@@ -27,7 +27,6 @@ def validate(model: nn.Module, shares: Iterable[Batch], ranks: Ranks) -> Figures
     confusion = torch.zeros(NUM_CLASSES * NUM_CLASSES, dtype=torch.float64)
     errors = {task: torch.zeros(2, dtype=torch.float64) for task in ("instance", "depth")}
     for batch in shares:
-        batch = batch.to(ranks.device)
         for task, prediction in without_noise(model(batch.image)).items():
             mask = batch.masks[task]
             if task == "semantic":

@@ -1,5 +1,6 @@
 """Reading, resizing, flipping, batching, and the order of the images."""
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from examples.cityscapes.data import (
     batches,
     collate,
     in_order,
+    pack,
 )
 from examples.cityscapes.errors import InputError
 from examples.cityscapes.files import find_frames
@@ -108,6 +110,48 @@ def samples(draw):
     disparity = torch.where(ids > 0, torch.rand(height, width), torch.nan)
     semantic = targets.train_ids(targets.label_ids_from_instance_ids(ids))
     return Sample(image, semantic, ids, targets.find_centroids(ids), disparity)
+
+
+@given(st.lists(samples(), min_size=1, max_size=3), st.sets(st.sampled_from(TASKS)))
+def test_a_packed_batch_holds_every_target_of_every_sample(drawn, tasks):
+    height = min(s.instance_ids.shape[0] for s in drawn)
+    width = min(s.instance_ids.shape[1] for s in drawn)
+    cut = [
+        s._replace(
+            **{
+                name: getattr(s, name)[..., :height, :width]
+                for name in ("image", "semantic", "instance_ids", "disparity")
+            }
+        )
+        for s in drawn
+    ]
+    batch = pack(cut, tasks).unpack()
+    assert set(batch.targets) == set(batch.masks) == tasks
+    for index, sample in enumerate(cut):
+        assert torch.equal(batch.image[index], sample.image)
+        centre_of = dict(zip(sample.centroids.ids.tolist(), sample.centroids.xy, strict=True))
+        for y, x in itertools.product(range(height), range(width)):
+            instance = sample.instance_ids[y, x].item()
+            if "instance" in tasks:
+                vector = centre_of[instance] - torch.tensor([x, y]) if instance else torch.zeros(2)
+                torch.testing.assert_close(batch.targets["instance"][index, :, y, x], vector)
+                assert batch.masks["instance"][index, y, x] == (instance > 0)
+            if "semantic" in tasks:
+                assert batch.targets["semantic"][index, y, x] == sample.semantic[y, x]
+                assert batch.masks["semantic"][index, y, x] == (sample.semantic[y, x] != 255)
+        if "depth" in tasks:
+            depth = batch.targets["depth"][index, 0]
+            torch.testing.assert_close(depth, sample.disparity, equal_nan=True)
+            assert torch.equal(batch.masks["depth"][index], ~sample.disparity.isnan())
+
+
+def test_between_processes_a_batch_is_less_than_half_of_what_it_becomes(tmp_path):
+    root = write_tree(tmp_path, train=2)
+    read = [read_sample(frame, (16, 32)) for frame in find_frames(root, "train")]
+    packed = pack(read, TASKS)
+    batch = packed.unpack()
+    after = [batch.image, *batch.targets.values(), *batch.masks.values()]
+    assert 2 * sum(t.nbytes for t in packed) < sum(t.nbytes for t in after)
 
 
 @given(samples())
