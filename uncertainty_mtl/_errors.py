@@ -141,8 +141,9 @@ def _sum_in_parts(
 def _part_size(prediction: Tensor) -> int:
     if prediction.device.type != "cpu":
         return GPU_PART
-    # A sixteenth at most, or the copies of a part would be as large as the map.
-    return max(CPU_PART, min(CPU_PART * torch.get_num_threads(), prediction.numel() // 16))
+    # A sixteenth, or the copies of a part would be as large as the map; but half a thread's worth.
+    most = min(CPU_PART * torch.get_num_threads(), prediction.numel() // 16)
+    return max(CPU_PART // 2, most)
 
 
 def _blanked(residual: Tensor, mask: Tensor) -> Tensor:
