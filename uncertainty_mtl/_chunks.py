@@ -13,8 +13,8 @@ CPU_CHUNK, GPU_CHUNK = 2**18, 2**24
 """Elements of a part: on a CPU for each thread, as its core's cache holds some copies of; a GPU
 needs work for its kernels."""
 SCALED_FROM, PLAIN_FROM = 2**20, 2**21
-"""Elements above which parts pay on a CPU: with a factor; and, for each thread, without one, where
-they save less."""
+"""Elements above which parts pay on a CPU: with a factor, or if the classes of a pixel lie side by
+side; and, for each thread, otherwise, as they save less there and copy more."""
 
 
 def sum_in_chunks(
@@ -46,8 +46,10 @@ def sum_in_chunks(
 
 def _pays(logits: Tensor, factor: Tensor | None) -> bool:
     if logits.device.type == "cpu":
-        plain = PLAIN_FROM * torch.get_num_threads()
-        return logits.numel() > (plain if factor is None else SCALED_FROM)
+        saves_much = factor is not None or is_by_pixel(logits)
+        return logits.numel() > (
+            SCALED_FROM if saves_much else PLAIN_FROM * torch.get_num_threads()
+        )
     # A GPU saves memory by parts, but no time.
     return factor is not None and logits.numel() > GPU_CHUNK
 

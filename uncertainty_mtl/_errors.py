@@ -135,7 +135,7 @@ def _sum_in_parts(
             part_of(slope, part).copy_(residual.sign() if power == 1 else residual)
         # Not `vector_norm`, faster as it is: it loses three more digits over a large map.
         sums.append((residual.abs_() if power == 1 else residual.mul_(residual)).sum(axes))
-    return torch.stack(sums).sum(0)
+    return torch.stack(sums).sum(0) if len(sums) > 1 else sums[0]
 
 
 def _part_size(prediction: Tensor) -> int:
