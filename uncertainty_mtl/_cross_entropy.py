@@ -10,7 +10,7 @@ SUM = 2
 """`reduction="sum"`, as the operators below want it."""
 
 
-@dataclass(frozen=True)
+@dataclass  # not frozen: the compiler of torch 2.4 cannot make one
 class CrossEntropy:
     """The options of :func:`torch.nn.functional.cross_entropy`, and what it is called for."""
 

@@ -151,7 +151,10 @@ def _blanked(residual: Tensor, mask: Tensor) -> Tensor:
 
     A float times 0 may be nan. Its bits, read as an integer, times 0 are those of 0.
     """
-    return (residual.view(BITS[residual.dtype]) * mask).view(residual.dtype)
+    try:
+        return (residual.view(BITS[residual.dtype]) * mask).view(residual.dtype)
+    except RuntimeError:  # torch 2.4 has no such view under vmap.
+        return residual.masked_fill(~mask, 0.0)
 
 
 def _slope(power: int, residual: Tensor) -> Tensor:
