@@ -261,3 +261,19 @@ def test_a_scale_outside_of_its_bounds_is_put_back_however_many_there_are(start,
     torch.testing.assert_close(
         loss_fn["task 1"].log_var.detach(), torch.tensor([min(max(start, 0.0), 2 * math.log(2))])
     )
+
+
+@pytest.mark.parametrize("names", [("a",), ("a", "b")], ids=["one task", "two"])
+def test_a_second_derivative_is_taken_where_the_forward_was(names):
+    loss_fn = UncertaintyWeightedLoss(dict.fromkeys(names, "gaussian"))
+    losses = leaves_of(*names)
+    total = loss_fn(losses).total
+    with torch.no_grad():
+        loss_fn["a"].log_var += 3  # as an optimizer does, before somebody asks
+    parameters = [loss_fn[name].log_var for name in names]
+    first = torch.autograd.grad(total, parameters, create_graph=True)
+    second = torch.autograd.grad(sum(first), parameters)
+    for gradient, curvature in zip(first, second, strict=True):
+        # Of 0.5 exp(-s) L + 0.5 s at s = 0, for L = 1.
+        torch.testing.assert_close(gradient, torch.zeros(1))
+        torch.testing.assert_close(curvature, torch.full((1,), 0.5))

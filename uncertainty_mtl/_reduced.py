@@ -47,9 +47,7 @@ class ReducedStep:
         plan = self._plan
         if plan is None or (losses := plan.losses_in(predictions)) is None:
             return None
-        scales = plan.log_vars
-        log_vars = scales[0] if len(scales) == 1 else torch.cat(scales)
-        total, terms = _WeighedSum.apply(losses, log_vars, plan)
+        total, terms = _WeighedSum.apply(plan, losses, *plan.log_vars)
         tasks = (total,) if plan.num_channels else terms.unbind()
         self._last_losses = losses.detach()
         return total, dict(zip(plan.tasks, tasks, strict=True))
@@ -117,8 +115,11 @@ class _Plan:
 
     def put_back(self, log_vars: Tensor) -> None:
         """Write the scales to the parameters, as :meth:`TaskHead.bounded_log_var` does."""
-        lengths = [log_var.numel() for log_var in self.log_vars]
-        torch._foreach_copy_(self.log_vars, torch.split(log_vars, lengths))
+        torch._foreach_copy_(self.log_vars, self.apart(log_vars))
+
+    def apart(self, joined: Tensor) -> tuple[Tensor, ...]:
+        """Return a vector of all scales in the shapes of the parameters."""
+        return (joined,) if len(self.log_vars) == 1 else joined.unsqueeze(1).unbind()
 
 
 class _Table(NamedTuple):
@@ -174,20 +175,21 @@ class _Table(NamedTuple):
 
 
 class _WeighedSum(torch.autograd.Function):
-    """The sum of the terms, and the terms, of losses and scales, both of shape ``(K,)``."""
+    """The sum of the terms, and the terms, of losses ``(K,)`` and the scales of the heads."""
 
     @staticmethod
-    def forward(ctx: Any, losses: Tensor, log_vars: Tensor, plan: _Plan) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, plan: _Plan, losses: Tensor, *scales: Tensor) -> tuple[Tensor, Tensor]:
         table = plan.table
-        bounded = log_vars
+        # A copy, as the next forward may write to the parameters; and joined here, as autograd
+        # takes twice as long over it.
+        bounded = log_vars = torch.cat(scales)
         if not table.holds(log_vars):
             bounded = table.bounded(log_vars)
             if bounded.device.type != "cpu" or not torch.equal(bounded, log_vars):
                 plan.put_back(bounded)
-        ctx.table = table
+        ctx.plan = plan
         ctx.save_for_backward(losses)
-        # Not saved, as the next forward may write to the parameter; its value of now is.
-        ctx.log_vars, ctx.bounded = log_vars, bounded
+        ctx.scales, ctx.bounded = scales, bounded
         ctx.set_materialize_grads(False)
         ctx.weights, ctx.weighted = table.weigh(losses, bounded)
         terms = torch.addcmul(ctx.weighted, table.slope, bounded)
@@ -197,25 +199,29 @@ class _WeighedSum(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, of_total: Any, of_terms: Any) -> Any:
-        table, weights, weighted = ctx.table, ctx.weights, ctx.weighted
+        plan, weights, weighted = ctx.plan, ctx.weights, ctx.weighted
         if torch.is_grad_enabled():  # for a derivative of what is returned here
             (losses,) = ctx.saved_tensors
             # Moved, not clamped: the gradient does not end at the bounds.
-            moved = ctx.log_vars + (ctx.bounded - ctx.log_vars).detach()
-            weights, weighted = table.weigh(losses, moved)
+            log_vars = torch.cat(ctx.scales)
+            moved = log_vars + (ctx.bounded - log_vars).detach()
+            weights, weighted = plan.table.weigh(losses, moved)
         if of_total is None or of_terms is None:
             upstream = of_total if of_terms is None else of_terms
         else:
             upstream = of_total + of_terms
-        return upstream * weights, upstream * table.slopes(weighted), None
+        of_scales = upstream * plan.table.slopes(weighted)
+        return None, upstream * weights, *plan.apart(of_scales)
 
     @staticmethod
-    def jvp(ctx: Any, losses: Any, log_vars: Any, _: None) -> tuple[Tensor, Tensor]:
+    def jvp(ctx: Any, _: None, losses: Any, *scales: Any) -> tuple[Tensor, Tensor]:
         changes = torch.zeros_like(ctx.weights)
         if losses is not None:
             changes = changes + ctx.weights * losses
-        if log_vars is not None:
-            changes = changes + ctx.table.slopes(ctx.weighted) * log_vars
+        if any(scale is not None for scale in scales):
+            zeros = ctx.plan.apart(torch.zeros_like(ctx.bounded))
+            moved = [z if s is None else s for s, z in zip(scales, zeros, strict=True)]
+            changes = changes + ctx.plan.table.slopes(ctx.weighted) * torch.cat(moved)
         return changes.sum(), changes
 
 
