@@ -34,7 +34,7 @@ class Batch(NamedTuple):
 class Packed(NamedTuple):
     """A batch before its targets are derived: what is handed over between processes is copied.
 
-    A third of a `Batch` in bytes. Targets are derived where they are used, on a GPU by the GPU.
+    Less than half of a `Batch` in bytes. Targets are derived where they are used: on a GPU, by it.
     """
 
     image: Tensor

@@ -76,7 +76,7 @@ def read_settled(frame: Frame, size: tuple[int, int]) -> Settled:
         values = read_values(path)
         if values.shape != native:
             raise InputError(f"{path}: is {values.shape}, but its image is {native}")
-        # Before they become integers of 32 bits: 1 in 64 is left of them.
+        # Picked before they become integers of 32 bits: few of them are left.
         rows, columns = (index.numpy() for index in _centres(native, size))
         return torch.from_numpy(values[rows, columns].astype(np.int32))
 
