@@ -56,9 +56,10 @@ def run(settings: Settings) -> Report:
         "pixels; the usual way is `F.l1_loss(p[m], t[m])` or, for the exact softmax, "
         "`F.cross_entropy(logits / T)` with T learned. 80% of the pixels are valid; masks have the "
         "prediction's shape. Compiled, a mask comes as an argument, or as bytes, or is made from "
-        "the target within what is compiled: PyTorch's code for a CPU loads a bool argument one "
-        f"by one. Medians of {rounds} paired rounds with the range of the middle "
-        "80%; three calls before. All candidates were checked to have one gradient up to a factor."
+        "the target within what is compiled: on a CPU some C++ compilers make code of PyTorch's "
+        f"that loads a bool argument one by one. Medians of {rounds} paired rounds with the range "
+        "of the middle 80%; three calls before. All candidates were checked to have one gradient "
+        "up to a factor."
     )
     names = {False: "Eager", True: "Compiled"}
     return Report(

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import torch
 
+from benchmarks.compiling import compiler_version
 from benchmarks.settings import Settings
 from examples.cityscapes.checkpoint import write_atomically
 
@@ -99,6 +100,8 @@ def describe_run(
     if settings.device.type == "cuda":
         recipe["hardware"] += f"; {torch.cuda.get_device_name(settings.device)}"
         recipe["versions"] += f", CUDA {torch.version.cuda}"
+    elif settings.compile and (compiler := compiler_version()):
+        recipe["versions"] += f", {compiler}"
     if settings.effort != "full":
         recipe["effort"] = f"{settings.effort}: too few repeats to be quoted"
     return recipe

@@ -59,7 +59,7 @@ class Loop(nn.Module):
 def run(settings: Settings) -> Report:
     """Measure every K, eager and compiled."""
     counts = settings.choose((1, 3, 10, 100, 1000), (1, 3, 10, 100), (1, 3))
-    rounds = settings.rounds(50, 15)
+    rounds = settings.rounds(200, 15)
     eager = {k: measure(k, settings, rounds, is_compiled=False) for k in counts}
     tables = [as_table(f"Eager, {name}", eager, name, PEERS) for name in (OURS, CHANNELS)] + [
         absolute("Eager, per call", eager)

@@ -12,9 +12,10 @@ from scipy import stats
 
 from benchmarks import dense_maps, outcomes, weighting_cost
 from benchmarks.__main__ import NAMES, main
+from benchmarks.compiling import compiler_is_missing
 from benchmarks.maps import regression
 from benchmarks.peak_memory import peak_bytes
-from benchmarks.results import RESULTS, Goal, result_path
+from benchmarks.results import RESULTS, Goal, describe_run, result_path
 from benchmarks.settings import Settings
 from benchmarks.timing import take_turns
 
@@ -115,6 +116,25 @@ def test_a_goal_is_judged_by_the_number_beside_it():
     assert not Goal("", 3, 2.5, at_least=True).met
     assert not Goal("", 3, math.nan).met
     assert not Goal("", 3, math.nan, at_least=True).met
+
+
+def test_a_result_names_the_compiler_that_made_its_code(tmp_path, monkeypatch):
+    compiler = tmp_path / "some++"
+    compiler.write_text("#!/bin/sh\necho 'some++ 1.2.3'\necho 'no warranty'\n")
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CXX", str(compiler))
+    versions = describe_run("", SMOKE, (0.0, 0.0, 0.0))["versions"]
+    assert versions.endswith(", some++ 1.2.3")
+    eager = Settings(effort="smoke", compile=False)
+    assert "some++" not in describe_run("", eager, (0.0, 0.0, 0.0))["versions"]
+
+
+def test_without_a_compiler_the_reason_names_the_one_that_was_looked_for(tmp_path, monkeypatch):
+    monkeypatch.setenv("CXX", str(tmp_path / "none++"))
+    reason = compiler_is_missing(torch.device("cpu"))
+    assert "none++" in reason
+    assert "CXX" in reason
+    assert not compiler_is_missing(torch.device("cuda"))
 
 
 def test_a_quick_result_never_takes_the_place_of_a_full_one():
