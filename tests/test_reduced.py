@@ -221,6 +221,23 @@ def test_the_last_losses_are_those_of_the_last_step_whichever_way_it_went():
     assert loss_fn.base_losses()["a"] == 1
 
 
+@pytest.mark.parametrize("num_channels", [None, 1, 2])
+def test_a_copy_knows_the_last_losses_and_sees_what_changes_in_its_own_heads(num_channels):
+    heads = {"a": GaussianHead(num_channels=num_channels)}
+    original = UncertaintyWeightedLoss(heads if num_channels else {**heads, "b": "laplace"})
+    shapes = {task: original[task].sigma.shape for task in original}
+    losses = {t: torch.full(shape, 3.0, requires_grad=True) for t, shape in shapes.items()}
+    original(losses)
+    clone = copy.deepcopy(original)
+    torch.testing.assert_close(clone.base_losses(), original.base_losses())
+    assert is_quick(clone(losses).total)
+    clone["a"].sigma_bounds = (2.0, 4.0)
+    torch.testing.assert_close(clone(losses), clone(written_out(losses)))
+    assert (clone["a"].sigma == 2).all()
+    assert (original["a"].sigma == 1).all()
+    assert is_quick(original(losses).total)
+
+
 def test_a_head_that_computes_its_own_likelihood_is_asked():
     class Doubled(GaussianHead):
         def nll(self, base, log_var=None):

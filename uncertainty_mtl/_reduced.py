@@ -21,6 +21,9 @@ FEW = 32
 
 # What is computed here in place of a head: one that defines any of these itself has to be asked.
 REPLACED = ("nll", "reduced", "bounded_log_var", "_log_var_bounds")
+# What a plan is made from, looked up in the heads themselves in every step.
+SETTINGS = ("form", "sigma_bounds", "constant")
+FLOAT = torch.float32
 
 
 class ReducedStep:
@@ -35,7 +38,7 @@ class ReducedStep:
     def __init__(self, heads: HeadsByName) -> None:
         self._heads = heads
         self._plan = _plan(heads)
-        self._last_losses: Tensor | None = None
+        self._last: tuple[Sequence[str], int | None, Tensor] | None = None
 
     def __call__(self, predictions: Any) -> tuple[Tensor, dict[str, Tensor]] | None:
         """Return the total and each task's term; None unless every task has a plain loss."""
@@ -49,15 +52,19 @@ class ReducedStep:
             return None
         total, terms = _WeighedSum.apply(plan, losses, *plan.log_vars)
         tasks = (total,) if plan.num_channels else terms.unbind()
-        self._last_losses = losses.detach()
+        self._last = plan.tasks, plan.num_channels, losses.detach()
         return total, dict(zip(plan.tasks, tasks, strict=True))
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A plan looks into its heads, and a copy of it would look into nothing.
+        return {**vars(self), "_plan": None}
 
     def last_bases(self) -> Iterator[tuple[str, BaseLoss]]:
         """Yield the losses of the last step that went this way, by task, detached."""
-        if self._plan is None or self._last_losses is None:
+        if self._last is None:
             return
-        losses = [self._last_losses] if self._plan.num_channels else self._last_losses.unbind()
-        for task, loss in zip(self._plan.tasks, losses, strict=True):
+        tasks, num_channels, losses = self._last
+        for task, loss in zip(tasks, [losses] if num_channels else losses.unbind(), strict=True):
             yield task, BaseLoss(loss, torch.ones_like(loss))
 
 
@@ -68,21 +75,26 @@ class _Plan:
         self.tasks = tasks
         self.modules = modules
         self.heads: list[TaskHead] = list(modules.values())
-        settings = [(h.form, h.sigma_bounds, h.constant, True) for h in self.heads]
         self.log_vars = [head.log_var for head in self.heads]
-        self.rows = list(zip(self.heads, settings, self.log_vars, strict=True))
+        # Dictionaries are read faster than attributes of heads of several classes in turn.
+        self.rows = [(vars(h), h.form, h.sigma_bounds, h.constant, h.log_var) for h in self.heads]
         self.device = self.log_vars[0].device
         self.num_channels = self.heads[0].num_channels
         self.shape = torch.Size([] if self.num_channels is None else [self.num_channels])
         self.vector_shape = self.shape or torch.Size([len(tasks)])
         self.table = _Table.of(self.heads, self.device)
+        # Reading values makes the host wait for a GPU, but a CPU has them at hand.
+        self.reads_values = self.device.type == "cpu" and self.vector_shape.numel() <= FEW
 
     def holds(self) -> bool:
         """Return whether the heads are as they were."""
-        for head, settings, log_var in self.rows:
+        for head, form, sigma_bounds, constant, log_var in self.rows:
             if (
-                head._parameters.get("log_var") is not log_var
-                or (head.form, head.sigma_bounds, head.constant, head.training) != settings
+                head["_parameters"].get("log_var") is not log_var
+                or head["form"] is not form
+                or head["sigma_bounds"] is not sigma_bounds
+                or head["constant"] is not constant
+                or not head["training"]
             ):
                 return False
         return list(self.modules.values()) == self.heads and log_var.device == self.device
@@ -100,7 +112,7 @@ class _Plan:
         else:
             return None
         for loss in losses:
-            if type(loss) is not Tensor or loss.dtype is not torch.float32:
+            if type(loss) is not Tensor or loss.dtype is not FLOAT:
                 return None
         if shape:
             vector = losses[0]
@@ -113,9 +125,18 @@ class _Plan:
             return None
         return vector if vector.requires_grad else None
 
-    def put_back(self, log_vars: Tensor) -> None:
-        """Write the scales to the parameters, as :meth:`TaskHead.bounded_log_var` does."""
-        torch._foreach_copy_(self.log_vars, self.apart(log_vars))
+    def bounded(self, log_vars: Tensor) -> Tensor:
+        """Return all scales within their bounds, as :meth:`TaskHead.bounded_log_var` does."""
+        table = self.table
+        if self.reads_values:
+            values: list[float] = log_vars.tolist()
+            low, high = table.narrowest
+            if low <= min(values) and max(values) <= high:
+                return log_vars
+        bounded = log_vars.clamp(table.low, table.high)
+        if self.device.type != "cpu" or not torch.equal(bounded, log_vars):
+            torch._foreach_copy_(self.log_vars, self.apart(bounded))
+        return bounded
 
     def apart(self, joined: Tensor) -> tuple[Tensor, ...]:
         """Return a vector of all scales in the shapes of the parameters."""
@@ -152,21 +173,9 @@ class _Table(NamedTuple):
         table = cls((max(low), min(high)), *vectors)
         return table if any(columns[3]) else table._replace(constant=None)
 
-    def holds(self, log_vars: Tensor) -> bool:
-        """Return whether all scales are known to lie within their bounds."""
-        # Reading values makes the host wait for a GPU, but a CPU has them at hand.
-        if log_vars.numel() > FEW or log_vars.device.type != "cpu":
-            return False
-        low, high = self.narrowest
-        values: list[float] = log_vars.tolist()
-        return low <= min(values) and max(values) <= high
-
-    def bounded(self, log_vars: Tensor) -> Tensor:
-        return log_vars.clamp(self.low, self.high)
-
     def weigh(self, losses: Tensor, log_vars: Tensor) -> tuple[Tensor, Tensor]:
         """Return the weights, and the losses times them."""
-        weights = torch.addcmul(self.log_amplitude, self.minus_power, log_vars).exp()
+        weights = torch.addcmul(self.log_amplitude, self.minus_power, log_vars).exp_()
         return weights, weights * losses
 
     def slopes(self, weighted: Tensor) -> Tensor:
@@ -182,29 +191,24 @@ class _WeighedSum(torch.autograd.Function):
         table = plan.table
         # A copy, as the next forward may write to the parameters; and joined here, as autograd
         # takes twice as long over it.
-        bounded = log_vars = torch.cat(scales)
-        if not table.holds(log_vars):
-            bounded = table.bounded(log_vars)
-            if bounded.device.type != "cpu" or not torch.equal(bounded, log_vars):
-                plan.put_back(bounded)
-        ctx.plan = plan
+        bounded = plan.bounded(torch.cat(scales))
+        weights, weighted = table.weigh(losses, bounded)
         ctx.save_for_backward(losses)
-        ctx.scales, ctx.bounded = scales, bounded
         ctx.set_materialize_grads(False)
-        ctx.weights, ctx.weighted = table.weigh(losses, bounded)
-        terms = torch.addcmul(ctx.weighted, table.slope, bounded)
+        ctx.kept = plan, scales, bounded, weights, weighted
+        terms = torch.addcmul(weighted, table.slope, bounded)
         if table.constant is not None:
             terms += table.constant
         return terms.sum(), terms
 
     @staticmethod
     def backward(ctx: Any, of_total: Any, of_terms: Any) -> Any:
-        plan, weights, weighted = ctx.plan, ctx.weights, ctx.weighted
+        plan, scales, bounded, weights, weighted = ctx.kept
         if torch.is_grad_enabled():  # for a derivative of what is returned here
             (losses,) = ctx.saved_tensors
             # Moved, not clamped: the gradient does not end at the bounds.
-            log_vars = torch.cat(ctx.scales)
-            moved = log_vars + (ctx.bounded - log_vars).detach()
+            log_vars = torch.cat(scales)
+            moved = log_vars + (bounded - log_vars).detach()
             weights, weighted = plan.table.weigh(losses, moved)
         if of_total is None or of_terms is None:
             upstream = of_total if of_terms is None else of_terms
@@ -215,13 +219,14 @@ class _WeighedSum(torch.autograd.Function):
 
     @staticmethod
     def jvp(ctx: Any, _: None, losses: Any, *scales: Any) -> tuple[Tensor, Tensor]:
-        changes = torch.zeros_like(ctx.weights)
+        plan, _, bounded, weights, weighted = ctx.kept
+        changes = torch.zeros_like(weights)
         if losses is not None:
-            changes = changes + ctx.weights * losses
+            changes = changes + weights * losses
         if any(scale is not None for scale in scales):
-            zeros = ctx.plan.apart(torch.zeros_like(ctx.bounded))
+            zeros = plan.apart(torch.zeros_like(bounded))
             moved = [z if s is None else s for s, z in zip(scales, zeros, strict=True)]
-            changes = changes + ctx.plan.table.slopes(ctx.weighted) * torch.cat(moved)
+            changes = changes + plan.table.slopes(weighted) * torch.cat(moved)
         return changes.sum(), changes
 
 
@@ -236,6 +241,7 @@ def _is_plain(head: Any, *, is_alone: bool) -> bool:
     return (
         isinstance(head, TaskHead)
         and all(getattr(type(head), name) is getattr(TaskHead, name) for name in REPLACED)
+        and vars(head).keys() >= set(SETTINGS)
         and type(head.form) is PowerForm
         and (head.num_channels is None or is_alone)
         and head.training
