@@ -238,6 +238,23 @@ def test_a_copy_knows_the_last_losses_and_sees_what_changes_in_its_own_heads(num
     assert is_quick(original(losses).total)
 
 
+def test_parameters_that_a_conversion_swaps_go_on_learning():
+    loss_fn = UncertaintyWeightedLoss({"a": "gaussian", "b": "laplace"})
+    loss_fn(leaves_of("a", "b")).total.backward()
+    torch.__future__.set_swap_module_params_on_conversion(True)
+    try:
+        loss_fn.zero_grad()
+        loss_fn.to(torch.bfloat16)
+        loss_fn.load_state_dict(copy.deepcopy(loss_fn.state_dict()))
+    finally:
+        torch.__future__.set_swap_module_params_on_conversion(False)
+    total = loss_fn(leaves_of("a", "b")).total
+    assert is_quick(total)
+    total.backward()
+    assert loss_fn["a"].log_var.grad == 0.5 - 0.5
+    assert loss_fn["b"].log_var.grad == pytest.approx(0.5 - 2**-0.5)
+
+
 def test_a_head_that_computes_its_own_likelihood_is_asked():
     class Doubled(GaussianHead):
         def nll(self, base, log_var=None):

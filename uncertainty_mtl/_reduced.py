@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import get_gradient_edge
 
 from uncertainty_mtl._naming import HeadsByName
 from uncertainty_mtl.forms import BaseLoss, PowerForm
@@ -40,7 +41,7 @@ class ReducedStep:
         self._plan = _plan(heads)
         self._last: tuple[Sequence[str], int | None, Tensor] | None = None
 
-    def __call__(self, predictions: Any) -> tuple[Tensor, dict[str, Tensor]] | None:
+    def weigh(self, predictions: Any) -> tuple[Tensor, dict[str, Tensor]] | None:
         """Return the total and each task's term; None unless every task has a plain loss."""
         # Compilers fuse the written-out form by themselves.
         if not torch.is_grad_enabled() or torch.compiler.is_compiling():
@@ -85,6 +86,10 @@ class _Plan:
         self.table = _Table.of(self.heads, self.device)
         # Reading values makes the host wait for a GPU, but a CPU has them at hand.
         self.reads_values = self.device.type == "cpu" and self.vector_shape.numel() <= FEW
+        # The nodes that fill `.grad`: autograd makes them anew in every step unless they are held.
+        # On a GPU each belongs to the stream on which it was made, which need not stay the same.
+        learned = [s for s in self.log_vars if s.requires_grad and self.device.type == "cpu"]
+        self.held = [get_gradient_edge(log_var).node for log_var in learned]
 
     def holds(self) -> bool:
         """Return whether the heads are as they were."""

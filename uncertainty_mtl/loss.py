@@ -199,7 +199,7 @@ class UncertaintyWeightedLoss(nn.Module):
         """
         if self._reduced_step is not None and targets is None and masks is None:
             plain = not (self.priorities or self.global_counts)
-            reduced = self._reduced_step(predictions) if plain else None
+            reduced = self._reduced_step.weigh(predictions) if plain else None
             if reduced is not None:
                 self._last_bases.clear()
                 return MultiTaskLoss(*reduced)
