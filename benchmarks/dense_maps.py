@@ -35,7 +35,8 @@ def run(settings: Settings) -> Report:
     """Measure every kind and shape, eager and compiled."""
     maps = settings.choose((SMALL, LARGE), (SMALL, (8, 1, 256, 512)), ((2, 2, 16, 32),))
     logits = settings.choose((SMALL_LOGITS, LARGE_LOGITS), (SMALL_LOGITS,), ((2, 5, 16, 32),))
-    rounds = settings.rounds(30, 5)
+    large = settings.rounds(30, 5)
+    small = settings.rounds(100, 5)  # a turn is short, and a neighbour's work there weighs more
     missing = compiler_is_missing(settings.device) if settings.compile else "`--no-compile`."
     modes = [False] if missing or settings.effort == "smoke" else [False, True]
     results: dict[tuple[str, tuple[int, ...], bool], Timings] = {}
@@ -46,6 +47,7 @@ def run(settings: Settings) -> Report:
         case = make_case(kind, shape, settings)
         check_they_agree(case, PEERS[kind][1])
         for mode in modes:
+            rounds = large if shape in (LARGE, LARGE_LOGITS) else small
             timings = measure(case, settings, rounds, is_compiled=mode)
             results[kind, shape, mode] = timings
             tables[mode] += rows(case, timings)
@@ -57,9 +59,9 @@ def run(settings: Settings) -> Report:
         "`F.cross_entropy(logits / T)` with T learned. 80% of the pixels are valid; masks have the "
         "prediction's shape. Compiled, a mask comes as an argument, or as bytes, or is made from "
         "the target within what is compiled: on a CPU some C++ compilers make code of PyTorch's "
-        f"that loads a bool argument one by one. Medians of {rounds} paired rounds with the range "
-        "of the middle 80%; three calls before. All candidates were checked to have one gradient "
-        "up to a factor."
+        f"that loads a bool argument one by one. Medians of {small} paired rounds on small maps "
+        f"and {large} on large ones, with the range of the middle 80%; three calls before. All "
+        "candidates were checked to have one gradient up to a factor."
     )
     names = {False: "Eager", True: "Compiled"}
     return Report(
