@@ -102,6 +102,8 @@ def describe_run(
         recipe["versions"] += f", CUDA {torch.version.cuda}"
     elif settings.compile and (compiler := compiler_version()):
         recipe["versions"] += f", {compiler}"
+        if "CXX" in os.environ:
+            recipe["command"] = f"`CXX={os.environ['CXX']} {command}`"
     if settings.effort != "full":
         recipe["effort"] = f"{settings.effort}: too few repeats to be quoted"
     return recipe

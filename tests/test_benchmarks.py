@@ -123,8 +123,9 @@ def test_a_result_names_the_compiler_that_made_its_code(tmp_path, monkeypatch):
     compiler.write_text("#!/bin/sh\necho 'some++ 1.2.3'\necho 'no warranty'\n")
     compiler.chmod(0o755)
     monkeypatch.setenv("CXX", str(compiler))
-    versions = describe_run("", SMOKE, (0.0, 0.0, 0.0))["versions"]
-    assert versions.endswith(", some++ 1.2.3")
+    recipe = describe_run("python -m benchmarks memory", SMOKE, (0.0, 0.0, 0.0))
+    assert recipe["versions"].endswith(", some++ 1.2.3")
+    assert recipe["command"] == f"`CXX={compiler} python -m benchmarks memory`"
     eager = Settings(effort="smoke", compile=False)
     assert "some++" not in describe_run("", eager, (0.0, 0.0, 0.0))["versions"]
 
