@@ -39,7 +39,7 @@ class Goal(NamedTuple):
     def __str__(self) -> str:
         sign = "at least" if self.at_least else "at most"
         verdict = "met" if self.met else "**not met**"
-        return f"| {self.what} | {sign} {self.limit:g} | {self.measured:.3g} | {verdict} |"
+        return f"| {self.what} | {sign} {self.limit:g} | {self.measured:.4g} | {verdict} |"
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,9 @@ def _commit() -> str:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()  # noqa: S603
 
     try:
-        changed = git("status", "--porcelain", "--untracked-files=no")
+        # Results of runs before this one do not change what runs.
+        but = ":(top,exclude)benchmarks/results"
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", ":/", but)
         return git("rev-parse", "--short", "HEAD") + (" with changes" if changed else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown (no git here)"
