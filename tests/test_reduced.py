@@ -297,6 +297,29 @@ def test_a_scale_outside_of_its_bounds_is_put_back_however_many_there_are(start,
     )
 
 
+def test_a_second_derivative_of_losses_that_were_changed_since_is_refused():
+    loss_fn = UncertaintyWeightedLoss({"a": GaussianHead(num_channels=2)})
+    losses = torch.ones(2, requires_grad=True)
+    total = loss_fn({"a": losses}).total
+    with torch.no_grad():
+        losses += 1
+    (first,) = torch.autograd.grad(total, losses, retain_graph=True)
+    assert first.tolist() == [0.25, 0.25]
+    with pytest.raises(RuntimeError, match="changed in place"):
+        torch.autograd.grad(total, losses, create_graph=True)
+
+
+@pytest.mark.parametrize("as_input", [dict, list])
+def test_without_gradients_the_values_are_the_same_and_no_graph_is_kept(as_input):
+    loss_fn = UncertaintyWeightedLoss({"a": "gaussian", "b": "laplace"})
+    losses = leaves_of("a", "b")
+    given = losses if as_input is dict else torch.stack(list(losses.values()))
+    with torch.no_grad():
+        found = loss_fn(given)
+    assert found.total.grad_fn is None
+    torch.testing.assert_close(found, loss_fn(written_out(losses)))
+
+
 @pytest.mark.parametrize("names", [("a",), ("a", "b")], ids=["one task", "two"])
 def test_a_second_derivative_is_taken_where_the_forward_was(names):
     loss_fn = UncertaintyWeightedLoss(dict.fromkeys(names, "gaussian"))

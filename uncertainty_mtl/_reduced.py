@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import get_gradient_edge
+from torch.compiler import is_compiling
 
 from uncertainty_mtl._naming import HeadsByName
 from uncertainty_mtl.forms import BaseLoss, PowerForm
@@ -43,8 +44,7 @@ class ReducedStep:
 
     def weigh(self, predictions: Any) -> tuple[Tensor, dict[str, Tensor]] | None:
         """Return the total and each task's term; None unless every task has a plain loss."""
-        # Compilers fuse the written-out form by themselves.
-        if not torch.is_grad_enabled() or torch.compiler.is_compiling():
+        if is_compiling():  # A compiler fuses the written-out form by itself.
             return None
         if self._plan is None or not self._plan.holds():
             self._plan = _plan(self._heads)
@@ -198,9 +198,10 @@ class _WeighedSum(torch.autograd.Function):
         # takes twice as long over it.
         bounded = plan.bounded(torch.cat(scales))
         weights, weighted = table.weigh(losses, bounded)
-        ctx.save_for_backward(losses)
         ctx.set_materialize_grads(False)
-        ctx.kept = plan, scales, bounded, weights, weighted
+        # Not by `save_for_backward`: only a second derivative asks for the losses themselves, and
+        # saving them takes longer than the exponentials.
+        ctx.kept = plan, losses, losses._version, scales, bounded, weights, weighted
         terms = torch.addcmul(weighted, table.slope, bounded)
         if table.constant is not None:
             terms += table.constant
@@ -208,9 +209,13 @@ class _WeighedSum(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, of_total: Any, of_terms: Any) -> Any:
-        plan, scales, bounded, weights, weighted = ctx.kept
+        plan, losses, version, scales, bounded, weights, weighted = ctx.kept
         if torch.is_grad_enabled():  # for a derivative of what is returned here
-            (losses,) = ctx.saved_tensors
+            if losses._version != version:
+                raise RuntimeError(
+                    "The second derivative of a multi-task loss needs the losses as they were "
+                    "weighed. Found that they were changed in place since: weigh a clone of them."
+                )
             # Moved, not clamped: the gradient does not end at the bounds.
             log_vars = torch.cat(scales)
             moved = log_vars + (bounded - log_vars).detach()
@@ -224,7 +229,7 @@ class _WeighedSum(torch.autograd.Function):
 
     @staticmethod
     def jvp(ctx: Any, _: None, losses: Any, *scales: Any) -> tuple[Tensor, Tensor]:
-        plan, _, bounded, weights, weighted = ctx.kept
+        plan, _, _, _, bounded, weights, weighted = ctx.kept
         changes = torch.zeros_like(weights)
         if losses is not None:
             changes = changes + weights * losses
