@@ -175,7 +175,8 @@ class _Table(NamedTuple):
             high,
         ]
         vectors = torch.tensor(columns, device=device).unbind()
-        table = cls((max(low), min(high)), *vectors)
+        narrowest = max(vectors[4].tolist()), min(vectors[5].tolist())  # as float32 has them
+        table = cls(narrowest, *vectors)
         return table if any(columns[3]) else table._replace(constant=None)
 
     def weigh(self, losses: Tensor, log_vars: Tensor) -> tuple[Tensor, Tensor]:
