@@ -57,7 +57,8 @@ class ReducedStep:
         return total, dict(zip(plan.tasks, tasks, strict=True))
 
     def __getstate__(self) -> dict[str, Any]:
-        # A plan looks into its heads, and a copy of it would look into nothing.
+        # A plan looks into the dictionaries of its heads: its copy would look into copies of those,
+        # in which nothing ever changes.
         return {**vars(self), "_plan": None}
 
     def last_bases(self) -> Iterator[tuple[str, BaseLoss]]:
