@@ -1,5 +1,8 @@
 """Cost of the heads on dense maps, against PyTorch's losses and against indexing by a mask."""
 
+import math
+from collections.abc import Sequence
+
 import torch
 
 from benchmarks.compiling import compiled, compiler_is_missing
@@ -13,6 +16,7 @@ from benchmarks.maps import (
     regression,
     step,
 )
+from benchmarks.processes import in_processes
 from benchmarks.results import Goal, Report, Table
 from benchmarks.settings import Settings
 from benchmarks.timing import Timings, duration, take_turns
@@ -29,6 +33,7 @@ PEERS = {
 }
 """The first is the floor; the second what is written without a library."""
 SOFTMAX = ("cross-entropy", CHANNELS_LAST)
+PROCESSES = 5
 
 
 def run(settings: Settings) -> Report:
@@ -43,14 +48,14 @@ def run(settings: Settings) -> Report:
     tables = {mode: [] for mode in modes}
     shapes = [(kind, shape) for kind in ("L1", "MSE") for shape in maps]
     shapes += [(kind, shape) for kind in SOFTMAX for shape in logits]
+    processes = settings.choose(PROCESSES, 1, 1)
     for kind, shape in shapes:
-        case = make_case(kind, shape, settings)
-        check_they_agree(case, PEERS[kind][1])
+        rounds = math.ceil((large if shape in (LARGE, LARGE_LOGITS) else small) / processes)
+        found = in_processes(processes, measure_shape, kind, shape, settings, rounds, modes)
         for mode in modes:
-            rounds = large if shape in (LARGE, LARGE_LOGITS) else small
-            timings = measure(case, settings, rounds, is_compiled=mode)
+            timings = Timings.joined([by_mode[mode] for by_mode in found])
             results[kind, shape, mode] = timings
-            tables[mode] += rows(case, timings)
+            tables[mode] += rows(kind, shape, timings)
     columns = ["loss", "candidate", "over the plain loss", "over the usual way", "per call"]
     about = (
         "Forward and backward to the prediction. The plain loss is PyTorch's own on the whole map "
@@ -60,8 +65,9 @@ def run(settings: Settings) -> Report:
         "prediction's shape. Compiled, a mask comes as an argument, or as bytes, or is made from "
         "the target within what is compiled: on a CPU some C++ compilers make code of PyTorch's "
         f"that loads a bool argument one by one. Medians of {small} paired rounds on small maps "
-        f"and {large} on large ones, with the range of the middle 80%; three calls before. All "
-        "candidates were checked to have one gradient up to a factor."
+        f"and {large} on large ones, in {processes} fresh processes (`benchmarks/processes.py` "
+        "says why), with the range of the middle 80%; three calls before. All candidates were "
+        "checked to have one gradient up to a factor."
     )
     names = {False: "Eager", True: "Compiled"}
     return Report(
@@ -81,6 +87,15 @@ def make_case(kind: str, shape: tuple[int, ...], settings: Settings) -> Case:
     return regression(kind, shape, settings.device, generator)
 
 
+def measure_shape(
+    kind: str, shape: tuple[int, ...], settings: Settings, rounds: int, modes: Sequence[bool]
+) -> dict[bool, Timings]:
+    """Time all candidates of a kind and shape, eager or compiled, once they are seen to agree."""
+    case = make_case(kind, shape, settings)
+    check_they_agree(case, PEERS[kind][1])
+    return {mode: measure(case, settings, rounds, is_compiled=mode) for mode in modes}
+
+
 def measure(case: Case, settings: Settings, rounds: int, *, is_compiled: bool) -> Timings:
     """Time all candidates of a case."""
     losses = dict(case.losses)
@@ -98,12 +113,12 @@ def measure(case: Case, settings: Settings, rounds: int, *, is_compiled: bool) -
     )
 
 
-def rows(case: Case, timings: Timings) -> list[list[object]]:
+def rows(kind: str, shape: tuple[int, ...], timings: Timings) -> list[list[object]]:
     """Return a row for each candidate."""
-    floor, usual = PEERS[case.kind]
+    floor, usual = PEERS[kind]
     return [
         [
-            case.title,
+            f"{kind} {shape}",
             name,
             timings.ratio(name, floor),
             timings.ratio(name, usual) if usual in timings.seconds else "",

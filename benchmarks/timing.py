@@ -8,7 +8,7 @@ the figure is the median over rounds of the ratio in each.
 
 import gc
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -41,6 +41,12 @@ class Timings:
     def median(self, candidate: str) -> float:
         """Return the median seconds per call, to tell the size of things and not to compare."""
         return float(np.median(self.seconds[candidate]))
+
+    @classmethod
+    def joined(cls, parts: Sequence["Timings"]) -> "Timings":
+        """Return the rounds of all parts, which have the same candidates."""
+        names = parts[0].seconds
+        return cls({name: np.concatenate([p.seconds[name] for p in parts]) for name in names})
 
 
 def _nothing() -> None:

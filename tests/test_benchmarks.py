@@ -1,6 +1,7 @@
 """The benchmarks themselves: fair ratios, complete recipes, and guards against getting slow."""
 
 import math
+import os
 import re
 
 import numpy as np
@@ -15,9 +16,10 @@ from benchmarks.__main__ import NAMES, main
 from benchmarks.compiling import compiler_is_missing
 from benchmarks.maps import regression
 from benchmarks.peak_memory import peak_bytes
+from benchmarks.processes import in_processes
 from benchmarks.results import RESULTS, Goal, describe_run, result_path
 from benchmarks.settings import Settings
-from benchmarks.timing import take_turns
+from benchmarks.timing import Timings, take_turns
 
 SMOKE = Settings(effort="smoke")
 
@@ -89,6 +91,25 @@ def test_what_comes_before_a_turn_is_not_timed():
         clock=machine.clock,
     )
     assert timings.median("read") == 1.0
+
+
+def test_repeated_in_processes_a_measurement_begins_anew_with_the_same_threads():
+    ours, threads = os.getpid(), torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        assert in_processes(2, torch.get_num_threads) == [1, 1]
+    finally:
+        torch.set_num_threads(threads)
+    assert len({ours, *in_processes(2, os.getpid)}) == 3
+    assert in_processes(1, os.getpid) == [ours]
+
+
+def test_the_rounds_of_several_processes_are_paired_as_they_were():
+    first = Timings({"ours": np.array([2.0, 4.0]), "peer": np.array([1.0, 2.0])})
+    slower = Timings({"peer": np.array([30.0]), "ours": np.array([60.0])})
+    joined = Timings.joined([first, slower])
+    assert joined.ratio("ours", "peer") == (2.0, 2.0, 2.0)
+    assert joined.median("peer") == 2.0
 
 
 def test_peak_memory_counts_what_is_alive_at_once_and_not_what_was_there():
