@@ -31,9 +31,12 @@ def exact_loss(logits, target, log_var, **options):
     shape=st.sampled_from([(5, 4), (7, 3, 1), (2, 4, 6), (2, 3, 5, 7), (1, 3, 2, 3, 4)]),
     smoothing=st.sampled_from([0.0, 0.1]),
     is_weighted=st.booleans(),
+    upstream=st.sampled_from([1, 3]),  # the mean itself, for which the gradient is made, or not
     seed=st.integers(0, 1000),
 )
-def test_values_and_gradients_are_those_of_the_whole_map(shape, smoothing, is_weighted, seed):
+def test_values_and_gradients_are_those_of_the_whole_map(
+    shape, smoothing, is_weighted, upstream, seed
+):
     generator = torch.Generator().manual_seed(seed)
     logits = torch.randn(shape, generator=generator, dtype=torch.float64, requires_grad=True)
     target = torch.randint(shape[1], (shape[0], *shape[2:]), generator=generator)
@@ -52,8 +55,8 @@ def test_values_and_gradients_are_those_of_the_whole_map(shape, smoothing, is_we
     ).nan_to_num()  # a sample alone that is all ignored
     loss = head(logits, target)
     torch.testing.assert_close(loss, expected)
-    ours = torch.autograd.grad(3 * loss, [logits, head.log_var])
-    theirs = torch.autograd.grad(3 * expected, [logits, log_var])
+    ours = torch.autograd.grad(upstream * loss, [logits, head.log_var])
+    theirs = torch.autograd.grad(upstream * expected, [logits, log_var])
     torch.testing.assert_close(ours[0], theirs[0].nan_to_num())
     torch.testing.assert_close(ours[1].double(), theirs[1].nan_to_num())
 
@@ -198,6 +201,44 @@ def test_half_precision_is_computed_in_float32(dtype):
     torch.testing.assert_close(loss, exact_loss(logits.float(), target, head.log_var))
     loss.backward()
     assert logits.grad.dtype == dtype
+
+
+def test_a_scaled_loss_keeps_gradients_that_float16_could_not_hold_without(monkeypatch):
+    monkeypatch.undo()
+    torch.manual_seed(0)
+    logits, target = torch.randn(1, 2, 1024, 1024), torch.randint(2, (1, 1024, 1024))
+    half = logits.half().requires_grad_()
+    head, logits = ScaledSoftmaxHead(exact=True), half.detach().float().requires_grad_()
+    (2**16 * head(half, target)).backward()
+    (2**16 * exact_loss(logits, target, head.log_var.detach())).backward()
+    torch.testing.assert_close(half.grad.float(), logits.grad, rtol=1e-2, atol=1e-6)
+
+
+def test_the_gradient_of_a_mean_is_not_scaled_once_more(monkeypatch):
+    factors = []
+
+    def scale_(gradient, factor):
+        factors.append(factor.item())
+        return gradient * factor
+
+    monkeypatch.setattr(_chunks, "scale_", scale_)
+    torch.manual_seed(0)
+    logits, target = torch.randn(2, 3, 5, 7, requires_grad=True), torch.randint(3, (2, 5, 7))
+    head = ScaledSoftmaxHead(exact=True, init_sigma=1.7, ignore_index=0)
+    head(logits, target).backward()
+    (2 * head(logits, target)).backward()
+    assert factors == [1.0, 2.0]
+
+
+@pytest.mark.parametrize("log_var", [-40.0, 40.0, 200.0])
+def test_temperatures_beyond_those_of_a_head_have_the_gradients_of_the_whole_map(log_var):
+    torch.manual_seed(0)
+    logits, target = torch.randn(2, 3, 5, 7, requires_grad=True), torch.randint(3, (2, 5, 7))
+    log_var = torch.tensor([log_var], requires_grad=True)
+    inputs = [logits, log_var]
+    ours = torch.autograd.grad(scaled_softmax_nll(logits, target, log_var, exact=True), inputs)
+    theirs = torch.autograd.grad(exact_loss(logits, target, log_var), inputs)
+    torch.testing.assert_close(ours, tuple(g.nan_to_num() for g in theirs))
 
 
 def test_a_label_out_of_range_is_named():

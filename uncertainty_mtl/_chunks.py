@@ -16,9 +16,12 @@ SCALED_FROM, PLAIN_FROM = 2**20, 2**21
 """Elements above which parts pay on a CPU: with a factor, or if the classes of a pixel lie side by
 side; and, for each thread, otherwise, as they save less there and copy more."""
 
+LEAST = 1e-20
+"""Of a factor that a gradient is multiplied by, so that products stay within float32."""
+
 
 def sum_in_chunks(
-    loss: CrossEntropy, logits: Tensor, target: Tensor, factor: Tensor | None
+    loss: CrossEntropy, logits: Tensor, target: Tensor, factor: Tensor | None, divisor: Tensor
 ) -> Tensor:
     """Return ``loss(factor * logits, target)``, without copies of the map.
 
@@ -31,6 +34,8 @@ def sum_in_chunks(
         logits: Shape ``(N, C, *)``.
         target: Shape ``(N, *)``.
         factor: Shape ``()`` or ``(1,)``, at least float32; None for 1.
+        divisor: By which the caller is going to divide, 0-dim. The gradient is made for that, and
+            need not be scaled afterwards if it is so.
     """
     if torch.compiler.is_compiling() or not _pays(logits, factor):
         return loss(_scaled(logits, factor), target)
@@ -40,7 +45,7 @@ def sum_in_chunks(
         logits=is_recorded and logits.requires_grad,
         factor=is_recorded and factor is not None and factor.requires_grad,
     )
-    total: Tensor = _SumInChunks.apply(loss, wanted, [], logits, target, factor)
+    total: Tensor = _SumInChunks.apply(loss, wanted, [], divisor, logits, target, factor)
     return total
 
 
@@ -79,11 +84,13 @@ class _SumInChunks(torch.autograd.Function):
         loss: CrossEntropy,
         wanted: _Wanted,
         kept: list[Any],
+        divisor: Tensor,
         logits: Tensor,
         target: Tensor,
         factor: Tensor | None,
     ) -> Tensor:
-        total, *gradients = _with_gradients(loss, wanted, logits, target, factor)
+        slope = _expected_slope(divisor, logits, factor)
+        total, *gradients = _with_gradients(loss, wanted, slope, logits, target, factor)
         if any(wanted):
             kept.append(gradients)
         return total
@@ -96,23 +103,25 @@ class _SumInChunks(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> Any:
-        logits, target, factor = ctx.saved_tensors
-        wanted = _Wanted(ctx.needs_input_grad[3], ctx.needs_input_grad[5])
+        divisor, logits, target, factor = ctx.saved_tensors
+        wanted = _Wanted(ctx.needs_input_grad[4], ctx.needs_input_grad[6])
         if torch.is_grad_enabled():  # for a derivative of what is returned here
             of_logits, of_factor = _of_whole_map(ctx.loss, wanted, logits, target, factor)
             of_logits = None if of_logits is None else of_logits * upstream
+            of_factor = None if of_factor is None else of_factor * upstream
         else:
             # Given away with the first call, as scaling a copy would take the memory of another
             # map; a second call computes it again.
+            slope = _expected_slope(divisor, logits, factor)
             of_scaled, of_factor = (
                 ctx.kept.pop()
                 if ctx.kept
-                else _with_gradients(ctx.loss, wanted, logits, target, factor)[1:]
+                else _with_gradients(ctx.loss, wanted, slope, logits, target, factor)[1:]
             )
-            slope = upstream if factor is None else upstream * factor
-            of_logits = None if of_scaled is None else scale_(of_scaled, slope)
-        of_factor = None if of_factor is None else of_factor * upstream
-        return None, None, None, of_logits, None, of_factor
+            found = upstream if factor is None else upstream * factor
+            of_logits = None if of_scaled is None else scale_(of_scaled, found / slope)
+            of_factor = None if of_factor is None else of_factor * (upstream / slope)
+        return None, None, None, None, of_logits, None, of_factor
 
     @staticmethod
     def jvp(
@@ -120,13 +129,15 @@ class _SumInChunks(torch.autograd.Function):
         loss: None,
         wanted: None,
         kept: None,
+        of_divisor: None,
         of_logits: Any,
         of_target: None,
         of_factor: Any,
     ) -> Tensor:
-        logits, target, factor = ctx.saved_tensors
+        divisor, logits, target, factor = ctx.saved_tensors
         moved = _Wanted(of_logits is not None, of_factor is not None)
-        total, by_scaled, by_factor = _with_gradients(ctx.loss, moved, logits, target, factor)
+        one = torch.ones_like(divisor)
+        total, by_scaled, by_factor = _with_gradients(ctx.loss, moved, one, logits, target, factor)
         change = torch.zeros_like(total)
         if by_scaled is not None:
             change = change + (by_scaled * _scaled(of_logits, factor)).sum()
@@ -144,10 +155,33 @@ def _as_matrix_or_image(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]
     return (logits, target) if logits.ndim == 2 else (logits.flatten(3), target.flatten(2))
 
 
+def _expected_slope(divisor: Tensor, logits: Tensor, factor: Tensor | None) -> Tensor:
+    """Return what the gradient by ``factor * logits`` may be multiplied by from the start, 0-dim.
+
+    For a mean that is all: what is found later, divided by this, is then exactly 1.
+    """
+    one = torch.ones_like(divisor)
+    # Not where the mean is weighted once more, by a sigma that is not known here; nor on a GPU,
+    # which would be waited for to see the 1; nor in half precision, in which what a GradScaler is
+    # going to lift would vanish first.
+    if factor is None or logits.device.type != "cpu" or logits.dtype != divisor.dtype:
+        return one
+    # The gradient by the factor is divided by this again: 0 would leave nothing of it.
+    return one / divisor * factor.reshape(()).clamp(min=LEAST)
+
+
 def _with_gradients(
-    loss: CrossEntropy, wanted: _Wanted, logits: Tensor, target: Tensor, factor: Tensor | None
+    loss: CrossEntropy,
+    wanted: _Wanted,
+    slope: Tensor,
+    logits: Tensor,
+    target: Tensor,
+    factor: Tensor | None,
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """Return the sum, its gradient by ``factor * logits``, and by the factor, as far as wanted."""
+    """Return the sum, and ``slope`` times its gradients, as far as wanted.
+
+    By ``factor * logits`` and by the factor.
+    """
     of_scaled = torch.empty_like(logits) if wanted.logits else None
     totals, of_factor = [], []
     is_transformed = _is_transformed(logits, target, factor)
@@ -162,8 +196,9 @@ def _with_gradients(
         out = None if of_scaled is None else part_of(of_scaled, where)
         if is_transformed:
             gradient, total = torch.func.grad_and_value(loss)(_scaled(part, factor), labels)
+            gradient = gradient * slope
         else:
-            total, gradient = loss.with_gradient(_scaled(part, factor, out), labels, out)
+            total, gradient = loss.with_gradient(_scaled(part, factor, out), labels, slope, out)
         totals.append(total)
         if out is not None and gradient is not out:
             out.copy_(gradient)

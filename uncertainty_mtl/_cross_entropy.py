@@ -39,20 +39,21 @@ class CrossEntropy:
             raise self._wrong_label(logits, target) from error
 
     def with_gradient(
-        self, logits: Tensor, target: Tensor, out: Tensor | None = None
+        self, logits: Tensor, target: Tensor, slope: Tensor, out: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Return the sum and its gradient, outside of autograd.
+        """Return the sum and ``slope`` times its gradient, outside of autograd.
 
         Args:
             logits: Shape ``(M, C)`` or ``(N, C, H, W)``.
             target: Shape ``(M,)`` or ``(N, H, W)``.
+            slope: 0-dim.
             out: Where the gradient may be written.
         """
         if self.label_smoothing:
             leaf = logits.detach().requires_grad_()
             with torch.enable_grad():
                 total = self(leaf, target)
-            return total.detach(), torch.autograd.grad(total, leaf)[0]
+            return total.detach(), torch.autograd.grad(total, leaf, slope)[0]
         log_p = torch.log_softmax(logits, 1)
         del logits  # A copy, if the caller has scaled them, which is not needed any more.
         weight, ignore_index = self.class_weight, self.ignore_index
@@ -67,8 +68,8 @@ class CrossEntropy:
         nll_backward = (
             operators.nll_loss_backward if log_p.ndim == 2 else operators.nll_loss2d_backward
         )
-        one = torch.ones_like(total)
-        of_log_p = nll_backward(one, log_p, target, weight, SUM, ignore_index, one)
+        # The last is a total weight, of which a sum makes no use.
+        of_log_p = nll_backward(slope, log_p, target, weight, SUM, ignore_index, slope)
         softmax_backward = operators._log_softmax_backward_data
         if out is None or out.dtype != log_p.dtype or not out.is_contiguous():
             return total, softmax_backward(of_log_p, log_p, 1, log_p.dtype)

@@ -23,7 +23,14 @@ from uncertainty_mtl._checks import (
 from uncertainty_mtl._chunks import sum_in_chunks
 from uncertainty_mtl._cross_entropy import CrossEntropy
 from uncertainty_mtl._errors import masked_residual, summed_error
-from uncertainty_mtl.forms import GAUSSIAN, LAPLACE, SOFTMAX, BaseLoss, PowerForm
+from uncertainty_mtl.forms import (
+    GAUSSIAN,
+    LAPLACE,
+    SOFTMAX,
+    BaseLoss,
+    PowerForm,
+    at_least_one_element,
+)
 
 GAUSSIAN_CONSTANT = 0.5 * math.log(2 * math.pi)
 """What the Gaussian negative log-likelihood drops unless ``full=True``."""
@@ -83,7 +90,9 @@ def cross_entropy(
 
     loss = CrossEntropy(class_weight, ignore_index, label_smoothing)
     inverse_temperature = None if log_var is None else torch.exp(-log_var.to(dtype))
-    return BaseLoss(sum_in_chunks(loss, logits, target, inverse_temperature), num_valid)
+    divisor = at_least_one_element(num_valid)
+    summed = sum_in_chunks(loss, logits, target, inverse_temperature, divisor)
+    return BaseLoss(summed, num_valid)
 
 
 def gaussian_nll(
