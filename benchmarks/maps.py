@@ -48,9 +48,9 @@ def regression(
 ) -> Case:
     """Return a head for regression, the loss on the whole map, and indexing by the mask.
 
-    What PyTorch compiles for a CPU may load a bool mask element by element: with g++ 12 it does,
-    with clang 14 not. With neither if the mask is made from the target within what is compiled, or
-    comes as bytes.
+    What PyTorch compiles for a CPU may load a bool mask element by element: with g++ 12 to 14 it
+    does, with clang 14 not. With neither if the mask is made from the target within what is
+    compiled, or comes as bytes.
     """
     prediction = torch.randn(shape, generator=generator).to(device).requires_grad_()
     target = torch.randn(shape, generator=generator).to(device)
