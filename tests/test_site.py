@@ -82,8 +82,9 @@ def address(site):
 def public_names():
     """Return ``__all__``, and the classes and functions of every module without an underscore."""
     names = {f"uncertainty_mtl.{name}" for name in uncertainty_mtl.__all__}
-    for path in Path(uncertainty_mtl.__file__).parent.rglob("[!_]*.py"):
-        parts = path.relative_to(ROOT).with_suffix("").parts
+    package = Path(uncertainty_mtl.__file__).parent
+    for path in package.rglob("[!_]*.py"):
+        parts = path.relative_to(package.parent).with_suffix("").parts
         for node in ast.parse(path.read_text()).body:
             if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name[0] != "_":
                 is_exported = node.name in uncertainty_mtl.__all__
