@@ -40,23 +40,29 @@ def run(settings: Settings) -> Report:
     """Measure every kind and shape, eager and compiled."""
     maps = settings.choose((SMALL, LARGE), (SMALL, (8, 1, 256, 512)), ((2, 2, 16, 32),))
     logits = settings.choose((SMALL_LOGITS, LARGE_LOGITS), (SMALL_LOGITS,), ((2, 5, 16, 32),))
-    large = settings.rounds(30, 5)
-    small = settings.rounds(100, 5)  # a turn is short, and a neighbour's work there weighs more
+    processes = settings.choose(PROCESSES, 1, 1)
+    each_large = math.ceil(settings.rounds(30, 5) / processes)
+    # A turn is short, and a neighbour's work there weighs more.
+    each_small = math.ceil(settings.rounds(100, 5) / processes)
     missing = compiler_is_missing(settings.device) if settings.compile else "`--no-compile`."
     modes = [False] if missing or settings.effort == "smoke" else [False, True]
     results: dict[tuple[str, tuple[int, ...], bool], Timings] = {}
     tables = {mode: [] for mode in modes}
     shapes = [(kind, shape) for kind in ("L1", "MSE") for shape in maps]
     shapes += [(kind, shape) for kind in SOFTMAX for shape in logits]
-    processes = settings.choose(PROCESSES, 1, 1)
     for kind, shape in shapes:
-        rounds = math.ceil((large if shape in (LARGE, LARGE_LOGITS) else small) / processes)
+        rounds = each_large if shape in (LARGE, LARGE_LOGITS) else each_small
         found = in_processes(processes, measure_shape, kind, shape, settings, rounds, modes)
         for mode in modes:
             timings = Timings.joined([by_mode[mode] for by_mode in found])
             results[kind, shape, mode] = timings
             tables[mode] += rows(kind, shape, timings)
     columns = ["loss", "candidate", "over the plain loss", "over the usual way", "per call"]
+    within = (
+        "one process"
+        if processes == 1
+        else f"{processes} fresh processes (`benchmarks/processes.py` says why)"
+    )
     about = (
         "Forward and backward to the prediction. The plain loss is PyTorch's own on the whole map "
         "(`F.l1_loss`, `F.mse_loss`; no mask, so it is a floor) or `F.cross_entropy` with ignored "
@@ -64,10 +70,10 @@ def run(settings: Settings) -> Report:
         "`F.cross_entropy(logits / T)` with T learned. 80% of the pixels are valid; masks have the "
         "prediction's shape. Compiled, a mask comes as an argument, or as bytes, or is made from "
         "the target within what is compiled: on a CPU some C++ compilers make code of PyTorch's "
-        f"that loads a bool argument one by one. Medians of {small} paired rounds on small maps "
-        f"and {large} on large ones, in {processes} fresh processes (`benchmarks/processes.py` "
-        "says why), with the range of the middle 80%; three calls before. All candidates were "
-        "checked to have one gradient up to a factor."
+        "that loads a bool argument one by one. Medians of "
+        f"{processes * each_small} paired rounds on small maps and {processes * each_large} on "
+        f"large ones, in {within}, with the range of the middle 80%; three calls before. All "
+        "candidates were checked to have one gradient up to a factor."
     )
     names = {False: "Eager", True: "Compiled"}
     return Report(
