@@ -8,12 +8,13 @@ from uncertainty_mtl.heteroscedastic import (
     HeteroscedasticSoftmaxHead,
 )
 from uncertainty_mtl.history import SigmaHistory
-from uncertainty_mtl.loss import MultiTaskLoss, UncertaintyWeightedLoss
+from uncertainty_mtl.loss import UncertaintyWeightedLoss
 from uncertainty_mtl.model_uncertainty import (
     ClassificationUncertainty,
     RegressionUncertainty,
     mc_dropout,
 )
+from uncertainty_mtl.result import MultiTaskLoss
 from uncertainty_mtl.task_head import TaskHead
 
 __version__ = "0.1.0"

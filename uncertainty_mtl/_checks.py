@@ -10,14 +10,20 @@ from typing import cast
 
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
 
 
 def check_floating(name: str, tensor: object) -> None:
     """Raise unless ``tensor`` is a real floating-point tensor."""
     if not isinstance(tensor, Tensor):
         way_out = ""
-        if name == "loss":
-            way_out = " Pass the loss as it was computed, without `.item()`."
+        if name == "loss" and isinstance(tensor, list | tuple):
+            way_out = " Reduce several losses of one task to their sum or mean."
+        elif name == "loss":
+            way_out = (
+                " Pass the loss as it was computed, without `.item()`; a task without labels in "
+                "this step is passed as None."
+            )
         elif name == "prediction" and tensor is None:
             way_out = " A task without labels in this step has None as its target."
         elif name == "target" and tensor is not None:
@@ -39,6 +45,43 @@ def check_same_shape(
             f"`{names[0]}` and `{names[1]}` should have the same shape; they are never broadcast. "
             f"Found `{names[0]}.shape = {tuple(prediction.shape)}` and `{names[1]}.shape = "
             f"{tuple(target.shape)}`. An extra channel axis can be dropped with `.squeeze(1)`."
+        )
+
+
+def check_same_device(name: str, tensor: Tensor, log_var: Tensor) -> None:
+    """Raise unless a tensor is where the sigma of its head is."""
+    if tensor.device != log_var.device:
+        raise ValueError(
+            f"{name} should be on the device of the sigmas, {str(log_var.device)!r}. Found "
+            f"{str(tensor.device)!r}. Move the sigmas with `loss_fn.to({str(tensor.device)!r})`."
+        )
+
+
+def check_optimizers(optimizers: Iterable[Optimizer], learned: Mapping[str, Tensor]) -> None:
+    """Raise unless each learned ``log_var`` is in one optimizer, once, and is not decayed."""
+    groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+    holding = {
+        task: [group for group in groups if any(p is log_var for p in group["params"])]
+        for task, log_var in learned.items()
+    }
+    wrong = {
+        "no `log_var` of {} in its groups": [t for t, found in holding.items() if not found],
+        "the `log_var` of {} in several groups": [t for t, f in holding.items() if len(f) > 1],
+        "weight decay on that of {}": [
+            t for t, found in holding.items() if any(g.get("weight_decay", 0) for g in found)
+        ],
+        "that of {} without `requires_grad`, though nobody called `freeze`": [
+            t for t, log_var in learned.items() if not log_var.requires_grad
+        ],
+    }
+    found = [what.format(tasks) for what, tasks in wrong.items() if tasks]
+    if found:
+        raise ValueError(
+            "The optimizer should hold the `log_var` of every task once, without weight decay. "
+            f"Found {' and '.join(found)}. Build it from `[{{'params': model.parameters()}}, "
+            "*loss_fn.param_groups()]`. Where the loss is part of the model, leave its parameters "
+            "out of the first group; where other code has frozen them, call "
+            "`loss_fn.requires_grad_(True)`, or `loss_fn.freeze()` if that is meant."
         )
 
 
@@ -83,6 +126,15 @@ def check_labels(logits: Tensor, target: object) -> None:
         )
 
 
+def wrong_label(logits: Tensor, used: Tensor, ignore_index: int) -> ValueError:
+    """Return the error for labels, of the elements that are used, outside of 0..C-1."""
+    return ValueError(
+        f"`target` should hold labels from 0 to {logits.shape[1] - 1}, or `ignore_index = "
+        f"{ignore_index}`. Found labels from {used.min()} to {used.max()}. Map other "
+        "labels to `ignore_index`, or mask them."
+    )
+
+
 def check_mask(mask: object, *shapes: Iterable[int]) -> None:
     """Raise unless ``mask`` is a bool tensor of one of ``shapes``."""
     if not isinstance(mask, Tensor):
@@ -113,6 +165,8 @@ def check_channels(tensor: Tensor, num_channels: int) -> None:
 
 def check_reduced_loss(loss: object, shape: tuple[int, ...]) -> None:
     """Raise unless ``loss`` is a reduced loss of ``shape``, () or one value per channel."""
+    if isinstance(loss, Tensor) and loss.shape == shape and loss.is_floating_point():
+        return
     check_floating("loss", loss)
     found = tuple(cast(Tensor, loss).shape)
     if found != shape:
@@ -129,17 +183,18 @@ def check_positive(name: str, value: float) -> None:
         raise ValueError(f"`{name}` should be a finite number above 0. Found {value!r}.")
 
 
-def check_sigma(init_sigma: float, bounds: tuple[float, float]) -> None:
+def check_sigma(init_sigma: float | None, bounds: tuple[float, float]) -> None:
     """Raise unless ``0 < low < high`` and the start lies between them."""
     if not (isinstance(bounds, tuple | list) and len(bounds) == 2):
         raise ValueError(f"`sigma_bounds` should be a pair (low, high). Found {bounds!r}.")
     low, high = bounds
-    check_positive("init_sigma", init_sigma)
+    if init_sigma is not None:
+        check_positive("init_sigma", init_sigma)
     check_positive("sigma_bounds[0]", low)
     check_positive("sigma_bounds[1]", high)
     if low >= high:
         raise ValueError(f"`sigma_bounds` should be (low, high) with low < high. Found {bounds}.")
-    if not low <= init_sigma <= high:
+    if init_sigma is not None and not low <= init_sigma <= high:
         raise ValueError(
             f"`init_sigma` should lie within `sigma_bounds`. Found {init_sigma} and {bounds}. "
             "Widen the bounds or start inside them."
@@ -188,6 +243,8 @@ def check_tasks(
     argument: str, found: object, tasks: Iterable[str], *, may_be_left_out: Iterable[str] = ()
 ) -> None:
     """Raise unless ``found`` is a mapping with exactly the ``tasks``, but those to be left out."""
+    if isinstance(found, Mapping) and found.keys() == dict.fromkeys(tasks).keys():
+        return
     tasks, optional = list(tasks), list(may_be_left_out)
     if not isinstance(found, Mapping):
         raise TypeError(

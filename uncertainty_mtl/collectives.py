@@ -1,6 +1,6 @@
 """Sums over all processes, for losses whose mean runs over the joined batch."""
 
-from collections.abc import Mapping
+from typing import Literal, TypeAlias
 
 import torch
 import torch.distributed as dist
@@ -8,30 +8,29 @@ from torch import Tensor
 
 from uncertainty_mtl.forms import BaseLoss
 
+Group: TypeAlias = "dist.ProcessGroup | Literal[False] | None"
+"""A process group, ``None`` for the default one, or ``False`` for this process by itself."""
 
-def sum_over_ranks(bases: Mapping[str, BaseLoss]) -> dict[str, BaseLoss]:
-    """Return each task's error and count summed over all processes, in one collective.
+
+def num_ranks(group: Group) -> int:
+    """Return how many processes the group has: 1 where none was initialised."""
+    if group is False or not (dist.is_available() and dist.is_initialized()):
+        return 1
+    return dist.get_world_size(group)
+
+
+def sum_over_ranks(base: BaseLoss, group: Group = None) -> BaseLoss:
+    """Return errors and counts summed over all processes of a group, in one collective.
 
     The values are those of the joined batch on every rank. The gradient is that of the local error
-    times the number of ranks, as DistributedDataParallel then averages gradients over them. Without
-    a process group the bases come back as they are.
+    times the number of ranks, as DistributedDataParallel then averages gradients over them.
     """
-    if not (bases and dist.is_available() and dist.is_initialized()):
-        return dict(bases)
-    parts = [part.reshape(-1) for base in bases.values() for part in base]
-    # float64, as every task's numbers travel in one tensor; they are few.
-    summed = torch.cat([part.detach().double() for part in parts])
-    dist.all_reduce(summed)
-    totals = iter(torch.split(summed, [part.numel() for part in parts]))
-    return {
-        task: BaseLoss(
-            _with_gradient_of(next(totals), base.summed),
-            next(totals).reshape(base.num_valid.shape).to(base.num_valid.dtype),
-        )
-        for task, base in bases.items()
-    }
-
-
-def _with_gradient_of(value: Tensor, local: Tensor) -> Tensor:
-    value = value.reshape(local.shape).to(local.dtype)
-    return value + dist.get_world_size() * (local - local.detach())
+    ranks = num_ranks(group)
+    if ranks == 1:
+        return base
+    # float64, as sums over large maps travel beside reduced losses.
+    joined = torch.stack([base.summed.detach().double(), base.num_valid.double()])
+    dist.all_reduce(joined, group=None if group is False else group)
+    summed, num_valid = joined.to(base.summed.dtype).unbind()
+    local: Tensor = base.summed - base.summed.detach()
+    return BaseLoss(summed + ranks * local, num_valid)

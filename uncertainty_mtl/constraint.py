@@ -1,16 +1,88 @@
-r"""Task weights that sum to one, learned jointly."""
+"""What ties the sigmas of the tasks together: nothing, or weights that sum to one."""
 
-from collections.abc import Sequence
+import warnings
+from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor, nn
 
-from uncertainty_mtl.forms import PowerForm
+from uncertainty_mtl.entries import Entries, Measured
+from uncertainty_mtl.task_head import KeepsDtype
 
 SMALLEST_SHARE = 1e-12
 
 
-class UnitSum(nn.Module):
+class Constraint(KeepsDtype, ABC):
+    """What an estimator asks; every method takes and returns log-variances of all entries."""
+
+    @abstractmethod
+    def optimum(self, entries: Entries, losses: Tensor, known: Tensor, stored: Tensor) -> Tensor:
+        """Return the best log-variances for fixed mean base losses, not yet within their bounds.
+
+        Args:
+            entries: The heads.
+            losses: Mean base losses.
+            known: Where there is such a loss, bool.
+            stored: The log-variances that the heads have now.
+        """
+
+    @abstractmethod
+    def within(self, entries: Entries, log_vars: Tensor) -> Tensor:
+        """Return the nearest allowed log-variances, detached: what a forward uses."""
+
+    @abstractmethod
+    def warn_if_outside(self, entries: Entries, optimum: Tensor) -> None:
+        """Warn of every optimum that the bounds do not allow; nan is no optimum."""
+
+    @abstractmethod
+    def in_graph(self, entries: Entries, step: Measured, *, training: bool) -> Tensor:
+        """Return the log-variances of this step with the gradient of the parameters."""
+
+    def reset_parameters(self) -> None:
+        """Forget what came before."""
+
+
+class Free(Constraint):
+    """Every sigma for itself, within its own bounds."""
+
+    def optimum(self, entries: Entries, losses: Tensor, known: Tensor, stored: Tensor) -> Tensor:
+        """Return the optimum of each entry; the stored value where there is no loss."""
+        return torch.where(known, entries.form.optimal_log_var(losses), stored)
+
+    def within(self, entries: Entries, log_vars: Tensor) -> Tensor:
+        """Return the values within the bounds."""
+        return log_vars.detach().clamp(entries.low, entries.high)
+
+    def warn_if_outside(self, entries: Entries, optimum: Tensor) -> None:
+        """Warn with the task, its optimum and its bounds; reads values, so call it rarely."""
+        outside = (optimum < entries.low) | (optimum > entries.high)
+        if not bool(outside.any()):
+            return
+        for task, head, where, log_var in zip(
+            entries.tasks,
+            entries.heads,
+            entries.split(outside),
+            entries.split(optimum),
+            strict=True,
+        ):
+            if where.any():
+                warnings.warn(
+                    f"The optimum of task {task!r} should lie within its `sigma_bounds`, "
+                    f"{head.sigma_bounds}. Found sigma = {torch.exp(0.5 * log_var).tolist()} for "
+                    "this loss: its weight will be short of the optimum. Give the head wider "
+                    "`sigma_bounds`, or measure the loss in other units.",
+                    stacklevel=2,
+                )
+
+    def in_graph(self, entries: Entries, step: Measured, *, training: bool) -> Tensor:
+        """Return the parameters, in training put within their bounds."""
+        if not training:
+            return entries.log_vars().clamp(entries.low, entries.high)
+        entries.project()
+        return entries.log_vars()
+
+
+class UnitSum(Constraint):
     r"""Keeps the weights of K tasks on the simplex: :math:`\sum_k w_k = 1` at every step.
 
     The objective is unchanged, :math:`\sum_k w_k L_k - c_k \log w_k`. On the simplex its optimum is
@@ -22,76 +94,84 @@ class UnitSum(nn.Module):
     task measured in centimetres takes a smaller share than the same task in metres.
 
     A task that no optimizer moved since the last step (unlabelled, or frozen) keeps its share; the
-    others divide the rest. ``last_log_weights`` remembers the shares, to tell who moved.
+    others divide the rest. ``last_log_weights`` remembers the shares, to tell which have moved.
+    ``sigma_bounds`` are not used: that the weights sum to 1 bounds them already.
 
     Args:
-        forms: The tasks' forms.
+        num_tasks: K.
     """
 
     last_log_weights: Tensor
 
-    def __init__(self, forms: Sequence[PowerForm]) -> None:
+    def __init__(self, num_tasks: int) -> None:
         super().__init__()
-        self.forms = tuple(forms)
-        self.register_buffer("last_log_weights", torch.full((len(self.forms),), float("nan")))
+        shares = torch.full((num_tasks,), torch.nan, dtype=torch.float32)
+        self.register_buffer("last_log_weights", shares)
 
-    def log_weights(self, log_vars: Sequence[Tensor]) -> Tensor:
-        """Return the log-weights of scales of shape (1,), not normalised; shape (K,)."""
-        return torch.cat(
-            [form.log_weight(log_var) for form, log_var in zip(self.forms, log_vars, strict=True)]
-        )
-
-    def project(self, log_vars: Sequence[Tensor]) -> list[Tensor]:
-        """Return the scales, detached, whose weights sum to 1, and that are nearest by share."""
-        with torch.no_grad():
-            log_weights = self.log_weights(log_vars)
-            kept = log_weights == self.last_log_weights
-            # In float64: the rest beside a large share is the small difference of two numbers.
-            weights = log_weights.double().clamp(-300, 300).exp()
-            rest = 1 - torch.where(kept, weights, 0.0).sum()
-            moved = torch.where(kept, 0.0, weights).sum()
-            # If all are kept, or leave nothing to the others, everyone is scaled alike.
-            scale = torch.where(kept, 1.0, rest / moved)
-            usable = (moved > 0) & (rest > 1e-6)
-            scale = torch.where(usable, scale, 1 / weights.sum())
-            # No share falls so low that it could not rise again within some hundred steps.
-            shares = (weights * scale).clamp(min=SMALLEST_SHARE)
-            return self._log_vars((shares / shares.sum()).log().to(log_weights.dtype))
-
-    def remember(self, log_vars: Sequence[Tensor]) -> None:
-        """Store the shares that the coming optimizer step starts from."""
-        with torch.no_grad():
-            self.last_log_weights.copy_(self.log_weights(log_vars))
-
-    def with_joint_gradient(self, log_vars: Sequence[Tensor], labelled: Tensor) -> list[Tensor]:
-        """Return the same scales, whose gradient is that of weights normalised among the labelled.
-
-        Args:
-            log_vars: The scales, whose weights sum to 1.
-            labelled: Which tasks have labels in this step, bool, shape (K,).
-        """
-        log_weights = self.log_weights(log_vars)
-        # Minus 1e4 is a weight of 0 in any dtype; minus infinity would make the gradient nan.
-        normaliser = torch.where(labelled, log_weights, -1e4).logsumexp(0)
-        # The value of the normaliser is left out: only the labelled tasks' shares are to move.
-        return self._log_vars(log_weights - (normaliser - normaliser.detach()))
-
-    def optimal_log_vars(self, losses: Tensor) -> list[Tensor]:
-        r"""Return the scales at the optimum for fixed mean base losses, shape (K,).
+    def optimum(self, entries: Entries, losses: Tensor, known: Tensor, stored: Tensor) -> Tensor:
+        r"""Return the joint optimum; a task without a loss counts as at its own optimum.
 
         Newton's method on :math:`1/\sum_k w_k(\lambda) - 1`, which is concave: from the largest
         :math:`\lambda` that leaves no weight above 1 it approaches the root from one side.
         """
-        with torch.no_grad():
-            c = torch.tensor([form.weighted_optimum for form in self.forms], device=losses.device)
-            c, losses = c.double(), losses.double()
-            multiplier = (c - losses).max()
-            for _ in range(20):
-                weights = c / (losses + multiplier)
-                total, slope = weights.sum(), (weights.square() / c).sum()
-                multiplier = multiplier + (total.square() - total) / slope
-            return self._log_vars((c / (losses + multiplier)).log().float())
+        implied = entries.form.loss_at_optimum(stored.clamp(entries.low, entries.high))
+        losses = torch.where(known, losses, implied).double()
+        c = (entries.slope / entries.power).double()
+        multiplier = (c - losses).max()
+        for _ in range(20):
+            weights = c / (losses + multiplier)
+            total, slope = weights.sum(), (weights.square() / c).sum()
+            multiplier = multiplier + (total.square() - total) / slope
+        log_weights = (c / (losses + multiplier)).log()
+        return _log_vars(entries, log_weights.to(stored.dtype))
 
-    def _log_vars(self, log_weights: Tensor) -> list[Tensor]:
-        pairs = zip(self.forms, torch.split(log_weights, 1), strict=True)
-        return [form.log_var_of(log_weight) for form, log_weight in pairs]
+    def within(self, entries: Entries, log_vars: Tensor) -> Tensor:
+        """Return the nearest values, by share, whose weights sum to 1."""
+        log_weights = _log_weights(entries, log_vars.detach())
+        kept = log_weights == self.last_log_weights
+        # In float64: the rest beside a large share is the small difference of two numbers.
+        weights = log_weights.double().clamp(-300, 300).exp()
+        rest = 1 - torch.where(kept, weights, 0.0).sum()
+        moved = torch.where(kept, 0.0, weights).sum()
+        # If all are kept, or leave nothing to the others, everyone is scaled alike.
+        scale = torch.where(kept, 1.0, rest / moved)
+        usable = (moved > 0) & (rest > 1e-6)
+        scale = torch.where(usable, scale, 1 / weights.sum())
+        # No share falls so low that it could not rise again within some hundred steps.
+        shares = (weights * scale).clamp(min=SMALLEST_SHARE)
+        return _log_vars(entries, (shares / shares.sum()).log().to(log_vars.dtype))
+
+    def warn_if_outside(self, entries: Entries, optimum: Tensor) -> None:
+        """Do nothing: the bounds are not used."""
+
+    def in_graph(self, entries: Entries, step: Measured, *, training: bool) -> Tensor:
+        """Return the parameters on the simplex, with the gradient of a joint normalisation.
+
+        In training the parameters themselves are put there, too.
+        """
+        log_vars = entries.log_vars()
+        values = self.within(entries, log_vars)
+        if training:
+            entries.write(values)
+            with torch.no_grad():
+                self.last_log_weights.copy_(_log_weights(entries, values))
+        # The values within, with the gradient of the parameters.
+        log_weights = _log_weights(entries, values + (log_vars - log_vars.detach()))
+        # Only the shares of the labelled tasks move: they are normalised among themselves. Minus
+        # 1e4 is a weight of 0 in any dtype; minus infinity would make the gradient nan.
+        normaliser = torch.where(step.num_valid > 0, log_weights, -1e4).logsumexp(0)
+        return _log_vars(entries, log_weights - (normaliser - normaliser.detach()))
+
+    def reset_parameters(self) -> None:
+        """Forget the shares of the last step."""
+        nn.init.constant_(self.last_log_weights, torch.nan)
+
+
+def _log_weights(entries: Entries, log_vars: Tensor) -> Tensor:
+    r"""Return :math:`\log A - ps`, for a power form."""
+    return torch.log(entries.amplitude) - entries.power * log_vars
+
+
+def _log_vars(entries: Entries, log_weights: Tensor) -> Tensor:
+    """Return the log-variances that have these log-weights."""
+    return (torch.log(entries.amplitude) - log_weights) / entries.power

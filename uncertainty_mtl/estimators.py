@@ -1,135 +1,198 @@
-"""Where the scales of a step come from: learned or in closed form, free or constrained.
+"""How sigmas are found: learned by gradient, or in closed form from a running mean.
 
 ===============  ==========================  =======================================
 estimator        ``constraint=None``         ``constraint="unit_sum"``
 ===============  ==========================  =======================================
-``learned``      every head and form         heads with one scale and a power form
-``closed_form``  heads that weigh an error   heads with one scale and a power form
+``learned``      every head and form         heads with one sigma and a power form
+``closed_form``  heads that weigh an error   heads with one sigma and a power form
 ===============  ==========================  =======================================
 
 A power form is every one but ``liebel_koerner``. Heads that hold their scale inside of the
 likelihood (exact softmax, data-dependent noise) weigh no error.
 """
 
-from collections.abc import Iterable, Mapping
-from typing import TypeAlias
+import inspect
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from uncertainty_mtl.constraint import UnitSum
-from uncertainty_mtl.forms import BaseLoss, PowerForm
-from uncertainty_mtl.task_head import TaskHead
-
-Heads: TypeAlias = Mapping[str, TaskHead]
-Bases: TypeAlias = Mapping[str, BaseLoss]
-LogVars: TypeAlias = dict[str, Tensor]
+from uncertainty_mtl.collectives import Group
+from uncertainty_mtl.constraint import Constraint
+from uncertainty_mtl.entries import Entries, Measured
+from uncertainty_mtl.start import Start
+from uncertainty_mtl.task_head import KeepsDtype
 
 
-def scales(heads: Heads, constraint: UnitSum | None, bases: Bases, training: bool) -> LogVars:
-    """Return the scale that each task has in this step."""
-    if constraint is None:
-        return {task: head.bounded_log_var() for task, head in heads.items()}
-    return unit_sum_in_graph(heads, constraint, bases, training)
+class Estimator(KeepsDtype, ABC):
+    """What a loss asks for the sigmas of a step, after it has shown the step's base losses."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.start = Start()
+
+    def has_to_observe(self) -> bool:
+        """Whether :meth:`observe` has something to do in the next training step."""
+        return self.start.is_pending
+
+    @abstractmethod
+    def observe(
+        self, entries: Entries, constraint: Constraint, step: Measured, group: Group
+    ) -> None:
+        """Take note of the base losses of a training step."""
+
+    @abstractmethod
+    def in_graph(
+        self, entries: Entries, constraint: Constraint, step: Measured, *, training: bool
+    ) -> Tensor:
+        """Return the log-variances of a step, with the gradient that the parameters get."""
+
+    @abstractmethod
+    def log_vars(self, entries: Entries, constraint: Constraint) -> Tensor:
+        """Return what the next forward would use, detached."""
+
+    def initialize(
+        self, entries: Entries, constraint: Constraint, step: Measured, group: Group
+    ) -> None:
+        """Set every sigma to its optimum for these base losses, where they are usable."""
+        losses, usable = entries.usable_means(step, group)
+        optimum = constraint.optimum(entries, losses, usable, entries.stored())
+        constraint.warn_if_outside(entries, torch.where(usable, optimum, math.nan))
+        counts = entries.counts()
+        counts = torch.where(usable, counts.clamp(min=1), counts)
+        entries.write(constraint.within(entries, optimum), counts)
+        self.start = Start()
+
+    def reset_parameters(self) -> None:
+        """Forget what came before."""
+        self.start = Start()
 
 
-def observe(heads: Heads, bases: Bases) -> None:
-    """Update the running means of closed-form scales; a shared head sees its tasks' average."""
-    for head, base in by_distinct_head(heads, bases):
-        head.observe(base)
+class Learned(Estimator):
+    """Sigma is a parameter: the first usable loss sets it, then an optimizer moves it."""
+
+    def observe(
+        self, entries: Entries, constraint: Constraint, step: Measured, group: Group
+    ) -> None:
+        """Set the sigmas that have none yet to the optimum of this step's losses."""
+        losses, usable = entries.usable_means(step, group)
+        counts, stored = entries.counts(), entries.stored()
+        starts = usable & (counts == 0)
+        moves = starts & entries.is_from_data
+        optimum = constraint.optimum(entries, losses, usable, stored)
+        new = torch.where(moves, constraint.within(entries, optimum), stored)
+        entries.write(new, counts + starts)
+        if not torch.compiler.is_compiling():  # within a graph nothing is read
+            self.start.watch(entries, constraint, moves, optimum, stored)
+
+    def in_graph(
+        self, entries: Entries, constraint: Constraint, step: Measured, *, training: bool
+    ) -> Tensor:
+        """Return the parameters as the constraint allows them."""
+        return constraint.in_graph(entries, step, training=training)
+
+    def log_vars(self, entries: Entries, constraint: Constraint) -> Tensor:
+        """Return the parameters as the constraint allows them, detached."""
+        return constraint.within(entries, entries.stored())
 
 
-def unit_sum(heads: Heads, constraint: UnitSum) -> LogVars:
-    """Return the scales whose weights sum to 1, detached."""
-    if any(head.momentum is not None for head in heads.values()):
-        losses = torch.cat([_implied_loss(head) for head in heads.values()])
-        return dict(zip(heads, constraint.optimal_log_vars(losses), strict=True))
-    # Not within `sigma_bounds`: that the weights sum to 1 bounds them already.
-    log_vars = [head.log_var for head in heads.values()]
-    return dict(zip(heads, constraint.project(log_vars), strict=True))
+class ClosedForm(Estimator):
+    """Sigma is the optimum for a running mean of the base loss; no optimizer moves it.
 
+    As in batch norm the first batch sets the mean, evaluation leaves it alone, and every call in
+    training counts. The parameter of each head follows, for checkpoints and ``head.sigma``; it gets
+    a zero gradient, as DistributedDataParallel waits for one.
 
-def unit_sum_in_graph(heads: Heads, constraint: UnitSum, bases: Bases, training: bool) -> LogVars:
-    """Return the scales of :func:`unit_sum` with the gradient of a joint normalisation.
-
-    In training mode they are also written to the parameters, so that these stay on the simplex.
+    Args:
+        num_entries: How many entries the loss has.
+        momentum: Share of the newest batch in the running mean.
     """
-    projected = unit_sum(heads, constraint)
-    if any(head.momentum is not None for head in heads.values()):
-        return projected
-    if training:
-        with torch.no_grad():
-            for task, head in heads.items():
-                head.log_var.copy_(projected[task])
-        constraint.remember(list(projected.values()))
-    # Their values, with the gradient of the parameters.
-    values = [
-        p + (h.log_var - h.log_var.detach())
-        for p, h in zip(projected.values(), heads.values(), strict=True)
-    ]
-    labelled = torch.stack([bases[task].num_valid.sum() > 0 for task in heads])
-    return dict(zip(heads, constraint.with_joint_gradient(values, labelled), strict=True))
+
+    running_losses: Tensor
+
+    def __init__(self, num_entries: int, momentum: float) -> None:
+        super().__init__()
+        self.momentum = momentum
+        nothing = torch.full((num_entries,), math.nan, dtype=torch.float32)
+        self.register_buffer("running_losses", nothing)
+
+    def has_to_observe(self) -> bool:
+        """Every step counts."""
+        return True
+
+    def observe(
+        self, entries: Entries, constraint: Constraint, step: Measured, group: Group
+    ) -> None:
+        """Update the running means, and set the heads to their optimum."""
+        # The first batch is joined over all processes; later ones, with `global_counts`.
+        losses, usable = entries.usable_means(step, group if self.start.is_pending else False)
+        usable = usable & entries.not_frozen()
+        before, counts = self._running(entries), entries.counts()
+        moved = torch.where(before.isnan(), losses, before + self.momentum * (losses - before))
+        running = torch.where(usable, moved, before)
+        optimum = constraint.optimum(entries, running, ~running.isnan(), entries.stored())
+        entries.write(constraint.within(entries, optimum), counts + usable)
+        self.running_losses.copy_(running)
+        if self.start.is_pending and not torch.compiler.is_compiling():
+            # What FSDP loses in the heads is still in the running means.
+            stored = entries.stored()
+            self.start.watch(entries, constraint, usable & (counts == 0), optimum, stored)
+
+    def in_graph(
+        self, entries: Entries, constraint: Constraint, step: Measured, *, training: bool
+    ) -> Tensor:
+        """Return the optimum, from which the parameters get a zero gradient."""
+        log_vars = self.log_vars(entries, constraint)
+        return torch.where(torch.ones_like(log_vars) > 0, log_vars, entries.log_vars())
+
+    def log_vars(self, entries: Entries, constraint: Constraint) -> Tensor:
+        """Return the optimum of the running means, detached."""
+        running, stored = self._running(entries), entries.stored()
+        optimum = constraint.optimum(entries, running, ~running.isnan(), stored)
+        return constraint.within(entries, optimum)
+
+    def initialize(
+        self, entries: Entries, constraint: Constraint, step: Measured, group: Group
+    ) -> None:
+        """Let the running means begin with these base losses."""
+        super().initialize(entries, constraint, step, group)
+        losses, usable = entries.usable_means(step, group)
+        usable = usable & entries.not_frozen()
+        self.running_losses.copy_(torch.where(usable, losses, self.running_losses))
+
+    def reset_parameters(self) -> None:
+        """Forget the running means."""
+        super().reset_parameters()
+        nn.init.constant_(self.running_losses, math.nan)
+
+    def _running(self, entries: Entries) -> Tensor:
+        """Return the running means; of a head that has been set elsewhere, what its sigma implies.
+
+        So a checkpoint of learned sigmas goes on in closed form.
+        """
+        stored = entries.stored().clamp(entries.low, entries.high)
+        implied = torch.where(entries.counts() > 0, entries.form.loss_at_optimum(stored), math.nan)
+        running = self.running_losses.to(implied.dtype)
+        return torch.where(running.isnan(), implied, running)
 
 
-def initialize(heads: Heads, constraint: UnitSum | None, bases: Bases) -> None:
-    """Set every scale to its optimum for these base losses."""
-    pairs = list(by_distinct_head(heads, bases))
-    if constraint is None or any(head.momentum is not None for head in heads.values()):
-        for head, base in pairs:
-            head.set_to_optimum(base)
-        return
+def observe_losses(
+    scales: Estimator, entries: Entries, constraint: Constraint, step: Measured, group: Group
+) -> None:
+    """Let the estimator take note of a training step."""
     with torch.no_grad():
-        losses = [
-            torch.where(
-                (base.num_valid > 0) & ~base.mean().isnan(),
-                base.mean().float(),
-                _implied_loss(head).squeeze(0),
-            )
-            for head, base in pairs
-        ]
-        optimum = constraint.optimal_log_vars(torch.stack(losses))
-        for (head, _), log_var in zip(pairs, optimum, strict=True):
-            head.log_var.copy_(log_var)
+        scales.observe(entries, constraint, step, group)
 
 
-def by_distinct_head(heads: Heads, bases: Bases) -> Iterable[tuple[TaskHead, BaseLoss]]:
-    """Yield each head once, with the average over its labelled tasks if it serves several."""
-    tasks_of: dict[int, list[str]] = {}
-    for task, head in heads.items():
-        # Not `setdefault`, which the compiler of torch 2.4 does not know.
-        tasks_of[id(head)] = [*tasks_of.get(id(head), []), task]
-    for tasks in tasks_of.values():
-        if len(tasks) == 1:
-            yield heads[tasks[0]], bases[tasks[0]]
-            continue
-        # The sum of the tasks' terms is least at the plain average of their means.
-        labelled = [(bases[task].num_valid > 0).float() for task in tasks]
-        means = [
-            bases[task].mean().float() * has for task, has in zip(tasks, labelled, strict=True)
-        ]
-        yield heads[tasks[0]], BaseLoss(torch.stack(means).sum(0), torch.stack(labelled).sum(0))
-
-
-def check_unit_sum(heads: Heads) -> list[PowerForm]:
-    """Return the forms of the heads; raise unless their weights can be made to sum to 1."""
-    forms = []
-    for task, head in heads.items():
-        if not isinstance(head.form, PowerForm) or head.num_channels is not None:
-            raise ValueError(
-                f"`constraint='unit_sum'` should have heads with one scale each, of a form whose "
-                f"penalty is the logarithm of its weight. Found {head} with form {head.form} for "
-                f"task {task!r}. Leave out `num_channels`, `exact` or the form, or the constraint."
-            )
-        forms.append(head.form)
-    if len({id(head) for head in heads.values()}) < len(heads):
-        raise ValueError(
-            "`constraint='unit_sum'` should have a head of its own for every task. Found a shared "
-            "head. Leave out `share_heads` or the constraint."
-        )
-    return forms
-
-
-def _implied_loss(head: TaskHead) -> Tensor:
-    if head.form is None:
-        raise ValueError(f"{head} weighs no error.")
-    return head.form.loss_at_optimum(head.bounded_log_var().detach())
+REASON = (
+    "sigmas that start from data on several processes do so outside of the graph, in the first "
+    "steps: call `loss_fn.initialize_from` before training, or give the heads an `init_sigma`, or "
+    "compile without `fullgraph=True`"
+)
+# The reason has been an argument since torch 2.7.
+_has_reason = "reason" in inspect.signature(torch.compiler.disable).parameters
+observe_outside_of_graphs: Callable[..., None] = torch.compiler.disable(  # type: ignore[no-untyped-call]
+    observe_losses, **({"reason": REASON} if _has_reason else {})
+)

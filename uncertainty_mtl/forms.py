@@ -1,25 +1,28 @@
-r"""How a base loss and a scale make a task's term: :math:`w(s)\,L + r(s)`, as data.
+r"""How a base loss and a sigma make a task's term: :math:`w(s)\,L + r(s)`, as data.
 
-Every weighting by uncertainty, whether derived from a likelihood or found in the wild, is a weight
-:math:`w` on the base loss :math:`L` (mean squared error, mean absolute error, cross-entropy) and a
-penalty :math:`r` that keeps the weight from vanishing, both functions of :math:`s = \log\sigma^2`.
+Every weighting by uncertainty, whether it follows from a likelihood or was found in public code, is
+a weight :math:`w` on the base loss :math:`L` (mean squared error, mean absolute error,
+cross-entropy) and a penalty :math:`r` that keeps the weight from vanishing. Both are functions of
+:math:`s = \log\sigma^2`. The same formula serves a head by itself and a loss with all its tasks in
+one vector: the numbers of a :class:`PowerForm` may be vectors with one entry per task.
 """
 
 import math
-from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+Number: TypeAlias = float | Tensor
+
 
 class BaseLoss(NamedTuple):
     """The plain error that a head weighs, before its mean is taken.
 
-    A sum and a count, not a mean: parts of a batch then combine exactly, and a part without a
-    single valid element needs no special case.
+    It holds a sum and a count instead of a mean. Parts of a batch can then be combined exactly, and
+    a part without a single valid element needs no special case.
 
     Attributes:
         summed: Error summed over the valid elements, shape ``()``, or ``(C,)`` per channel.
@@ -35,114 +38,82 @@ class BaseLoss(NamedTuple):
         return self.summed / at_least_one_element(self.num_valid)
 
 
-class Form(ABC):
-    r"""A weight :math:`w(s)` on the base loss and a penalty :math:`r(s)`."""
-
-    @abstractmethod
-    def weight(self, log_var: Tensor) -> Tensor:
-        """Return :math:`w(s)`."""
-
-    @abstractmethod
-    def penalty(self, log_var: Tensor) -> Tensor:
-        """Return :math:`r(s)`."""
-
-    @abstractmethod
-    def optimal_log_var(self, loss: Tensor) -> Tensor:
-        """Return the :math:`s` that minimises the term for a fixed mean base loss."""
-
-    @abstractmethod
-    def loss_at_optimum(self, log_var: Tensor) -> Tensor:
-        """Return the mean base loss whose optimum is :math:`s`: the inverse of the former."""
-
-    def term(self, base: BaseLoss, log_var: Tensor, constant: float = 0.0) -> Tensor:
-        r"""Return the mean of :math:`w(s)\,\text{error} + r(s)` over valid elements, 0-dim.
-
-        Exactly 0, with zero gradients, if no element is valid: a task without labels must not pull
-        its own scale to the bound.
-        """
-        # Explicit, as a 0-dim float64 error times a 1-dim float32 weight would be a float32.
-        log_var = log_var.to(base.summed.dtype)
-        penalty = self.penalty(log_var) + constant
-        total = self.weight(log_var) * base.summed + penalty * base.num_valid
-        return total.sum() / at_least_one_element(base.num_valid.sum())
-
-
 @dataclass(frozen=True)
-class PowerForm(Form):
+class PowerForm:
     r"""The form of a likelihood: :math:`A\,e^{-ps}\,L + q\,s`.
 
     Its optimum is :math:`s = \tfrac1p \log(pAL/q)`, where weight times base loss is
-    :math:`c = q/p`. Up to a constant the penalty is :math:`-c \log w`.
+    :math:`c = q/p`.
 
-    Attributes:
-        amplitude: :math:`A`, above 0.
-        power: :math:`p`, above 0.
-        slope: :math:`q`, above 0.
+    Args:
+        amplitude: :math:`A`.
+        power: :math:`p`: the weight falls as :math:`\sigma^{-2p}`.
+        slope: :math:`q`, which is 1/2 in a likelihood with one :math:`\sigma` per element.
     """
 
-    amplitude: float
-    power: float
-    slope: float = 0.5
+    amplitude: Number
+    power: Number
+    slope: Number = 0.5
 
     def weight(self, log_var: Tensor) -> Tensor:
-        """Return :math:`A e^{-ps}`."""
+        r"""Return :math:`w = A\,e^{-ps}`."""
         return self.amplitude * torch.exp(-self.power * log_var)
 
     def penalty(self, log_var: Tensor) -> Tensor:
-        """Return :math:`q s`."""
+        r"""Return :math:`r = q\,s`."""
         return self.slope * log_var
 
     def optimal_log_var(self, loss: Tensor) -> Tensor:
         r"""Return :math:`\tfrac1p \log(pAL/q)`; minus infinity for a loss of 0."""
         return torch.log(loss * (self.power * self.amplitude / self.slope)) / self.power
 
+    def times(self, factor: Number) -> "PowerForm":
+        """Return the form of which weight and penalty are multiplied by a factor."""
+        return PowerForm(self.amplitude * factor, self.power, self.slope * factor)
+
     def loss_at_optimum(self, log_var: Tensor) -> Tensor:
-        r"""Return :math:`\tfrac{q}{pA} e^{ps}`."""
+        r"""Return the loss whose optimum is :math:`s`, :math:`\tfrac{q}{pA} e^{ps}`."""
         return torch.exp(self.power * log_var) * (self.slope / (self.power * self.amplitude))
 
-    @property
-    def weighted_optimum(self) -> float:
-        """Weight times base loss at the optimum, :math:`c = q/p`."""
-        return self.slope / self.power
 
-    def log_weight(self, log_var: Tensor) -> Tensor:
-        r"""Return :math:`\log w = \log A - ps`."""
-        return math.log(self.amplitude) - self.power * log_var
-
-    def log_var_of(self, log_weight: Tensor) -> Tensor:
-        """Return the :math:`s` that has this log-weight."""
-        return (math.log(self.amplitude) - log_weight) / self.power
-
-
-class LiebelKoernerForm(Form):
+@dataclass(frozen=True)
+class LiebelKoernerForm:
     r"""The form of AutomaticWeightedLoss: :math:`L/(2p^2) + \log(1 + p^2)`, :math:`s = \log p^2`.
 
-    Never negative, but neither a likelihood nor independent of units: its optimum is
+    It is never negative, but it is not a likelihood and it depends on units: its optimum is
     :math:`p^2 = (L + \sqrt{L^2 + 8L})/4`.
+
+    Args:
+        factor: What weight and penalty are multiplied by.
 
     References:
         Liebel and Koerner, *Auxiliary Tasks in Multi-task Learning*, 2018.
     """
 
+    factor: Number = 1.0
+
     def weight(self, log_var: Tensor) -> Tensor:
-        r"""Return :math:`1/(2p^2)`."""
-        return 0.5 * torch.exp(-log_var)
+        r"""Return :math:`w = 1/(2p^2)`."""
+        return 0.5 * self.factor * torch.exp(-log_var)
 
     def penalty(self, log_var: Tensor) -> Tensor:
-        r"""Return :math:`\log(1 + p^2)`."""
-        return F.softplus(log_var)
+        r"""Return :math:`r = \log(1 + p^2)`."""
+        return self.factor * F.softplus(log_var)
+
+    def times(self, factor: Number) -> "LiebelKoernerForm":
+        """Return the form of which weight and penalty are multiplied by a factor."""
+        return LiebelKoernerForm(self.factor * factor)
 
     def optimal_log_var(self, loss: Tensor) -> Tensor:
         r"""Return :math:`\log\bigl((L + \sqrt{L^2 + 8L})/4\bigr)`."""
         return torch.log((loss + torch.sqrt(loss.square() + 8 * loss)) / 4)
 
     def loss_at_optimum(self, log_var: Tensor) -> Tensor:
-        r"""Return :math:`2p^4/(1 + p^2)`."""
+        r"""Return the loss whose optimum is :math:`s`, :math:`2p^4/(1 + p^2)`."""
         return 2 * torch.exp(log_var) * torch.sigmoid(log_var)
 
-    def __repr__(self) -> str:
-        return "LiebelKoernerForm()"
 
+Form: TypeAlias = PowerForm | LiebelKoernerForm
 
 GAUSSIAN = PowerForm(amplitude=0.5, power=1.0)
 r"""Mean squared error under a Gaussian, with weight :math:`1/(2\sigma^2)`."""
@@ -159,6 +130,8 @@ r""":math:`e^{-s} L + s`: the authors' notebook and MultiMAE."""
 LIEBEL_KOERNER = LiebelKoernerForm()
 """What AutomaticWeightedLoss computes."""
 
+SCALE_INSIDE = PowerForm(amplitude=1.0, power=0.0, slope=0.0)
+"""A base loss that is a negative log-likelihood already, with its scale inside: weight 1."""
 
 NAMES = ("nll", "symmetric", "paper", "libmtl", "liebel_koerner")
 """The names that :func:`named_form` knows."""
@@ -169,9 +142,40 @@ def named_form(name: str, likelihood: Form) -> Form:
     if name == "nll":
         return likelihood
     if name == "paper":
-        # As the paper is written: absolute errors take the Gaussian's factor too.
-        return SOFTMAX if likelihood is SOFTMAX else GAUSSIAN
-    return {"symmetric": SYMMETRIC, "libmtl": GAUSSIAN, "liebel_koerner": LIEBEL_KOERNER}[name]
+        # The paper gives absolute errors the factor of the Gaussian, too.
+        return SOFTMAX if likelihood == SOFTMAX else GAUSSIAN
+    others: dict[str, Form] = {
+        "symmetric": SYMMETRIC,
+        "libmtl": GAUSSIAN,
+        "liebel_koerner": LIEBEL_KOERNER,
+    }
+    return others[name]
+
+
+def weigh(form: Form, losses: Tensor, log_var: Tensor, constant: Number = 0.0) -> Tensor:
+    r"""Return the terms :math:`w(s)\,L + r(s) + \text{constant}`.
+
+    This is the only place that evaluates the formula: for one head, for its channels, and for all
+    tasks of a loss.
+
+    Args:
+        form: A form whose numbers are floats, or vectors of the shape of the losses.
+        losses: Mean base losses, shape ``(E,)``.
+        log_var: Shape ``(E,)`` or ``(1,)``.
+        constant: What the form drops per valid element.
+    """
+    if log_var.dtype != losses.dtype:
+        log_var = log_var.to(losses.dtype)
+    return torch.addcmul(form.penalty(log_var) + constant, form.weight(log_var), losses)
+
+
+def shares_of(num_valid: Tensor) -> Tensor:
+    """Return the share of each entry in the elements of its task; 0 if the task has none.
+
+    Args:
+        num_valid: Valid elements of one task's channels, shape ``(C,)``, or ``(1,)``.
+    """
+    return num_valid / at_least_one_element(num_valid.sum())
 
 
 def at_least_one_element(num_valid: Tensor) -> Tensor:

@@ -1,14 +1,16 @@
-r"""The likelihood formulas as pure functions of tensors, one to a line, with no state.
+r"""Errors and likelihoods as pure functions of tensors.
 
-Throughout, ``log_var`` is :math:`s = \log \sigma^2`, of shape ``(1,)`` or ``()`` for one scale in
-all, or ``(C,)`` for one scale per channel (axis 1). Half-precision inputs are computed in float32.
-The heads in :mod:`uncertainty_mtl.heads` hold the parameter and call these.
+Throughout, ``log_var`` is :math:`s = \log \sigma^2`, of shape ``(1,)`` or ``()`` for one sigma in
+all, or ``(C,)`` for one sigma per channel (axis 1). Half-precision inputs are computed in float32.
+The heads in :mod:`uncertainty_mtl.heads` hold the parameter and call these functions.
 """
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from uncertainty_mtl._checks import (
@@ -19,17 +21,17 @@ from uncertainty_mtl._checks import (
     check_mask,
     check_same_shape,
     without_channels,
+    wrong_label,
 )
-from uncertainty_mtl._chunks import sum_in_chunks
-from uncertainty_mtl._cross_entropy import CrossEntropy
-from uncertainty_mtl._errors import masked_residual, summed_error
 from uncertainty_mtl.forms import (
     GAUSSIAN,
     LAPLACE,
     SOFTMAX,
     BaseLoss,
+    Form,
     PowerForm,
-    at_least_one_element,
+    shares_of,
+    weigh,
 )
 
 GAUSSIAN_CONSTANT = 0.5 * math.log(2 * math.pi)
@@ -46,7 +48,7 @@ def squared_error(
 
     Shapes and errors as in :class:`~uncertainty_mtl.GaussianHead`.
     """
-    return _summed_error(2, prediction, target, mask, num_channels)
+    return _summed_error(F.mse_loss, prediction, target, mask, num_channels)
 
 
 def absolute_error(
@@ -56,7 +58,7 @@ def absolute_error(
 
     Shapes and errors as in :class:`~uncertainty_mtl.LaplaceHead`.
     """
-    return _summed_error(1, prediction, target, mask, num_channels)
+    return _summed_error(F.l1_loss, prediction, target, mask, num_channels)
 
 
 def cross_entropy(
@@ -72,26 +74,21 @@ def cross_entropy(
     """Return the cross-entropy; shapes, errors: :class:`~uncertainty_mtl.ScaledSoftmaxHead`.
 
     ``ignore_index``, ``class_weight`` (its ``weight``) and ``label_smoothing`` are those of
-    :func:`torch.nn.functional.cross_entropy`. With ``log_var`` it is that of the logits divided by
-    the temperature, as :func:`temper` returns them.
+    :func:`torch.nn.functional.cross_entropy`. With ``log_var`` it is the cross-entropy of the
+    logits divided by the temperature, as :func:`temper` returns them.
     """
     check_floating("prediction", logits)
-    check_labels(logits, target)
-    dtype, target = torch.promote_types(logits.dtype, torch.float32), target.long()
-    if mask is not None:
-        check_mask(mask, target.shape)
-        target = torch.where(mask, target, ignore_index)
+    target = _checked_labels(logits, target, mask, ignore_index)
+    logits = _at_least_float32(logits) if log_var is None else temper(logits, log_var)
     valid = target != ignore_index
     if class_weight is None:
-        num_valid = torch.count_nonzero(valid).to(dtype)
+        num_valid = torch.count_nonzero(valid).to(logits.dtype)
     else:
-        class_weight = class_weight.to(dtype)
+        class_weight = class_weight.to(logits.dtype)
         num_valid = torch.where(valid, class_weight[torch.where(valid, target, 0)], 0.0).sum()
-
-    loss = CrossEntropy(class_weight, ignore_index, label_smoothing)
-    inverse_temperature = None if log_var is None else torch.exp(-log_var.to(dtype))
-    divisor = at_least_one_element(num_valid)
-    summed = sum_in_chunks(loss, logits, target, inverse_temperature, divisor)
+    summed = _cross_entropy(
+        logits, target, ignore_index, weight=class_weight, label_smoothing=label_smoothing
+    )
     return BaseLoss(summed, num_valid)
 
 
@@ -109,7 +106,7 @@ def gaussian_nll(
               \quad \bigl[ + \tfrac12 \log 2\pi \text{ if full} \bigr]
     """
     base = squared_error(prediction, target, mask, num_channels=log_var.numel())
-    return GAUSSIAN.term(base, log_var, GAUSSIAN_CONSTANT if full else 0.0)
+    return mean_nll(GAUSSIAN, base, log_var, GAUSSIAN_CONSTANT if full else 0.0)
 
 
 def laplace_nll(
@@ -126,7 +123,7 @@ def laplace_nll(
               \quad \bigl[ + \tfrac12 \log 2 \text{ if full} \bigr]
     """
     base = absolute_error(prediction, target, mask, num_channels=log_var.numel())
-    return LAPLACE.term(base, log_var, LAPLACE_CONSTANT if full else 0.0)
+    return mean_nll(LAPLACE, base, log_var, LAPLACE_CONSTANT if full else 0.0)
 
 
 def scaled_softmax_nll(
@@ -154,79 +151,39 @@ def scaled_softmax_nll(
         label_smoothing=label_smoothing,
         log_var=log_var if exact else None,
     )
-    return base.mean() if exact else SOFTMAX.term(base, log_var)
+    return base.mean() if exact else mean_nll(SOFTMAX, base, log_var)
 
 
-def heteroscedastic_gaussian_nll(
-    mean: Tensor,
-    log_var: Tensor,
-    target: Tensor,
-    mask: Tensor | None = None,
-    *,
-    full: bool = False,
-) -> Tensor:
-    r"""Mean of :math:`\tfrac12 e^{-s_i} (f_i - y_i)^2 + \tfrac12 s_i`, with a scale per element.
-
-    See :class:`~uncertainty_mtl.HeteroscedasticGaussianHead`.
-    """
-    return summed_noise_nll(GAUSSIAN, torch.square, mean, log_var, target, mask, full).mean()
-
-
-def heteroscedastic_laplace_nll(
-    mean: Tensor,
-    log_var: Tensor,
-    target: Tensor,
-    mask: Tensor | None = None,
-    *,
-    full: bool = False,
-) -> Tensor:
-    r"""Mean of :math:`\sqrt2 e^{-s_i/2} |f_i - y_i| + \tfrac12 s_i`, with a scale per element.
-
-    See :class:`~uncertainty_mtl.HeteroscedasticLaplaceHead`.
-    """
-    return summed_noise_nll(LAPLACE, torch.abs, mean, log_var, target, mask, full).mean()
-
-
-def summed_noise_nll(
+def noise_nll(
     form: PowerForm,
-    error: Callable[[Tensor], Tensor],
     mean: Tensor,
     log_var: Tensor,
     target: Tensor,
-    mask: Tensor | None,
-    full: bool,
+    mask: Tensor | None = None,
+    *,
+    full: bool = False,
 ) -> BaseLoss:
-    """Return the regression likelihood with a scale per element, summed, and its count."""
+    r"""Return the likelihood of ``GAUSSIAN`` or ``LAPLACE`` with a sigma per element, summed.
+
+    See :class:`~uncertainty_mtl.HeteroscedasticGaussianHead` and
+    :class:`~uncertainty_mtl.HeteroscedasticLaplaceHead`.
+    """
     mean, target, mask = _checked(mean, target, mask)
-    residual = masked_residual(mean, target, mask)
     check_floating("log_var", log_var)
     check_same_shape(mean, log_var, names=("prediction[0]", "prediction[1]"))
-    log_var = log_var.to(residual.dtype)
-    constant = (GAUSSIAN_CONSTANT if form is GAUSSIAN else LAPLACE_CONSTANT) if full else 0.0
-    nll = form.weight(log_var) * error(residual) + form.penalty(log_var) + constant
-    if mask is None:
-        return BaseLoss(nll.sum(), torch.full_like(nll.sum(), nll.numel()))
-    nll = torch.where(mask, nll, 0.0)
-    return BaseLoss(nll.sum(), mask.expand_as(nll).sum().to(nll.dtype))
+    log_var = log_var.to(mean.dtype)
+    error, constant = (
+        (F.mse_loss, GAUSSIAN_CONSTANT) if form == GAUSSIAN else (F.l1_loss, LAPLACE_CONSTANT)
+    )
+    if mask is not None:
+        mean, target, log_var = (torch.where(mask, x, 0.0) for x in (mean, target, log_var))
+    nll = form.weight(log_var) * error(mean, target, reduction="none") + form.penalty(log_var)
+    if full:
+        nll = nll + constant if mask is None else nll + constant * mask
+    return BaseLoss(nll.sum(), _num_valid(mean, mask, None))
 
 
 def noisy_softmax_nll(
-    logits: Tensor,
-    log_var: Tensor,
-    target: Tensor,
-    mask: Tensor | None = None,
-    *,
-    num_samples: int = 10,
-    ignore_index: int = -100,
-) -> Tensor:
-    r"""Mean of :math:`-\log \tfrac1T \sum_t \mathrm{softmax}(f + \sigma \epsilon_t)_y`.
-
-    See :class:`~uncertainty_mtl.HeteroscedasticSoftmaxHead`.
-    """
-    return summed_noisy_softmax_nll(logits, log_var, target, mask, num_samples, ignore_index).mean()
-
-
-def summed_noisy_softmax_nll(
     logits: Tensor,
     log_var: Tensor,
     target: Tensor,
@@ -234,23 +191,23 @@ def summed_noisy_softmax_nll(
     num_samples: int,
     ignore_index: int,
 ) -> BaseLoss:
-    """Return the classification likelihood under noise on the logits, summed, and its count."""
+    r"""Return :math:`-\log \tfrac1T \sum_t \mathrm{softmax}(f + \sigma \epsilon_t)_y`, summed.
+
+    See :class:`~uncertainty_mtl.HeteroscedasticSoftmaxHead`.
+    """
     check_floating("prediction[0]", logits)
     check_floating("prediction[1]", log_var)
-    check_labels(logits, target)
+    target = _checked_labels(logits, target, mask, ignore_index)
     check_logit_noise(logits, log_var)
-    logits, target = _at_least_float32(logits), target.long()
-    if mask is not None:
-        check_mask(mask, target.shape)
-        target = torch.where(mask, target, ignore_index)
+    logits = _at_least_float32(logits)
     sigma = torch.exp(0.5 * log_var.to(logits.dtype))
-    loss = CrossEntropy(None, ignore_index, label_smoothing=0.0)
-    log_likelihoods = [
-        -loss(logits + sigma * torch.randn_like(logits), target, "none") for _ in range(num_samples)
+    nll_of_samples = [
+        _cross_entropy(logits + sigma * torch.randn_like(logits), target, ignore_index, "none")
+        for _ in range(num_samples)
     ]
     valid = target != ignore_index
-    nll = math.log(num_samples) - torch.stack(log_likelihoods).logsumexp(0)
-    return BaseLoss(torch.where(valid, nll, 0.0).sum(), valid.sum().to(nll.dtype))
+    nll = math.log(num_samples) - torch.stack(nll_of_samples).neg().logsumexp(0)
+    return BaseLoss(torch.where(valid, nll, 0.0).sum(), torch.count_nonzero(valid).to(nll.dtype))
 
 
 def temper(logits: Tensor, log_var: Tensor) -> Tensor:
@@ -260,32 +217,56 @@ def temper(logits: Tensor, log_var: Tensor) -> Tensor:
     return logits * torch.exp(-log_var.to(logits.dtype))
 
 
+def mean_nll(form: Form, base: BaseLoss, log_var: Tensor, constant: float = 0.0) -> Tensor:
+    """Return the mean negative log-likelihood, 0-dim; exactly 0 if no element is valid."""
+    summed, num_valid = (part.reshape(-1) for part in base)
+    losses, shares = BaseLoss(summed, num_valid).mean(), shares_of(num_valid)
+    return weigh(form.times(shares), losses, log_var.reshape(-1), constant * shares).sum()
+
+
+def _cross_entropy(
+    logits: Tensor, target: Tensor, ignore_index: int, reduction: str = "sum", **options: Any
+) -> Tensor:
+    try:
+        return F.cross_entropy(
+            logits, target, ignore_index=ignore_index, reduction=reduction, **options
+        )
+    except IndexError as error:  # On the CPU only: a CUDA device stops with its own assertion.
+        raise wrong_label(logits, target[target != ignore_index], ignore_index) from error
+
+
 def _summed_error(
-    power: int, prediction: Tensor, target: Tensor, mask: Tensor | None, num_channels: int
+    error: Callable[..., Tensor],
+    prediction: Tensor,
+    target: Tensor,
+    mask: Tensor | None,
+    num_channels: int,
 ) -> BaseLoss:
     prediction, target, mask = _checked(prediction, target, mask)
-    axes = None
-    if num_channels > 1:
-        check_channels(prediction, num_channels)
-        axes = tuple(axis for axis in range(prediction.ndim) if axis != 1)
-    # Before the sum, which keeps its gradient: the count takes memory too, for a moment.
-    num_valid = _num_valid(prediction, mask, num_channels, axes)
-    return BaseLoss(summed_error(power, prediction, target, mask, axes), num_valid)
+    if mask is not None:
+        # Both are blanked before they meet: an invalid target may be nan, and 0 * nan is nan.
+        # `where`, not `prediction[mask]`: indexing by a mask makes the host wait for the GPU.
+        prediction, target = torch.where(mask, prediction, 0.0), torch.where(mask, target, 0.0)
+    if num_channels == 1:
+        return BaseLoss(
+            error(prediction, target, reduction="sum"), _num_valid(prediction, mask, None)
+        )
+    check_channels(prediction, num_channels)
+    axes = tuple(axis for axis in range(prediction.ndim) if axis != 1)
+    summed = error(prediction, target, reduction="none").sum(axes)
+    return BaseLoss(summed, _num_valid(prediction, mask, axes))
 
 
-def _num_valid(
-    prediction: Tensor, mask: Tensor | None, num_channels: int, axes: tuple[int, ...] | None
-) -> Tensor:
-    """Return how many elements are used, of each channel if there are ``axes``."""
+def _num_valid(prediction: Tensor, mask: Tensor | None, axes: tuple[int, ...] | None) -> Tensor:
+    """Return how many elements are used: in all, or of each channel if there are ``axes``."""
     if mask is None:
+        num_channels = 1 if axes is None else prediction.shape[1]
         shape = () if axes is None else (num_channels,)
         return prediction.new_full(shape, prediction.numel() / num_channels)
     if axes is not None:
-        # Half the memory of the default, int64.
-        count = mask.expand_as(prediction).sum(axes, dtype=torch.int32)
-    else:
-        # The sum of a bool tensor is many times as slow, and so is expanding it.
-        count = torch.count_nonzero(mask) * (prediction.numel() // max(1, mask.numel()))
+        return mask.expand_as(prediction).sum(axes).to(prediction.dtype)
+    # Counted before it is expanded, as a mask may lack the channel axis.
+    count = torch.count_nonzero(mask) * (prediction.numel() // max(1, mask.numel()))
     return count.to(prediction.dtype)
 
 
@@ -303,6 +284,18 @@ def _checked(
         if mask.ndim < prediction.ndim:
             mask = mask.unsqueeze(1)
     return prediction, target, mask
+
+
+def _checked_labels(
+    logits: Tensor, target: Tensor, mask: Tensor | None, ignore_index: int
+) -> Tensor:
+    """Return the labels as int64, with ``ignore_index`` where masked."""
+    check_labels(logits, target)
+    target = target.long()
+    if mask is None:
+        return target
+    check_mask(mask, target.shape)
+    return torch.where(mask, target, ignore_index)
 
 
 def _at_least_float32(tensor: Tensor) -> Tensor:

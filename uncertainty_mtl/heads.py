@@ -1,6 +1,7 @@
 """The three heads: Gaussian, Laplace and scaled softmax."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from uncertainty_mtl._checks import (
     check_number_of_classes,
 )
 from uncertainty_mtl.forms import GAUSSIAN, LAPLACE, SOFTMAX, BaseLoss
-from uncertainty_mtl.task_head import TaskHead, changed_settings
+from uncertainty_mtl.task_head import TaskHead, changed_settings, write
 
 
 class GaussianHead(TaskHead):
@@ -32,7 +33,8 @@ class GaussianHead(TaskHead):
     :math:`\sigma^2 = \text{MSE}`. The loss may be negative: a density may exceed 1.
 
     Args:
-        init_sigma: Where :math:`\sigma` starts, in the units of the target.
+        init_sigma: Where :math:`\sigma` starts, in the units of the target; ``None`` takes it from
+            the first batch.
         sigma_bounds: The interval that :math:`\sigma` is kept in; see
             :class:`~uncertainty_mtl.TaskHead`.
         full: Whether to add the constant.
@@ -65,7 +67,7 @@ class GaussianHead(TaskHead):
     def __init__(
         self,
         *,
-        init_sigma: float = 1.0,
+        init_sigma: float | None = None,
         sigma_bounds: tuple[float, float] = (1e-6, 1e6),
         full: bool = False,
         num_channels: int | None = None,
@@ -108,7 +110,8 @@ class LaplaceHead(TaskHead):
     :math:`\sigma = \sqrt2\,\text{MAE}`. The loss may be negative: a density may exceed 1.
 
     Args:
-        init_sigma: Where :math:`\sigma` starts, in the units of the target.
+        init_sigma: Where :math:`\sigma` starts, in the units of the target; ``None`` takes it from
+            the first batch.
         sigma_bounds: The interval that :math:`\sigma` is kept in; see
             :class:`~uncertainty_mtl.TaskHead`.
         full: Whether to add the constant.
@@ -141,7 +144,7 @@ class LaplaceHead(TaskHead):
     def __init__(
         self,
         *,
-        init_sigma: float = 1.0,
+        init_sigma: float | None = None,
         sigma_bounds: tuple[float, float] = (1e-6, 1e6),
         full: bool = False,
         num_channels: int | None = None,
@@ -187,14 +190,15 @@ class ScaledSoftmaxHead(TaskHead):
     nothing: use it to calibrate frozen logits.
 
     Args:
-        init_sigma: Where :math:`\sigma` starts, the root of the temperature.
+        init_sigma: Where :math:`\sigma` starts, the root of the temperature; ``None`` takes it from
+            the first batch.
         sigma_bounds: The interval that :math:`\sigma` is kept in; see
             :class:`~uncertainty_mtl.TaskHead`.
         full: Accepted as in the other heads; this likelihood drops no constant.
         ignore_index: Label of the elements to leave out, as in :class:`torch.nn.CrossEntropyLoss`.
         exact: Whether to use the likelihood itself instead of the paper's approximation.
-        class_weight: Weight of each class, shape ``(C,)``: ``weight`` of
-            :class:`torch.nn.CrossEntropyLoss`, a name that here is the task's.
+        class_weight: Weight of each class, a tensor of shape ``(C,)`` or a list of numbers:
+            ``weight`` of :class:`torch.nn.CrossEntropyLoss`, a name that here is the task's.
         label_smoothing: As in :class:`torch.nn.CrossEntropyLoss`, in [0, 1].
 
     Shape:
@@ -225,23 +229,30 @@ class ScaledSoftmaxHead(TaskHead):
     def __init__(
         self,
         *,
-        init_sigma: float = 1.0,
+        init_sigma: float | None = None,
         sigma_bounds: tuple[float, float] = (1e-6, 1e6),
         full: bool = False,
         ignore_index: int = -100,
         exact: bool = False,
-        class_weight: Tensor | None = None,
+        class_weight: Tensor | Sequence[float] | None = None,
         label_smoothing: float = 0.0,
     ) -> None:
         super().__init__(
-            form=None if exact else SOFTMAX, init_sigma=init_sigma, sigma_bounds=sigma_bounds
+            form=None if exact else SOFTMAX,
+            init_sigma=init_sigma,
+            sigma_bounds=sigma_bounds,
+            scale_inside=exact,
         )
-        check_class_weight(class_weight)
         check_label_smoothing(label_smoothing)
         self.full = full
         self.ignore_index = ignore_index
         self.exact = exact
         self.label_smoothing = label_smoothing
+        # Kept as it was given, too: `reset_parameters` restores it after `to_empty`.
+        self._given_class_weight = class_weight
+        if class_weight is not None:
+            class_weight = torch.as_tensor(class_weight, dtype=torch.float32)
+            check_class_weight(class_weight)
         # Not in the state_dict, as it is a setting and not something learned.
         self.register_buffer("class_weight", class_weight, persistent=False)
 
@@ -260,7 +271,7 @@ class ScaledSoftmaxHead(TaskHead):
         """
         if not self.exact:
             return
-        low, high = (self.log_var.new_full((1,), bound) for bound in self._log_var_bounds())
+        low, high = (torch.tensor([b], device=prediction.device) for b in self.log_var_bounds())
         for _ in range(40):
             middle = ((low + high) / 2).requires_grad_()
             with torch.enable_grad():
@@ -271,13 +282,21 @@ class ScaledSoftmaxHead(TaskHead):
             rises = slope > 0
             low = torch.where(rises, low, middle.detach())
             high = torch.where(rises, middle.detach(), high)
-        with torch.no_grad():
-            self.log_var.copy_((low + high) / 2)
+        if self.log_var is not None:
+            write(self.log_var, (low + high) / 2)
 
     def distribution(self, prediction: Tensor) -> Categorical:
         """Return the categorical distribution of the tempered logits, classes moved to the end."""
         logits = functional.temper(prediction, self.bounded_log_var())
         return Categorical(logits=logits.movedim(1, -1))
+
+    def reset_parameters(self) -> None:
+        """Put sigma back to where it started, and the class weights to what was given."""
+        super().reset_parameters()
+        given = self._given_class_weight
+        if self.class_weight is not None and not getattr(given, "is_meta", False):
+            given = torch.as_tensor(given, dtype=torch.float32, device=self.class_weight.device)
+            self.class_weight.copy_(given)
 
     def extra_repr(self) -> str:
         """Return the settings that differ from their defaults, for printing."""

@@ -8,37 +8,24 @@ from torch.distributions import Categorical, Laplace, Normal
 
 from uncertainty_mtl import functional
 from uncertainty_mtl._checks import check_pair, check_positive
-from uncertainty_mtl.forms import GAUSSIAN, LAPLACE, SOFTMAX, BaseLoss, PowerForm
+from uncertainty_mtl.forms import GAUSSIAN, LAPLACE, BaseLoss
 from uncertainty_mtl.task_head import TaskHead, changed_settings
 
 Pair: TypeAlias = tuple[Tensor, Tensor]
 
 
 class NoiseHead(TaskHead):
-    """What heads with data-dependent noise share: they learn no scale, the network predicts it.
+    """What heads with data-dependent noise share: they have no sigma, the network predicts it.
 
-    ``sigma`` is the mean sigma over the valid elements of the last batch, detached, and ``weight``
-    what the likelihood's weight would be at that sigma. Neither is in the ``state_dict``.
+    ``sigma`` is nan and ``weight`` is 1: the weight of every element is in the likelihood itself.
     """
 
-    def __init__(self, likelihood: PowerForm, sigma_bounds: tuple[float, float]) -> None:
+    def __init__(self, sigma_bounds: tuple[float, float]) -> None:
         super().__init__(form=None, sigma_bounds=sigma_bounds)
-        self.likelihood = likelihood
-        self._make_log_var_a_buffer(persistent=False)
-
-    def weight_at(self, log_var: Tensor) -> Tensor:
-        """Return the likelihood's weight at a scale."""
-        return self.likelihood.weight(log_var)
 
     def _split(self, prediction: Any) -> Pair:
         mean, log_var = check_pair(prediction)
-        return mean, log_var.clamp(*self._log_var_bounds())
-
-    def _remember(self, log_var: Tensor, valid: Tensor) -> None:
-        with torch.no_grad():
-            sigma = torch.where(valid, torch.exp(0.5 * log_var.float()), 0.0)
-            count = valid.expand_as(log_var).sum()
-            self._move_to(2 * torch.log(sigma.sum() / count.clamp(min=1)), where=count > 0)
+        return mean, log_var.clamp(*self.log_var_bounds())
 
 
 class HeteroscedasticGaussianHead(NoiseHead):
@@ -76,16 +63,13 @@ class HeteroscedasticGaussianHead(NoiseHead):
     def __init__(
         self, *, sigma_bounds: tuple[float, float] = (1e-6, 1e6), full: bool = False
     ) -> None:
-        super().__init__(GAUSSIAN, sigma_bounds)
+        super().__init__(sigma_bounds)
         self.full = full
 
     def base_loss(self, prediction: Any, target: Tensor, mask: Tensor | None = None) -> BaseLoss:
         """Return the negative log-likelihood, summed, and the number of valid elements."""
         mean, log_var = self._split(prediction)
-        self._remember(log_var, _valid(mask, log_var))
-        return functional.summed_noise_nll(
-            GAUSSIAN, torch.square, mean, log_var, target, mask, self.full
-        )
+        return functional.noise_nll(GAUSSIAN, mean, log_var, target, mask, full=self.full)
 
     def distribution(self, prediction: Any) -> Normal:
         """Return ``Normal(mean, exp(log_var / 2))``."""
@@ -130,16 +114,13 @@ class HeteroscedasticLaplaceHead(NoiseHead):
     def __init__(
         self, *, sigma_bounds: tuple[float, float] = (1e-6, 1e6), full: bool = False
     ) -> None:
-        super().__init__(LAPLACE, sigma_bounds)
+        super().__init__(sigma_bounds)
         self.full = full
 
     def base_loss(self, prediction: Any, target: Tensor, mask: Tensor | None = None) -> BaseLoss:
         """Return the negative log-likelihood, summed, and the number of valid elements."""
         mean, log_var = self._split(prediction)
-        self._remember(log_var, _valid(mask, log_var))
-        return functional.summed_noise_nll(
-            LAPLACE, torch.abs, mean, log_var, target, mask, self.full
-        )
+        return functional.noise_nll(LAPLACE, mean, log_var, target, mask, full=self.full)
 
     def distribution(self, prediction: Any) -> Laplace:
         r"""Return ``Laplace(mean, sigma / sqrt(2))``."""
@@ -191,7 +172,7 @@ class HeteroscedasticSoftmaxHead(NoiseHead):
         ignore_index: int = -100,
         sigma_bounds: tuple[float, float] = (1e-6, 1e6),
     ) -> None:
-        super().__init__(SOFTMAX, sigma_bounds)
+        super().__init__(sigma_bounds)
         check_positive("num_samples", num_samples)
         self.num_samples = num_samples
         self.ignore_index = ignore_index
@@ -199,12 +180,9 @@ class HeteroscedasticSoftmaxHead(NoiseHead):
     def base_loss(self, prediction: Any, target: Tensor, mask: Tensor | None = None) -> BaseLoss:
         """Return the negative log-likelihood, summed, and the number of valid elements."""
         logits, log_var = self._split(prediction)
-        base = functional.summed_noisy_softmax_nll(
+        return functional.noisy_softmax_nll(
             logits, log_var, target, mask, self.num_samples, self.ignore_index
         )
-        valid = target != self.ignore_index
-        self._remember(log_var, (valid if mask is None else valid & mask).unsqueeze(1))
-        return base
 
     def distribution(self, prediction: Any) -> Categorical:
         """Return the categorical distribution averaged over samples, classes moved to the end."""
@@ -220,9 +198,3 @@ class HeteroscedasticSoftmaxHead(NoiseHead):
         """Return the settings that differ from their defaults, for printing."""
         own = changed_settings(self, {"num_samples": 10, "ignore_index": -100})
         return ", ".join(filter(None, [super().extra_repr(), own]))
-
-
-def _valid(mask: Tensor | None, like: Tensor) -> Tensor:
-    if mask is None:
-        return torch.ones((), dtype=torch.bool, device=like.device).expand_as(like)
-    return mask.unsqueeze(1) if mask.ndim < like.ndim else mask

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from uncertainty_mtl._checks import check_positive
-from uncertainty_mtl._naming import all_heads
-from uncertainty_mtl.loss import MultiTaskLoss, UncertaintyWeightedLoss
+from uncertainty_mtl.loss import UncertaintyWeightedLoss
+from uncertainty_mtl.result import MultiTaskLoss
 
 
 class Row(NamedTuple):
@@ -87,12 +87,11 @@ class SigmaHistory:
             losses: What the loss returned.
         """
         sigmas, weights = self.loss_fn.sigmas(), self.loss_fn.weights()
-        base_losses = self.loss_fn.base_losses()
         values = {
             task: [
                 _scalar(sigmas[task]),
                 _scalar(weights[task]),
-                _scalar(base_losses[task]),
+                _scalar(losses.errors[task]),
                 losses.tasks[task].detach() if task in losses.tasks else torch.tensor(torch.nan),
             ]
             for task in sigmas
@@ -153,9 +152,7 @@ class SigmaHistory:
     def _warn_if_stuck(self, newest: list[Row]) -> None:
         if self._warned or self.stuck_after is None or self._num_steps < self.stuck_after:
             return
-        learned = {
-            name for name, head in all_heads(self.loss_fn.heads) if head.log_var.requires_grad
-        }
+        learned = {name for name, head in self.loss_fn.learned_heads() if not head.frozen}
         last = {row.task: row.sigma for row in newest if row.task in learned}
         stuck = sorted(task for task, sigma in last.items() if sigma == self._first_sigmas[task])
         if stuck:

@@ -1,52 +1,72 @@
-"""The contract of a task head: a likelihood, and the scale that it learns."""
+"""The contract of a task head: a likelihood, and the sigma that it learns."""
 
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from uncertainty_mtl._checks import check_num_channels, check_reduced_loss, check_sigma
-from uncertainty_mtl.forms import BaseLoss, Form, named_form
+from uncertainty_mtl.forms import BaseLoss, Form
+from uncertainty_mtl.functional import mean_nll
 
 
-class TaskHead(nn.Module, ABC):
-    r"""A likelihood and the scale it learns: what every head provides.
+class KeepsDtype(nn.Module):
+    """A module whose state keeps its dtype under ``.to(dtype)``, ``.half()`` and ``.bfloat16()``.
 
-    A head turns one task's prediction and target into a negative log-likelihood whose scale
-    :math:`\sigma` is learned. Derive from it to add a likelihood: say how the plain error is
-    measured (:meth:`base_loss`), how the scale enters (``form``) and which distribution that is
-    (:meth:`distribution`). The rest follows: reduced losses, the closed form, initialisation.
+    Near -7 the steps of bfloat16 are 0.03: an optimizer's updates of a log-variance would vanish.
+    """
 
-    ``log_var`` holds :math:`s = \log \sigma^2`. Its logarithm is learned, as a raw sigma may cross
-    zero. It stays float32 under ``.to(dtype)``, ``.half()`` and autocast: near -7 the steps of
-    bfloat16 are 0.03, and an optimizer's updates would vanish.
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
+        def keep_dtype(tensor: Tensor) -> Tensor:
+            moved = fn(tensor)
+            # Not `moved.float()`, which would keep the rounding of the trip through half precision.
+            return moved if moved.dtype == tensor.dtype else tensor.to(moved.device)
+
+        return super()._apply(keep_dtype, recurse)  # type: ignore[no-untyped-call]
+
+
+class TaskHead(KeepsDtype, ABC):
+    r"""A likelihood and the sigma it learns: what every head provides.
+
+    A head turns the prediction and target of one task into a negative log-likelihood whose scale
+    :math:`\sigma` is learned. It is not an output layer: the network's outputs are its input.
+    Derive from it to add a likelihood: say how the plain error is measured (:meth:`base_loss`), how
+    the scale enters (``form``) and which distribution that is (:meth:`distribution`). Reduced
+    losses, the closed form and the start from data then work without further code.
+
+    ``log_var`` holds :math:`s = \log \sigma^2`; its logarithm is learned because a raw sigma may
+    cross zero. It stays float32 whatever the model is cast to. ``num_batches_tracked`` counts the
+    batches that have set it: 0 means that sigma is still where it was built.
 
     Args:
-        form: The weight and the penalty as functions of :math:`s`, see
-            :mod:`uncertainty_mtl.forms`; ``None`` if :meth:`base_loss` is the negative
-            log-likelihood already, scale included.
-        init_sigma: Where :math:`\sigma` starts.
+        form: The weight and the penalty as functions of :math:`s`, a
+            :class:`~uncertainty_mtl.forms.PowerForm`; ``None`` if :meth:`base_loss` is the negative
+            log-likelihood already.
+        init_sigma: Where :math:`\sigma` starts. ``None`` leaves that to the first batch of an
+            :class:`~uncertainty_mtl.UncertaintyWeightedLoss`; a head used by itself starts at 1.
         sigma_bounds: The interval ``(low, high)`` that :math:`\sigma` is kept in. A training
-            forward first projects ``log_var`` onto it, in place: a huge first loss then cannot
-            throw the scale so far off that it needs thousands of steps to return, and a loss of 0
-            cannot drive it to infinity. The projection does not move an optimum within the bounds.
-        num_channels: ``None`` for one scale in all, or C for one per channel (axis 1).
+            forward first projects ``log_var`` onto it, in place. A huge loss then cannot throw
+            sigma so far off that it needs thousands of steps to return, and a loss of 0 cannot
+            drive it to infinity. The projection does not move an optimum within the bounds.
+        num_channels: ``None`` for one sigma in all, or C for one per channel (axis 1).
         constant: What is added per valid element: the constant that the form drops.
+        scale_inside: For ``form=None``: whether :meth:`base_loss` uses ``log_var`` itself. If not,
+            the likelihood has no scale, and the head has no parameter.
 
     Raises:
         ValueError: If the bounds are not ``0 < low < high``, or the start is outside of them.
 
     Example:
-        A likelihood of one's own, :math:`p(r) \propto e^{-(r/a)^4}/a` with
+        A likelihood of your own, :math:`p(r) \propto e^{-(r/a)^4}/a` with
         :math:`a = \sigma`, whose negative logarithm is :math:`e^{-2s} r^4 + s/2`:
 
         >>> from uncertainty_mtl.forms import BaseLoss, PowerForm
         >>> class QuarticHead(TaskHead):
-        ...     def __init__(self, *, init_sigma=1.0):
+        ...     def __init__(self, *, init_sigma=None):
         ...         super().__init__(form=PowerForm(1.0, power=2.0), init_sigma=init_sigma)
         ...
         ...     def base_loss(self, prediction, target, mask=None):
@@ -60,17 +80,23 @@ class TaskHead(nn.Module, ABC):
         16.0
     """
 
-    log_var: Tensor
-    num_batches_tracked: Tensor
+    log_var: Tensor | None
+    num_batches_tracked: Tensor | None
+    __jit_unused_properties__ = (
+        "has_sigma",
+        "sigma",
+        "weight",
+    )  # A scripted model may hold a head.
 
     def __init__(
         self,
         *,
         form: Form | None,
-        init_sigma: float = 1.0,
+        init_sigma: float | None = None,
         sigma_bounds: tuple[float, float] = (1e-6, 1e6),
         num_channels: int | None = None,
         constant: float = 0.0,
+        scale_inside: bool = False,
     ) -> None:
         super().__init__()
         check_sigma(init_sigma, sigma_bounds)
@@ -80,12 +106,16 @@ class TaskHead(nn.Module, ABC):
         self.sigma_bounds = sigma_bounds
         self.num_channels = num_channels
         self.constant = constant
-        self.momentum: float | None = None
         self.frozen = False
-        # One axis even for a single scale: filters that spare 1-D parameters from weight decay
-        # overlook a 0-dim one.
-        self.log_var = nn.Parameter(torch.empty(num_channels or 1, dtype=torch.float32))
-        self.reset_parameters()
+        log_var = count = None
+        if form is not None or scale_inside:
+            # One axis even for a single sigma: filters that spare 1-D parameters from weight decay
+            # overlook a 0-dim one.
+            log_var = nn.Parameter(torch.empty(num_channels or 1, dtype=torch.float32))
+            count = torch.empty(() if num_channels is None else num_channels, dtype=torch.long)
+        self.register_parameter("log_var", log_var)
+        self.register_buffer("num_batches_tracked", count)
+        TaskHead.reset_parameters(self)
 
     @abstractmethod
     def base_loss(self, prediction: Any, target: Tensor, mask: Tensor | None = None) -> BaseLoss:
@@ -96,24 +126,26 @@ class TaskHead(nn.Module, ABC):
         """Return the distribution of the target that the head assumes for this prediction."""
 
     @property
+    def has_sigma(self) -> bool:
+        """Whether the head has a sigma of its own."""
+        return self.log_var is not None
+
+    @property
     def sigma(self) -> Tensor:
-        r"""The scale :math:`\sigma = e^{s/2}`, detached; 0-dim, or ``(C,)``."""
-        return self._for_logging(lambda log_var: torch.exp(0.5 * log_var))
+        r"""The scale :math:`\sigma = e^{s/2}`, detached; 0-dim, or ``(C,)``. nan without one."""
+        return self._squeezed(torch.exp(0.5 * self.log_var_for_logging()))
 
     @property
     def weight(self) -> Tensor:
         """The factor now multiplying the base loss, detached; 0-dim, or ``(C,)``."""
-        return self._for_logging(self.weight_at)
+        log_var = self.log_var_for_logging()
+        if self.log_var is None:
+            return self._squeezed(torch.ones_like(log_var))
+        # Without a form it is the factor on the logits, as the error has none.
+        weight = torch.exp(-log_var) if self.form is None else self.form.weight(log_var)
+        return self._squeezed(weight)
 
-    @property
-    def learns(self) -> bool:
-        """Whether ``log_var`` is a parameter."""
-        return isinstance(self.log_var, nn.Parameter)
-
-    def weight_at(self, log_var: Tensor) -> Tensor:
-        """Return the factor on the base loss at a scale; of the logits, if the error has none."""
-        return torch.exp(-log_var) if self.form is None else self.form.weight(log_var)
-
+    @torch.jit.unused  # A scripted model may hold a head that it does not call.
     def forward(self, prediction: Any, target: Tensor, mask: Tensor | None = None) -> Tensor:
         """Return the scalar negative log-likelihood of ``target``; shapes as in the class."""
         return self.nll(self.base_loss(prediction, target, mask))
@@ -132,6 +164,12 @@ class TaskHead(nn.Module, ABC):
 
     def reduced(self, loss: Tensor) -> BaseLoss:
         """Return an already reduced base loss in the form that :meth:`nll` takes."""
+        self.check_reduced(loss)
+        loss = loss.to(torch.promote_types(loss.dtype, torch.float32))
+        return BaseLoss(loss, torch.ones_like(loss))
+
+    def check_reduced(self, loss: object) -> None:
+        """Raise unless ``loss`` is a reduced loss that this head can weigh."""
         if self.form is None:
             raise ValueError(
                 f"{type(self).__name__} should be given predictions and targets. Found a reduced "
@@ -139,158 +177,148 @@ class TaskHead(nn.Module, ABC):
                 "both, or choose a head that weighs its error."
             )
         check_reduced_loss(loss, () if self.num_channels is None else (self.num_channels,))
-        loss = loss.to(torch.promote_types(loss.dtype, torch.float32))
-        return BaseLoss(loss, torch.ones_like(loss))
 
-    def nll(self, base: BaseLoss, log_var: Tensor | None = None) -> Tensor:
-        """Return the scalar negative log-likelihood for a base loss; 0 if nothing is valid.
-
-        Args:
-            base: What :meth:`base_loss` or :meth:`reduced` returned.
-            log_var: The scale to use instead of the head's own.
-        """
+    def nll(self, base: BaseLoss) -> Tensor:
+        """Return the scalar negative log-likelihood for a base loss; 0 if nothing is valid."""
         if self.form is None:
             return base.mean()
-        log_var = self.bounded_log_var() if log_var is None else log_var
-        return self.form.term(base, log_var, self.constant)
+        return mean_nll(self.form, base, self.bounded_log_var(), self.constant)
 
     def bounded_log_var(self) -> Tensor:
         """Return ``log_var`` within its bounds; in training mode, project the parameter itself."""
+        if self.log_var is None:
+            raise ValueError(f"{type(self).__name__} has no sigma of its own.")
+        low, high = self.log_var_bounds()
         if not self.training:
-            return self.log_var.clamp(*self._log_var_bounds())
-        # The parameter, not a clamped copy of it: a clamp has no gradient outside its bounds, so a
-        # parameter that was thrown out would never come back.
-        with torch.no_grad():
-            self.log_var.clamp_(*self._log_var_bounds())
-        return self.log_var
+            return self.log_var.clamp(low, high)
+        project([self.log_var], low, high)
+        return self.log_var.detach() if self.frozen else self.log_var
+
+    def log_var_bounds(self) -> tuple[float, float]:
+        """Return ``sigma_bounds`` as bounds of ``log_var``."""
+        low, high = self.sigma_bounds
+        return 2 * math.log(low), 2 * math.log(high)
+
+    def log_var_for_logging(self) -> Tensor:
+        """Return what the next forward will use, detached: within the bounds; nan without sigma."""
+        if self.log_var is None:
+            return torch.full((1,), math.nan, dtype=torch.float32)
+        return read(self.log_var).clamp(*self.log_var_bounds())
 
     def fit_scale(self, prediction: Any, target: Tensor, mask: Tensor | None = None) -> None:
         """Set a scale inside of the likelihood to its optimum for fixed predictions.
 
-        For heads that have no closed form; nothing here, as the others have one.
+        It does nothing here: heads with a form have a closed form.
         """
 
     def freeze(self, frozen: bool = True) -> None:
         """Keep sigma where it is, whatever the estimator, until ``freeze(False)``.
 
-        An optimizer skips a parameter without a gradient, so call its ``zero_grad`` with
-        ``set_to_none=True``, the default: momentum moves a parameter whose gradient is a zero.
+        It holds even if other code sets ``requires_grad``, as adapters do. An optimizer skips a
+        parameter without a gradient, so call its ``zero_grad`` with ``set_to_none=True``, the
+        default: momentum moves a parameter whose gradient is a zero.
         """
         self.frozen = frozen
-        if self.learns:
+        if self.log_var is not None:
             self.log_var.requires_grad_(not frozen)
 
     def set_to_optimum(self, base: BaseLoss) -> None:
-        """Set sigma to its closed-form optimum for a base loss; leave it if nothing is valid."""
-        if self.form is None:
+        """Set sigma to its closed-form optimum for a base loss, where that loss is usable."""
+        if self.form is None or self.log_var is None:
             return
         with torch.no_grad():
-            self._move_to(self.form.optimal_log_var(base.mean()), where=base.num_valid > 0)
-            if self.momentum is not None:
-                self.num_batches_tracked.add_(base.num_valid.sum() > 0)
-
-    def use_form(self, name: str) -> None:
-        """Weigh the error as the form of this name does; see :func:`forms.named_form`.
-
-        Raises:
-            ValueError: If the head weighs no error.
-        """
-        if self.form is not None:
-            self.form = named_form(name, self.form)
-        elif name != "nll":
-            raise ValueError(
-                f"{type(self).__name__} should have `form='nll'`, as its scale is part of the "
-                f"likelihood. Found {name!r}. Choose a head that weighs its error."
-            )
-
-    def use_closed_form(self, momentum: float) -> None:
-        """Estimate sigma from a running mean of the base loss from now on, without a gradient.
-
-        Raises:
-            ValueError: If the scale is not apart from the error, so that there is no closed form.
-        """
-        if self.form is None and not self.learns:
-            return
-        if self.form is None:
-            raise ValueError(
-                f"{type(self).__name__} should learn its scale by gradient, as it has no closed "
-                "form. Use `estimator='learned'`, or another head."
-            )
-        self.momentum = momentum
-        self._make_log_var_a_buffer()
-        count = torch.zeros((), dtype=torch.long, device=self.log_var.device)
-        self.register_buffer("num_batches_tracked", count)
-
-    def observe(self, base: BaseLoss) -> None:
-        """Update the running mean behind a closed-form sigma; as in batch norm, in training only.
-
-        The mean is not stored: it is the base loss whose optimum ``log_var`` is.
-        """
-        if self.form is None or self.momentum is None or self.frozen or not self.training:
-            return
-        with torch.no_grad():
-            mean, before = base.mean().float(), self.form.loss_at_optimum(self.log_var)
-            running = before + self.momentum * (mean - before)
-            running = torch.where(self.num_batches_tracked == 0, mean, running)
-            self._move_to(self.form.optimal_log_var(running), where=base.num_valid > 0)
-            self.num_batches_tracked.add_(base.num_valid.sum() > 0)
+            mean = base.mean().float().reshape(-1)
+            optimum = self.form.optimal_log_var(mean).clamp(*self.log_var_bounds())
+            usable = is_usable(mean) & (base.num_valid.reshape(-1) > 0)
+            write(self.log_var, torch.where(usable, optimum, read(self.log_var)))
 
     def reset_parameters(self) -> None:
-        """Put sigma back to where it started."""
+        """Put sigma back to where it started; after ``to_empty`` this makes the head whole."""
+        if self.log_var is None or self.num_batches_tracked is None:
+            return
+        start = 2 * math.log(1.0 if self.init_sigma is None else self.init_sigma)
+        # By `nn.init`, which transformers replaces to spare what a checkpoint has brought.
+        nn.init.constant_(self.log_var, start)
+        nn.init.zeros_(self.num_batches_tracked)
+        if self.log_var.device != self.num_batches_tracked.device:  # one of them on "meta"
+            return
         with torch.no_grad():
-            self.log_var.fill_(2 * math.log(self.init_sigma))
-            if self.momentum is not None:
-                self.num_batches_tracked.zero_()
+            # A spared sigma that has moved counts as set, even if its checkpoint had no count.
+            moved = (self.log_var != start).view_as(self.num_batches_tracked).long()
+            self.num_batches_tracked.copy_(torch.maximum(self.num_batches_tracked, moved))
 
     def extra_repr(self) -> str:
         """Return the settings that differ from their defaults, for printing."""
-        settings = {"init_sigma": 1.0, "sigma_bounds": (1e-6, 1e6), "num_channels": None}
+        settings = {"init_sigma": None, "sigma_bounds": (1e-6, 1e6), "num_channels": None}
         return changed_settings(self, settings)
 
-    def _log_var_bounds(self) -> tuple[float, float]:
-        low, high = self.sigma_bounds
-        return 2 * math.log(low), 2 * math.log(high)
-
-    def _move_to(self, log_var: Tensor, where: Tensor) -> None:
-        log_var = log_var.to(self.log_var.dtype).clamp(*self._log_var_bounds())
-        # A nan would stay for ever, where nothing but this one loss is lost by leaving it out.
-        self.log_var.copy_(torch.where(where & ~log_var.isnan(), log_var, self.log_var))
-
-    def _make_log_var_a_buffer(self, persistent: bool = True) -> None:
-        value = self.log_var.detach().clone()
-        del self.log_var
-        self.register_buffer("log_var", value, persistent=persistent)
-
-    def _for_logging(self, function: Callable[[Tensor], Tensor]) -> Tensor:
-        # What the next forward will use: an optimizer may just have stepped out of the bounds.
-        with torch.no_grad():
-            value = function(self.log_var.clamp(*self._log_var_bounds()))
+    def _squeezed(self, value: Tensor) -> Tensor:
         return value.squeeze(0) if self.num_channels is None else value
 
     def _per_channel(self, value: Tensor, ndim: int) -> Tensor:
         # (C,) -> (C, 1, ..., 1), which lines up with axis 1 of a tensor of `ndim` axes.
         return value if self.num_channels is None else value.view(-1, *[1] * (ndim - 2))
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "TaskHead":
-        def keep_dtype(tensor: Tensor) -> Tensor:
-            moved = fn(tensor)
-            # Not `moved.float()`, which would keep the rounding of the trip through half precision.
-            return moved if moved.dtype == tensor.dtype else tensor.to(moved.device)
-
-        super()._apply(keep_dtype, recurse)  # type: ignore[no-untyped-call]
-        return self
-
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
     ) -> None:
-        # A checkpoint serves either estimator. One of a learned sigma holds no count: it counts as
-        # a batch seen, or the first one would overwrite what was loaded.
-        count, loaded = prefix + "num_batches_tracked", prefix + "log_var" in state_dict
-        if self.momentum is None:
-            state_dict.pop(count, None)
-        elif loaded and count not in state_dict:
-            state_dict[count] = torch.ones_like(self.num_batches_tracked)
+        key, count = prefix + "num_batches_tracked", self.num_batches_tracked
+        if count is not None and prefix + "log_var" in state_dict:
+            # A checkpoint of an older version may hold no count: its sigma has been set.
+            found = state_dict.get(key, torch.ones_like(count))
+            state_dict[key] = found.expand(count.shape) if found.ndim == 0 else found
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+
+def is_usable(loss: Tensor) -> Tensor:
+    """Return where a base loss can set a sigma: where it is finite and above 0."""
+    return torch.isfinite(loss) & (loss > 0)
+
+
+def project(log_vars: list[Any], low: Any, high: Any) -> None:
+    """Put parameters that an optimizer moved out of their bounds back, in place.
+
+    The parameters themselves, not clamped copies: a clamp has no gradient outside of its bounds, so
+    a parameter that was thrown out would never come back.
+
+    Args:
+        log_vars: The parameters.
+        low: One lower bound for all, or a list with one for each.
+        high: The upper bounds likewise.
+    """
+    with torch.no_grad():
+        if not torch.compiler.is_compiling():
+            try:
+                torch._foreach_clamp_min_(log_vars, low)
+                torch._foreach_clamp_max_(log_vars, high)
+            except RuntimeError:  # `vmap` knows the operation on one tensor only.
+                pass
+            else:
+                return
+        for i, log_var in enumerate(log_vars):
+            each = [bound[i] if isinstance(bound, list) else bound for bound in (low, high)]
+            log_var.copy_(log_var.clamp(*each))  # `clamp_` is slow under `vmap`
+
+
+def read(parameter: Tensor) -> Tensor:
+    """Return a parameter's value, detached; of one that FSDP has sharded, gathered from all ranks.
+
+    Gathering is collective: every rank has to read.
+    """
+    value = parameter.detach()
+    gathered: Tensor = value.full_tensor() if hasattr(value, "full_tensor") else value
+    return gathered
+
+
+def write(parameter: Tensor, value: Tensor) -> None:
+    """Set a parameter in place, a sharded one on all ranks."""
+    if hasattr(parameter, "full_tensor"):
+        from torch.distributed.tensor import DTensor, distribute_tensor  # only where FSDP2 is used
+
+        sharded = cast(DTensor, parameter)
+        value = distribute_tensor(value, sharded.device_mesh, sharded.placements)
+    with torch.no_grad():
+        parameter.copy_(value)
 
 
 def changed_settings(module: nn.Module, defaults: dict[str, Any]) -> str:

@@ -7,7 +7,8 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
 from uncertainty_mtl.history import Row, SigmaHistory
-from uncertainty_mtl.loss import MultiTaskLoss, UncertaintyWeightedLoss
+from uncertainty_mtl.loss import UncertaintyWeightedLoss
+from uncertainty_mtl.result import MultiTaskLoss
 
 
 class SigmaCallback(Callback):
@@ -42,8 +43,7 @@ class SigmaCallback(Callback):
                 f"`{self.attribute}` of the module should be an UncertaintyWeightedLoss. Found "
                 f"{type(loss_fn).__name__}. Name the right one with `attribute=`."
             )
-        for optimizer in trainer.optimizers:
-            loss_fn.check_optimizer(optimizer)
+        loss_fn.check_optimizer(*trainer.optimizers)
         self.history = SigmaHistory(loss_fn, flush_every=self.flush_every)
 
         def log(rows: list[Row]) -> None:

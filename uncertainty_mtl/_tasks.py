@@ -1,0 +1,235 @@
+"""Heads by the names of their tasks, and groups of tasks."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, cast
+from urllib.parse import unquote
+
+from torch import Tensor, nn
+
+from uncertainty_mtl._checks import (
+    check_positive,
+    check_tasks,
+)
+from uncertainty_mtl.heads import GaussianHead, LaplaceHead, ScaledSoftmaxHead
+from uncertainty_mtl.task_head import TaskHead
+
+LIKELIHOODS: dict[str, Callable[[], TaskHead]] = {
+    "gaussian": GaussianHead,
+    "laplace": LaplaceHead,
+    "softmax": ScaledSoftmaxHead,
+}
+"""The heads that a name stands for, each with its default settings."""
+
+
+class HeadsByName(nn.Module):
+    """Holds the heads of a loss by task; a group of tasks is a module with ``heads`` of its own.
+
+    It has no methods, which would take their names away from tasks: the functions below read it.
+    """
+
+    def __init__(self, heads: Mapping[str, Any], share_heads: bool) -> None:
+        super().__init__()
+        if not isinstance(heads, Mapping):
+            raise TypeError(
+                "`heads` should be a mapping from task name to head, such as {'depth': "
+                f"LaplaceHead()}}. Found {type(heads).__name__}."
+            )
+        if not heads:
+            raise ValueError("`heads` should hold at least one task. Found none.")
+        self._module_names = {task: module_name(task) for task in heads}
+        for task, head in heads.items():
+            self.add_module(self._module_names[task], as_head(task, head))
+        _check_names(self)
+        if not share_heads:
+            _check_nothing_is_shared(self)
+
+
+def as_head(task: str, head: object) -> nn.Module:
+    """Return a head or a group as it is, and the head that a name stands for."""
+    if isinstance(head, str):
+        if head not in LIKELIHOODS:
+            raise ValueError(
+                f"The likelihood of task {task!r} should be one of {list(LIKELIHOODS)}, or a head. "
+                f"Found {head!r}."
+            )
+        return LIKELIHOODS[head]()
+    # A group is a loss, which is defined further down the list of imports.
+    if isinstance(head, TaskHead) or isinstance(getattr(head, "heads", None), HeadsByName):
+        return cast(nn.Module, head)
+    found = f"the class {head.__name__}" if isinstance(head, type) else type(head).__name__
+    raise TypeError(
+        f"The head of task {task!r} should be a TaskHead, an UncertaintyWeightedLoss (a group of "
+        f"tasks) or one of {list(LIKELIHOODS)}. Found {found}."
+        + (" Call it to build a head." if isinstance(head, type) else "")
+    )
+
+
+def tasks_of(heads: HeadsByName) -> dict[str, Any]:
+    """Return head or group by task."""
+    # Through the modules, not a dict kept beside them: a wrapper may have replaced one.
+    return {task: getattr(heads, name) for task, name in heads._module_names.items()}
+
+
+def own_heads(heads: HeadsByName) -> dict[str, TaskHead]:
+    """Return the heads that are in no group, by task."""
+    return {task: head for task, head in tasks_of(heads).items() if isinstance(head, TaskHead)}
+
+
+def all_heads(heads: HeadsByName) -> Iterator[tuple[str, TaskHead]]:
+    """Yield all heads, those of groups as ``"group.task"``."""
+    for task, entry in tasks_of(heads).items():
+        if isinstance(entry, TaskHead):
+            yield task, entry
+        else:
+            for name, head in all_heads(entry.heads):
+                yield f"{task}.{name}", head
+
+
+def groups(heads: HeadsByName) -> dict[str, Any]:
+    """Return the groups, each a loss of its own, by task."""
+    return {
+        task: entry for task, entry in tasks_of(heads).items() if not isinstance(entry, TaskHead)
+    }
+
+
+def task_of(heads: HeadsByName, task: str) -> Any:
+    """Return the head or group of a task; raise with the names that there are."""
+    tasks = tasks_of(heads)
+    if task not in tasks:
+        within = [
+            f"loss_fn[{group!r}]" for group in groups(heads) if str(task).startswith(f"{group}.")
+        ]
+        raise ValueError(
+            f"The tasks of this loss are {list(tasks)}. Found {task!r}."
+            + (f" A group has tasks of its own: ask `{within[0]}` for them." if within else "")
+        )
+    return tasks[task]
+
+
+def flattened(
+    order: Sequence[str], own: Mapping[str, Tensor], in_groups: Mapping[str, Mapping[str, Tensor]]
+) -> dict[str, Tensor]:
+    """Return values by task in the given order, those of groups as ``"group.task"``."""
+    found: dict[str, Tensor] = {}
+    for task in order:
+        if task in own:
+            found[task] = own[task]
+        else:
+            found |= {f"{task}.{name}": value for name, value in in_groups[task].items()}
+    return found
+
+
+def module_name(task: object) -> str:
+    """Return the name under which a task's head is registered: its own, wherever that is possible.
+
+    A module's name holds no dot, which separates levels in a ``state_dict``, and hides none of
+    the attributes of a module, such as ``type``. Those are written as in a URL: ``a%2Eb``.
+    """
+    if not isinstance(task, str) or not task:
+        raise ValueError(f"Task names should be non-empty strings. Found {task!r}.")
+    name = task.replace("%", "%25").replace(".", "%2E")
+    if hasattr(nn.Module(), name):
+        name = f"%{ord(name[0]):02X}{name[1:]}"
+    return name
+
+
+def check_checkpoint(expected: Mapping[str, Any], found: Mapping[str, Any]) -> None:
+    """Raise unless two ``state_dict``s of losses hold the same tasks; the message names them."""
+    tasks, others = _tasks_in(expected), _tasks_in(found)
+    missing = [task for task in tasks if task not in others]
+    unexpected = [task for task in others if task not in tasks]
+    if not (missing or unexpected):
+        return
+    prefixes = {key[: key.find("heads.")] for key in found if "heads." in key}
+    if not others and len(prefixes) == 1:
+        (prefix,) = prefixes
+        raise RuntimeError(
+            f"The checkpoint should hold the sigmas of {tasks} under `heads.`. Found keys with the "
+            f"prefix {prefix!r}, which a wrapper or a parent module has put there. Remove it: "
+            f"`{{key.removeprefix({prefix!r}): value for key, value in state_dict.items()}}`."
+        )
+    renamed = len(missing) == len(unexpected) == 1
+    raise RuntimeError(
+        f"The checkpoint should hold the sigmas of {tasks}. Found those of {others}; "
+        f"missing: {missing}; unexpected: {unexpected}"
+        + (f"; was {unexpected[0]!r} renamed to {missing[0]!r}?" if renamed else ".")
+        + (
+            " Load with `strict=False` to keep the sigmas of the tasks in common."
+            if len(missing) < len(tasks)
+            else ""
+        )
+    )
+
+
+def _tasks_in(state_dict: Mapping[str, Any]) -> list[str]:
+    keys = [key.split(".") for key in state_dict if key.startswith("heads.")]
+    return list(dict.fromkeys(unquote(key[1]) for key in keys))
+
+
+def check_options(
+    heads: HeadsByName,
+    estimator: str,
+    form: str,
+    constraint: str | None,
+    priorities: Mapping[str, float],
+) -> None:
+    """Raise unless the options of a loss are in range, and combine with its heads."""
+    check_tasks("priorities", priorities, tasks_of(heads), may_be_left_out=tasks_of(heads))
+    for task, priority in priorities.items():
+        check_positive(f"priorities[{task!r}]", priority)
+    own = own_heads(heads)
+    for task, head in own.items():
+        if head.form is None and form != "nll":
+            raise ValueError(
+                f"Task {task!r}: {type(head).__name__} should have `form='nll'`, as its scale is "
+                f"part of the likelihood. Found {form!r}. Choose a head that weighs its error."
+            )
+        if head.form is None and head.log_var is not None and estimator == "closed_form":
+            raise ValueError(
+                f"Task {task!r}: {type(head).__name__} should learn its scale by gradient, as it "
+                "has no closed form. Use `estimator='learned'`, or another head."
+            )
+    if constraint is None:
+        return
+    if groups(heads) or priorities:
+        raise ValueError(
+            f"`constraint={constraint!r}` should come without priorities and groups, as the "
+            f"weights of the tasks themselves sum to 1. Found priorities {dict(priorities)} and "
+            f"groups {list(groups(heads))}. Give the constraint to a group's own loss, or leave it "
+            "out."
+        )
+    for task, head in own.items():
+        if head.form is None or form == "liebel_koerner" or head.num_channels is not None:
+            raise ValueError(
+                f"`constraint={constraint!r}` should have heads with one sigma each, of a form "
+                f"whose penalty is the logarithm of its weight. Found {head} with form {form!r} "
+                f"for task {task!r}. Leave out `num_channels`, `exact` or the form, or the "
+                "constraint."
+            )
+    if len({id(head) for head in own.values()}) < len(own):
+        raise ValueError(
+            f"`constraint={constraint!r}` should have a head of its own for every task. Found a "
+            "shared head. Leave out `share_heads` or the constraint."
+        )
+
+
+def _check_names(heads: HeadsByName) -> None:
+    names = [name for name, _ in all_heads(heads)]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(
+            "Every task should have a name of its own, `group.task` within a group. Found "
+            f"{twice} more than once. Rename a task or the group."
+        )
+
+
+def _check_nothing_is_shared(heads: HeadsByName) -> None:
+    owner: dict[int, str] = {}
+    for task, entry in tasks_of(heads).items():
+        for module in entry.modules():
+            first = owner.setdefault(id(module), task)
+            if first != task and isinstance(module, TaskHead):
+                raise ValueError(
+                    f"Every task should have a head of its own. Found one head under {first!r} "
+                    f"and {task!r}, which would share one sigma. Build a head for each, or say "
+                    "that it is meant with `share_heads=True`."
+                )

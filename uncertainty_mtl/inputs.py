@@ -1,0 +1,181 @@
+"""What a call of the loss hands in for each task, as base losses."""
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from uncertainty_mtl._checks import check_no_masks, check_same_device, check_tasks
+from uncertainty_mtl.forms import BaseLoss
+from uncertainty_mtl.task_head import TaskHead
+
+Result = TypeVar("Result")
+
+
+def inputs_of_call(
+    tasks: Mapping[str, Any], predictions: Any, targets: Any, masks: Any
+) -> dict[str, tuple[Any, ...]]:
+    """Return what each task was given: ``(loss,)``, or ``(prediction, target, mask)``."""
+    predictions = _by_field(predictions)
+    if targets is None:
+        check_no_masks(masks)
+        predictions = _in_order(tasks, predictions)
+        check_tasks("predictions", predictions, tasks)
+        return {task: (predictions[task],) for task in tasks}
+    targets, masks = _by_field(targets), {} if masks is None else _by_field(masks)
+    check_tasks("predictions", predictions, tasks)
+    reduced = [task for task, entry in tasks.items() if _is_reduced(entry, predictions[task])]
+    check_tasks("targets", targets, tasks, may_be_left_out=reduced)
+    check_tasks("masks", masks, tasks, may_be_left_out=tasks)
+    return {
+        task: (predictions[task], targets[task], masks.get(task))
+        if task in targets
+        else (predictions[task],)
+        for task in tasks
+    }
+
+
+def measure(
+    heads: Mapping[str, TaskHead], inputs: Mapping[str, tuple[Any, ...]]
+) -> tuple[dict[str, Tensor], list[Tensor | float]]:
+    """Return the summed error of each task, and its number of valid elements.
+
+    The number is a float where no mask and no label decides it: 1.0 for a reduced loss, 0.0 for a
+    task without labels.
+    """
+    summed: dict[str, Tensor] = {}
+    counts: list[Tensor | float] = []
+    for task, head in heads.items():
+        given = inputs[task]
+        label = given[0] if len(given) == 1 else given[1]
+        if label is None:
+            summed[task] = absent(head, None if len(given) == 1 else given[0])
+            counts.append(0.0)
+        elif len(given) == 1:
+            naming(task, head.check_reduced, label)
+            summed[task] = label
+            counts.append(1.0)
+        else:
+            summed[task], count = naming(task, _measure_prediction, head, *given)
+            counts.append(count)
+    return summed, counts
+
+
+def _measure_prediction(head: TaskHead, prediction: Any, target: Any, mask: Any) -> BaseLoss:
+    if head.log_var is not None:
+        for part in parts_of(prediction):
+            check_same_device("`prediction`", part, head.log_var)
+    return head.base_loss(prediction, target, mask)
+
+
+def absent(head: TaskHead, prediction: Any) -> Tensor:
+    """Return a sum over no element, from which head and prediction get a zero gradient.
+
+    A zero and not none at all: DistributedDataParallel waits for a gradient of every parameter. The
+    sum of an empty slice and not a product with 0: a prediction without labels may be infinite or
+    nan, and 0 * nan is nan.
+    """
+    log_var = head.log_var
+    tensors: list[Tensor] = [p for p in head.parameters() if p is not log_var]
+    tensors += [part for part in parts_of(prediction) if part.is_floating_point()]
+    device = tensors[0].device if tensors else None if log_var is None else log_var.device
+    zero = torch.zeros((), dtype=torch.float32, device=device)
+    if tensors:
+        zero = torch.stack([zero, *(x.unsqueeze(0)[:0].sum() for x in tensors)]).sum()
+    return zero if head.num_channels is None else zero.expand(head.num_channels)
+
+
+def parts_of(prediction: Any) -> list[Tensor]:
+    """Return the tensors of a prediction: itself, or the mean and log-variance of a pair."""
+    if isinstance(prediction, Tensor):
+        return [prediction]
+    if isinstance(prediction, tuple | list):
+        return [part for part in prediction if isinstance(part, Tensor)]
+    return []
+
+
+def naming(task: str, function: Callable[..., Result], *inputs: Any) -> Result:
+    """Return ``function(*inputs)``, whose errors then name the task."""
+    try:
+        return function(*inputs)
+    except TypeError as error:
+        raise TypeError(f"Task {task!r}: {error}") from error
+    except ValueError as error:
+        raise ValueError(f"Task {task!r}: {error}") from error
+
+
+def joined(summed: Mapping[str, Tensor]) -> Tensor:
+    """Return one vector of what each task has, ``()`` or ``(C,)``, of at least float32."""
+    parts = list(summed.values())
+    try:
+        if all(part.ndim == 0 for part in parts):
+            vector = torch.stack(parts)
+        else:
+            vector = torch.cat([part.reshape(-1) for part in parts])
+    except RuntimeError as error:
+        devices = {task: str(part.device) for task, part in summed.items()}
+        raise ValueError(
+            f"The losses of all tasks should be on one device. Found them on {devices}."
+        ) from error
+    is_half = vector.dtype in (torch.float16, torch.bfloat16)
+    return vector.float() if is_half else vector
+
+
+def warn_if_graph_is_cut(
+    inputs: Mapping[str, tuple[Any, ...]],
+    measured: Mapping[str, Tensor],
+    warned_of: set[str],
+) -> None:
+    """Warn, once for each task, of reduced losses that carry no gradient.
+
+    Args:
+        inputs: What :func:`inputs_of_call` returned.
+        measured: The summed errors, by task.
+        warned_of: The tasks that were warned of, which are added to it.
+    """
+    without = [task for task, summed in measured.items() if not summed.requires_grad]
+    cut = [task for task in without if len(inputs[task]) == 1 and inputs[task][0] is not None]
+    if not cut or warned_of.issuperset(cut):
+        return
+    warned_of.update(cut)
+    others = len(without) < len(measured)
+    warnings.warn(
+        f"The loss of {cut} carries no gradient while others do: for that task only sigma trains, "
+        "and its weight grows. Pass the loss as it was computed; a task without labels in this "
+        "step is passed as None."
+        if others
+        else "No reduced loss carries a gradient: only the sigmas will train. Pass the losses as "
+        "they were computed; `.item()`, `.detach()` and `torch.tensor([a, b])` cut the graph.",
+        stacklevel=6,
+    )
+
+
+def _by_field(values: Any) -> Any:
+    """Return a namedtuple as a dict by field; anything else as it is."""
+    if isinstance(values, tuple) and hasattr(values, "_asdict"):
+        return values._asdict()
+    return values
+
+
+def _in_order(tasks: Mapping[str, Any], losses: Any) -> Any:
+    """Return reduced losses by name; they may come as a sequence or a stacked tensor, in order."""
+    if isinstance(losses, Tensor):
+        losses = losses.unbind() if losses.ndim == 1 else losses
+    if not isinstance(losses, Sequence) or isinstance(losses, str):
+        return losses
+    if len(losses) != len(tasks):
+        raise ValueError(
+            f"A sequence of losses should have one entry per task, {len(tasks)} for {list(tasks)}. "
+            f"Found {len(losses)}. A task without labels in this step is passed as None."
+        )
+    return dict(zip(tasks, losses, strict=True))
+
+
+def _is_reduced(entry: Any, prediction: Any) -> bool:
+    """Return whether a task without an entry in ``targets`` may be meant as a reduced loss."""
+    if prediction is None or not isinstance(entry, TaskHead):
+        return True
+    shape = () if entry.num_channels is None else (entry.num_channels,)
+    return isinstance(prediction, Tensor) and prediction.shape == shape

@@ -1,0 +1,63 @@
+"""What a loss returns, and how it is computed from base losses and log-variances."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from uncertainty_mtl import forms
+from uncertainty_mtl.entries import Entries, Measured
+
+
+class MultiTaskLoss(NamedTuple):
+    """What :class:`~uncertainty_mtl.UncertaintyWeightedLoss` returns; read it by name.
+
+    Attributes:
+        total: The sum over tasks, 0-dim: call ``.backward()`` on it.
+        tasks: Each task's negative log-likelihood, 0-dim, differentiable; they sum to ``total``.
+        errors: Each task's mean base loss in this step, detached; nan where it had no labels.
+            0-dim, or ``(C,)`` with ``num_channels``; the tasks of a group come as
+            ``"group.task"``. For a likelihood with its scale inside it is that likelihood.
+        counts: What each mean ran over, as ``errors``: the number of valid elements, or the sum of
+            their weights; 1 for an already reduced loss. Means of parts of a batch combine by it.
+    """
+
+    total: Tensor
+    tasks: dict[str, Tensor]
+    errors: dict[str, Tensor]
+    counts: dict[str, Tensor]
+
+
+def weigh_tasks(entries: Entries, step: Measured, log_vars: Tensor) -> MultiTaskLoss:
+    """Return the result for the tasks that are in no group."""
+    terms = forms.weigh(step.form, step.losses, log_vars, step.constant)
+    errors = step.losses.detach() + step.blank
+    return MultiTaskLoss(
+        terms.sum(),
+        dict(zip(entries.tasks, entries.summed(terms), strict=True)),
+        dict(zip(entries.tasks, entries.split(errors), strict=True)),
+        dict(zip(entries.tasks, entries.split(step.num_valid.clone()), strict=True)),
+    )
+
+
+def with_groups(
+    order: Sequence[str],
+    own: MultiTaskLoss | None,
+    groups: Mapping[str, MultiTaskLoss],
+    priorities: Mapping[str, float],
+) -> MultiTaskLoss:
+    """Return one result for all tasks and groups of a loss, in the given order."""
+    tasks: dict[str, Tensor] = {}
+    errors: dict[str, Tensor] = {}
+    counts: dict[str, Tensor] = {}
+    for task in order:
+        if task in groups:
+            group = groups[task]
+            tasks[task] = group.total * priorities.get(task, 1.0)
+            errors |= {f"{task}.{name}": error for name, error in group.errors.items()}
+            counts |= {f"{task}.{name}": count for name, count in group.counts.items()}
+        elif own is not None:
+            tasks[task] = own.tasks[task]
+            errors[task], counts[task] = own.errors[task], own.counts[task]
+    return MultiTaskLoss(torch.stack(list(tasks.values())).sum(), tasks, errors, counts)
