@@ -1,7 +1,7 @@
 """Multi-task losses weighted by learned task uncertainty."""
 
 from uncertainty_mtl import calibration, forms, functional
-from uncertainty_mtl.heads import GaussianHead, LaplaceHead, ScaledSoftmaxHead
+from uncertainty_mtl.heads import GaussianHead, LaplaceHead
 from uncertainty_mtl.heteroscedastic import (
     HeteroscedasticGaussianHead,
     HeteroscedasticLaplaceHead,
@@ -15,6 +15,7 @@ from uncertainty_mtl.model_uncertainty import (
     mc_dropout,
 )
 from uncertainty_mtl.result import MultiTaskLoss
+from uncertainty_mtl.softmax import ScaledSoftmaxHead
 from uncertainty_mtl.task_head import TaskHead
 
 __version__ = "0.1.0"

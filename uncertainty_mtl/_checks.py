@@ -48,15 +48,6 @@ def check_same_shape(
         )
 
 
-def check_same_device(name: str, tensor: Tensor, log_var: Tensor) -> None:
-    """Raise unless a tensor is where the sigma of its head is."""
-    if tensor.device != log_var.device:
-        raise ValueError(
-            f"{name} should be on the device of the sigmas, {str(log_var.device)!r}. Found "
-            f"{str(tensor.device)!r}. Move the sigmas with `loss_fn.to({str(tensor.device)!r})`."
-        )
-
-
 def check_optimizers(optimizers: Iterable[Optimizer], learned: Mapping[str, Tensor]) -> None:
     """Raise unless each learned ``log_var`` is in one optimizer, once, and is not decayed."""
     groups = [group for optimizer in optimizers for group in optimizer.param_groups]

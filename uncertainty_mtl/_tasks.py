@@ -1,16 +1,17 @@
 """Heads by the names of their tasks, and groups of tasks."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, cast
 from urllib.parse import unquote
 
-from torch import Tensor, nn
+from torch import nn
 
 from uncertainty_mtl._checks import (
     check_positive,
     check_tasks,
 )
-from uncertainty_mtl.heads import GaussianHead, LaplaceHead, ScaledSoftmaxHead
+from uncertainty_mtl.heads import GaussianHead, LaplaceHead
+from uncertainty_mtl.softmax import ScaledSoftmaxHead
 from uncertainty_mtl.task_head import TaskHead
 
 LIKELIHOODS: dict[str, Callable[[], TaskHead]] = {
@@ -67,7 +68,10 @@ def as_head(task: str, head: object) -> nn.Module:
 def tasks_of(heads: HeadsByName) -> dict[str, Any]:
     """Return head or group by task."""
     # Through the modules, not a dict kept beside them: a wrapper may have replaced one.
-    return {task: getattr(heads, name) for task, name in heads._module_names.items()}
+    names, children = heads._module_names, list(heads.children())
+    if len(children) == len(names):
+        return dict(zip(names, children, strict=True))
+    return {task: getattr(heads, name) for task, name in names.items()}  # some share a head
 
 
 def own_heads(heads: HeadsByName) -> dict[str, TaskHead]:
@@ -106,16 +110,14 @@ def task_of(heads: HeadsByName, task: str) -> Any:
     return tasks[task]
 
 
-def flattened(
-    order: Sequence[str], own: Mapping[str, Tensor], in_groups: Mapping[str, Mapping[str, Tensor]]
-) -> dict[str, Tensor]:
-    """Return values by task in the given order, those of groups as ``"group.task"``."""
-    found: dict[str, Tensor] = {}
-    for task in order:
-        if task in own:
-            found[task] = own[task]
+def flattened(by_task: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is a mapping by task itself, that of a group, as ``"group.task"``."""
+    found: dict[str, Any] = {}
+    for task, value in by_task.items():
+        if isinstance(value, Mapping):
+            found |= {f"{task}.{name}": each for name, each in value.items()}
         else:
-            found |= {f"{task}.{name}": value for name, value in in_groups[task].items()}
+            found[task] = value
     return found
 
 

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from uncertainty_mtl._checks import check_labels, check_mask, check_positive, check_same_shape
-from uncertainty_mtl.heads import ScaledSoftmaxHead
+from uncertainty_mtl.softmax import ScaledSoftmaxHead
 
 
 class ReliabilityCurve(NamedTuple):

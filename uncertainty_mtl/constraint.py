@@ -7,36 +7,34 @@ import torch
 from torch import Tensor, nn
 
 from uncertainty_mtl.entries import Entries, Measured
-from uncertainty_mtl.task_head import KeepsDtype
+from uncertainty_mtl.parameters import KeepsDtype
 
 SMALLEST_SHARE = 1e-12
 
 
 class Constraint(KeepsDtype, ABC):
-    """What an estimator asks; every method takes and returns log-variances of all entries."""
+    """What an estimator asks; all log-variances are vectors of all entries."""
 
     @abstractmethod
-    def optimum(self, entries: Entries, losses: Tensor, known: Tensor, stored: Tensor) -> Tensor:
-        """Return the best log-variances for fixed mean base losses, not yet within their bounds.
+    def optimum(self, entries: Entries, losses: Tensor, known: Tensor) -> Tensor:
+        """Return the best log-variances for fixed mean losses, not yet within their bounds.
 
         Args:
             entries: The heads.
             losses: Mean base losses.
-            known: Where there is such a loss, bool.
-            stored: The log-variances that the heads have now.
+            known: Where there is such a loss, bool; elsewhere sigma stays where it is.
         """
 
     @abstractmethod
     def within(self, entries: Entries, log_vars: Tensor) -> Tensor:
-        """Return the nearest allowed log-variances, detached: what a forward uses."""
-
-    @abstractmethod
-    def warn_if_outside(self, entries: Entries, optimum: Tensor) -> None:
-        """Warn of every optimum that the bounds do not allow; nan is no optimum."""
+        """Return the nearest log-variances that are allowed, detached."""
 
     @abstractmethod
     def in_graph(self, entries: Entries, step: Measured, *, training: bool) -> Tensor:
-        """Return the log-variances of this step with the gradient of the parameters."""
+        """Return the allowed log-variances of this step with the gradient of the parameters."""
+
+    def warn_if_outside(self, entries: Entries, optimum: Tensor) -> None:
+        """Warn of every optimum that the bounds do not allow; nan is no optimum."""
 
     def reset_parameters(self) -> None:
         """Forget what came before."""
@@ -45,26 +43,29 @@ class Constraint(KeepsDtype, ABC):
 class Free(Constraint):
     """Every sigma for itself, within its own bounds."""
 
-    def optimum(self, entries: Entries, losses: Tensor, known: Tensor, stored: Tensor) -> Tensor:
-        """Return the optimum of each entry; the stored value where there is no loss."""
+    def optimum(self, entries: Entries, losses: Tensor, known: Tensor) -> Tensor:
+        """Return the optimum of each entry."""
+        stored = entries.log_vars().detach()
         return torch.where(known, entries.form.optimal_log_var(losses), stored)
 
     def within(self, entries: Entries, log_vars: Tensor) -> Tensor:
         """Return the values within the bounds."""
         return log_vars.detach().clamp(entries.low, entries.high)
 
+    def in_graph(self, entries: Entries, step: Measured, *, training: bool) -> Tensor:
+        """Return the parameters, in training put within their bounds."""
+        if not training:
+            return entries.log_vars().clamp(entries.low, entries.high)
+        entries.project()
+        return entries.log_vars()
+
     def warn_if_outside(self, entries: Entries, optimum: Tensor) -> None:
-        """Warn with the task, its optimum and its bounds; reads values, so call it rarely."""
+        """Warn with the task, its optimum and its bounds; it reads values."""
         outside = (optimum < entries.low) | (optimum > entries.high)
         if not bool(outside.any()):
             return
-        for task, head, where, log_var in zip(
-            entries.tasks,
-            entries.heads,
-            entries.split(outside),
-            entries.split(optimum),
-            strict=True,
-        ):
+        parts = zip(entries.split(outside), entries.split(optimum), strict=True)
+        for task, head, (where, log_var) in zip(entries.tasks, entries.heads, parts, strict=True):
             if where.any():
                 warnings.warn(
                     f"The optimum of task {task!r} should lie within its `sigma_bounds`, "
@@ -73,13 +74,6 @@ class Free(Constraint):
                     "`sigma_bounds`, or measure the loss in other units.",
                     stacklevel=2,
                 )
-
-    def in_graph(self, entries: Entries, step: Measured, *, training: bool) -> Tensor:
-        """Return the parameters, in training put within their bounds."""
-        if not training:
-            return entries.log_vars().clamp(entries.low, entries.high)
-        entries.project()
-        return entries.log_vars()
 
 
 class UnitSum(Constraint):
@@ -108,13 +102,14 @@ class UnitSum(Constraint):
         shares = torch.full((num_tasks,), torch.nan, dtype=torch.float32)
         self.register_buffer("last_log_weights", shares)
 
-    def optimum(self, entries: Entries, losses: Tensor, known: Tensor, stored: Tensor) -> Tensor:
+    def optimum(self, entries: Entries, losses: Tensor, known: Tensor) -> Tensor:
         r"""Return the joint optimum; a task without a loss counts as at its own optimum.
 
         Newton's method on :math:`1/\sum_k w_k(\lambda) - 1`, which is concave: from the largest
         :math:`\lambda` that leaves no weight above 1 it approaches the root from one side.
         """
-        implied = entries.form.loss_at_optimum(stored.clamp(entries.low, entries.high))
+        stored = entries.log_vars().detach().clamp(entries.low, entries.high)
+        implied = entries.form.loss_at_optimum(stored)
         losses = torch.where(known, losses, implied).double()
         c = (entries.slope / entries.power).double()
         multiplier = (c - losses).max()
@@ -141,9 +136,6 @@ class UnitSum(Constraint):
         shares = (weights * scale).clamp(min=SMALLEST_SHARE)
         return _log_vars(entries, (shares / shares.sum()).log().to(log_vars.dtype))
 
-    def warn_if_outside(self, entries: Entries, optimum: Tensor) -> None:
-        """Do nothing: the bounds are not used."""
-
     def in_graph(self, entries: Entries, step: Measured, *, training: bool) -> Tensor:
         """Return the parameters on the simplex, with the gradient of a joint normalisation.
 
@@ -159,7 +151,7 @@ class UnitSum(Constraint):
         log_weights = _log_weights(entries, values + (log_vars - log_vars.detach()))
         # Only the shares of the labelled tasks move: they are normalised among themselves. Minus
         # 1e4 is a weight of 0 in any dtype; minus infinity would make the gradient nan.
-        normaliser = torch.where(step.num_valid > 0, log_weights, -1e4).logsumexp(0)
+        normaliser = torch.where(step.weighing.num_valid > 0, log_weights, -1e4).logsumexp(0)
         return _log_vars(entries, log_weights - (normaliser - normaliser.detach()))
 
     def reset_parameters(self) -> None:

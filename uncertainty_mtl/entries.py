@@ -1,18 +1,16 @@
 """The heads of a loss as vectors, with one entry for every task and channel."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from uncertainty_mtl import forms
-from uncertainty_mtl._checks import check_same_device
 from uncertainty_mtl.collectives import Group, num_ranks, sum_over_ranks
 from uncertainty_mtl.forms import BaseLoss, Form, PowerForm
-from uncertainty_mtl.task_head import TaskHead, is_usable, project, read, write
-
-Result = TypeVar("Result")
+from uncertainty_mtl.parameters import gathered, is_usable, project, write
+from uncertainty_mtl.task_head import TaskHead
 
 CAPTURED = (
     "A training step that sets sigmas from its losses should run outside of the transforms of "
@@ -23,22 +21,27 @@ CAPTURED = (
 )
 
 
-class Measured(NamedTuple):
-    """What was measured in a step, with one entry for every task and channel.
+class Weighing(NamedTuple):
+    """How the entries are weighed in a step, which follows from how many elements are valid.
 
     Attributes:
-        losses: Mean base losses; 0 where there are no labels.
         num_valid: The valid elements that each mean runs over.
-        form: How the losses are weighed, times the share of each entry in its task.
-        constant: What the forms drop, times that share.
+        form: The form of each entry, times its share in its task.
+        constant: What is added to each entry, times that share.
         blank: 0, or nan where there are no labels.
     """
 
-    losses: Tensor
     num_valid: Tensor
     form: Form
-    constant: Tensor
+    constant: Tensor | None
     blank: Tensor
+
+
+class Measured(NamedTuple):
+    """What was measured in a step: mean base losses, 0 without labels, and their weighing."""
+
+    losses: Tensor
+    weighing: Weighing
 
 
 class Entries:
@@ -63,110 +66,79 @@ class Entries:
     ) -> None:
         self.tasks, self.heads = list(heads), list(heads.values())
         self.settings = settings_of(heads, priorities)
+        self.parameters = [head.log_var for head in self.heads]
         self.sizes = [head.num_channels or 1 for head in self.heads]
         self.has_channels = any(head.num_channels is not None for head in self.heads)
-        self.like = like.new_zeros(())
-        self._kept: dict[tuple[Any, ...], Any] = {}
+        self._options: Any = {"dtype": like.dtype, "device": like.device}
+        self._weighings: dict[tuple[float, ...], Weighing] = {}
 
         named = [
             forms.SCALE_INSIDE if head.form is None else forms.named_form(form, head.form)
             for head in self.heads
         ]
-        numbers = [
-            (form.amplitude, form.power, form.slope) if isinstance(form, PowerForm) else (1, 1, 1)
-            for form in named
-        ]
-        self.amplitude, self.power, self.slope = map(self._vector, zip(*numbers, strict=True))
+        powers = [each if isinstance(each, PowerForm) else forms.SYMMETRIC for each in named]
+        self.amplitude = self._vector([power.amplitude for power in powers])
+        self.power = self._vector([power.power for power in powers])
+        self.slope = self._vector([power.slope for power in powers])
         self.form: Form = PowerForm(self.amplitude, self.power, self.slope)
         if forms.LIEBEL_KOERNER in named:  # which is then the form of all
             self.form = forms.LIEBEL_KOERNER
-        self.constant = self._vector([head.constant for head in self.heads])
+        self._constant = self._vector([head.constant for head in self.heads])
+        self._adds_nothing = not any(head.constant for head in self.heads)
         self.priority = self._vector([priorities.get(task, 1.0) for task in heads])
-        self.parameters = [head.log_var for head in self.heads]
         bounds = [head.log_var_bounds() for head in self.heads]
         self.low, self.high = (self._vector(each) for each in zip(*bounds, strict=True))
-        learned = [pair for head, pair in zip(self.heads, bounds, strict=True) if head.has_sigma]
-        # One number, if all have the same, takes half of the time of a list.
-        self._bounds = [
-            each[0] if len(set(each)) == 1 else list(each) for each in zip(*learned, strict=True)
+        with_sigma = [
+            b for b, head in zip(bounds, self.heads, strict=True) if head.log_var is not None
         ]
-        self.has_sigma = self._vector([head.has_sigma for head in self.heads]) > 0
+        # One number for all, where there is one, takes half of the time of a list.
+        self._bounds = [list(e) if len(set(e)) > 1 else e[0] for e in zip(*with_sigma, strict=True)]
         # A scale inside of the likelihood has no closed form that could set it.
         self.can_start = self._vector([head.form is not None for head in self.heads]) > 0
         self.is_from_data = self._vector([head.init_sigma is None for head in self.heads]) > 0
-        identities = [id(head) for head in self.heads]
-        self.shares_heads = len(set(identities)) < len(identities)
-        owner = self._vector([identities.index(identity) for identity in identities])
+        owners = [self.heads.index(head) for head in self.heads]
+        owner = self._vector(owners)
         self._same_head = (owner.unsqueeze(0) == owner.unsqueeze(1)).to(like.dtype)
+        self._shares_heads = len(set(owners)) < len(owners)
 
-    def measured(
-        self, summed: Tensor, counts: Sequence[Tensor | float], group: Group = False
-    ) -> Measured:
-        """Return the step's losses and how they are to be weighed.
+    def measured(self, summed: Tensor, counts: Sequence[Any], group: Group = False) -> Measured:
+        """Return the step's mean losses and how they are to be weighed.
 
         Args:
             summed: Errors summed over the valid elements.
             counts: Valid elements by task; 1.0 for a reduced loss, 0.0 for a task without labels.
             group: The processes whose elements are joined.
         """
-        constants = [count for count in counts if isinstance(count, float)]
-        if len(constants) == len(counts) and num_ranks(group) == 1:
-            # No mean to take, and nothing that changes from step to step.
-            return Measured(summed, *self._cached(self._weighed, constants))
-        parts = zip(counts, self.sizes, strict=True)
-        num_valid = torch.cat(
-            [
-                c.reshape(-1).to(self.like.dtype) if isinstance(c, Tensor) else self._full(n, c)
-                for c, n in parts
-            ]
-        )
-        base = sum_over_ranks(BaseLoss(summed, num_valid), group)
-        return Measured(base.mean(), *self._weighed(base.num_valid))
-
-    def _weighed(self, num_valid: Tensor) -> tuple[Tensor, Form, Tensor, Tensor]:
-        if self.has_channels:
-            parts = torch.split(num_valid, self.sizes)
-            shares = torch.cat([forms.shares_of(part) for part in parts])
-        else:
-            shares = (num_valid > 0).to(num_valid.dtype)
-        shares = shares * self.priority
-        blank = torch.zeros_like(num_valid).masked_fill(num_valid == 0, torch.nan)
-        return num_valid, self.form.times(shares), self.constant * shares, blank
-
-    def _cached(self, function: Callable[[Tensor], Result], values: Sequence[float]) -> Result:
-        """Return a function of a vector with a value per task, kept: a GPU waits for copies."""
-        if torch.compiler.is_compiling():
-            return function(self._vector(values))
-        key = function.__name__, *values
-        if key not in self._kept:
-            self._kept[key] = function(self._vector(values))
-        found: Result = self._kept[key]
-        return found
+        if num_ranks(group) == 1 and all(isinstance(count, float) for count in counts):
+            # There is no mean to take. The weighing is kept, as a GPU waits for every constant.
+            if torch.compiler.is_compiling():
+                return Measured(summed, self._weighing(self._vector(counts)))
+            key = tuple(counts)
+            if key not in self._weighings:
+                self._weighings[key] = self._weighing(self._vector(counts))
+            return Measured(summed, self._weighings[key])
+        num_valid = [
+            count.reshape(-1) if isinstance(count, Tensor) else self._full(size, count)
+            for count, size in zip(counts, self.sizes, strict=True)
+        ]
+        base = BaseLoss(summed, torch.cat(num_valid).to(summed.dtype))
+        base = sum_over_ranks(base, group)
+        return Measured(base.mean(), self._weighing(base.num_valid))
 
     def split(self, vector: Tensor) -> Sequence[Tensor]:
         """Return each task's part of a vector without a graph, ``()`` or ``(C,)``."""
         if not self.has_channels:
             return vector.unbind()
-        pairs = zip(torch.split(vector, self.sizes), self.heads, strict=True)
-        return [part.squeeze(0) if h.num_channels is None else part for part, h in pairs]
+        parts = zip(torch.split(vector, self.sizes), self.heads, strict=True)
+        return [part.squeeze(0) if head.num_channels is None else part for part, head in parts]
 
     def summed(self, terms: Tensor) -> Sequence[Tensor]:
         """Return the sum of each task's terms."""
-        if not self.has_channels:
-            # One by one: what `unbind` returns could not be changed in place.
-            return [terms[i] for i in range(len(self.heads))]
-        return [part.sum() for part in torch.split(terms, self.sizes)]
-
-    def at_hand(self) -> "Entries":
-        """Return the same with the parameters that the heads have in this call.
-
-        Raises:
-            ValueError: If they are on another device.
-        """
-        self.parameters = [head.log_var for head in self.heads]
-        first = next((p for p in self.parameters if p is not None), self.like)
-        check_same_device("The losses", self.like, first)
-        return self
+        if self.has_channels:
+            return [part.sum() for part in torch.split(terms, self.sizes)]
+        # Copies: the views that `unbind` returns could not be changed in place.
+        copies: Any = torch.unbind_copy(terms)  # type: ignore[func-returns-value]
+        return list(copies)
 
     def project(self) -> None:
         """Put parameters that an optimizer moved out of their bounds back, in place."""
@@ -176,19 +148,15 @@ class Entries:
     def log_vars(self) -> Tensor:
         """Return all log-variances in the graph, those of frozen heads detached."""
         found = [
-            self._full(1, 0.0) if p is None else (p.detach() if head.frozen else p)
+            # The usual case first: asking a tensor for a method that it lacks takes long.
+            p if type(p) is nn.Parameter and not head.frozen else self._log_var(p, head.frozen)
             for p, head in zip(self.parameters, self.heads, strict=True)
         ]
         return torch.cat(found)
 
-    def stored(self) -> Tensor:
-        """Return all log-variances as they are, detached; sharded ones are gathered."""
-        found = [self._full(1, 0.0) if p is None else read(p) for p in self.parameters]
-        return torch.cat(found).to(self.like.dtype)
-
     def counts(self) -> Tensor:
         """Return how many batches have set each entry."""
-        found = [h.num_batches_tracked for h in self.heads]
+        found = [head.num_batches_tracked for head in self.heads]
         return torch.cat([self._full(1, 0.0) if c is None else c.view(-1) for c in found])
 
     def write(self, log_vars: Tensor, counts: Tensor | None = None) -> None:
@@ -197,15 +165,12 @@ class Entries:
         Raises:
             RuntimeError: Within a transform of ``torch.func``, before anything was written.
         """
-        parts = torch.split(log_vars, self.sizes)
-        pairs = [
-            (parameter, part)
-            for parameter, head, part in zip(self.parameters, self.heads, parts, strict=True)
-            if parameter is not None and not head.frozen
-        ]
         try:
-            for log_var, part in pairs:
-                write(log_var, part)
+            for p, head, part in zip(
+                self.parameters, self.heads, torch.split(log_vars, self.sizes), strict=True
+            ):
+                if p is not None and not head.frozen:
+                    write(p, part)
         except RuntimeError as error:
             raise RuntimeError(CAPTURED) from error
         if counts is None:
@@ -214,18 +179,12 @@ class Entries:
             if head.num_batches_tracked is not None and not head.frozen:
                 head.num_batches_tracked.copy_(part.view_as(head.num_batches_tracked))
 
-    def sigmas(self, log_vars: Tensor) -> Tensor:
-        """Return the sigmas; nan for a head that has none."""
-        return torch.where(self.has_sigma, torch.exp(0.5 * log_vars), torch.nan)
-
-    def weights(self, log_vars: Tensor) -> Tensor:
-        """Return the factors on the base losses; on the logits, where the error has none."""
-        weights = torch.where(self.can_start, self.form.weight(log_vars), torch.exp(-log_vars))
-        return weights * self.priority
-
-    def not_frozen(self) -> Tensor:
-        """Return where a sigma may be estimated, bool."""
-        return self._cached(_is_positive, [float(not head.frozen) for head in self.heads])
+    def unless_frozen(self, where: Tensor) -> Tensor:
+        """Return where a condition holds and the head is not frozen."""
+        if not any(head.frozen for head in self.heads):
+            return where
+        pairs = zip(self.sizes, self.heads, strict=True)
+        return where & (torch.cat([self._full(n, head.frozen) for n, head in pairs]) == 0)
 
     def usable_means(self, step: Measured, group: Group) -> tuple[Tensor, Tensor]:
         """Return the mean base losses that sigmas follow, detached, and where there are any.
@@ -233,32 +192,49 @@ class Entries:
         They are joined over the processes of a group, and averaged over tasks that share a head:
         the sum of such tasks' terms is least at the plain average of their means.
         """
-        means = step.losses.detach()
-        usable = is_usable(means) & (step.num_valid > 0) & self.can_start
-        num_valid = torch.where(usable, step.num_valid, 0.0)
-        base = sum_over_ranks(
-            BaseLoss(torch.where(usable, means, 0.0) * num_valid, num_valid), group
-        )
-        means, usable = base.mean(), base.num_valid > 0
-        if self.shares_heads:
-            weights = usable.to(means.dtype)
-            base = BaseLoss(self._same_head @ (means * weights), self._same_head @ weights)
-            means, usable = base.mean(), base.num_valid > 0
-        return means, usable
+        means, num_valid = step.losses.detach(), step.weighing.num_valid
+        usable = is_usable(means) & (num_valid > 0) & self.can_start
+        num_valid = torch.where(usable, num_valid, 0.0)
+        base = BaseLoss(torch.where(usable, means, 0.0) * num_valid, num_valid)
+        base = sum_over_ranks(base, group)
+        if self._shares_heads:
+            weights = (base.num_valid > 0).to(means.dtype)
+            base = BaseLoss(self._same_head @ (base.mean() * weights), self._same_head @ weights)
+        return base.mean(), base.num_valid > 0
+
+    def sigmas(self, log_vars: Tensor) -> Tensor:
+        """Return the sigmas; nan for a head that has none."""
+        has_none = self._vector([head.log_var is None for head in self.heads]) > 0
+        return torch.exp(0.5 * log_vars).masked_fill(has_none, torch.nan)
+
+    def weights(self, log_vars: Tensor) -> Tensor:
+        """Return the factors on the base losses; on the logits, where the error has none."""
+        weights = torch.where(self.can_start, self.form.weight(log_vars), torch.exp(-log_vars))
+        return weights * self.priority
+
+    def _weighing(self, num_valid: Tensor) -> Weighing:
+        if self.has_channels:
+            parts = torch.split(num_valid, self.sizes)
+            shares = torch.cat([forms.shares_of(part) for part in parts]) * self.priority
+        else:
+            shares = (num_valid > 0) * self.priority
+        blank = torch.zeros_like(num_valid).masked_fill(num_valid == 0, torch.nan)
+        constant = None if self._adds_nothing else self._constant * shares
+        return Weighing(num_valid, self.form.times(shares), constant, blank)
+
+    def _log_var(self, parameter: Tensor | None, frozen: bool) -> Tensor:
+        if parameter is None:
+            return self._full(1, 0.0)
+        return gathered(parameter.detach() if frozen else parameter)
 
     def _full(self, size: int, value: float) -> Tensor:
-        return torch.full((size,), value, dtype=self.like.dtype, device=self.like.device)
+        return torch.full((size,), value, **self._options)
 
-    def _vector(self, values: Sequence[float]) -> Tensor:
+    def _vector(self, values: Sequence[Any]) -> Tensor:
         repeated = [v for v, n in zip(values, self.sizes, strict=True) for _ in range(n)]
-        return torch.tensor(repeated, dtype=self.like.dtype, device=self.like.device)
-
-
-def _is_positive(vector: Tensor) -> Tensor:
-    return vector > 0
+        return torch.tensor(repeated, **self._options)
 
 
 def settings_of(heads: Mapping[str, TaskHead], priorities: Mapping[str, float]) -> list[Any]:
-    """Return what :class:`Entries` are made of, to tell whether it has changed."""
-    found: list[Any] = [(h, h.form, h.sigma_bounds, h.constant) for h in heads.values()]
-    return [*found, *priorities.items()]
+    """Return what may change after a loss was built: heads, their bounds, priorities."""
+    return [*heads.values(), *[head.sigma_bounds for head in heads.values()], *priorities.items()]

@@ -15,87 +15,98 @@ import inspect
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from uncertainty_mtl.collectives import Group
+from uncertainty_mtl.collectives import Group, sum_over_ranks
 from uncertainty_mtl.constraint import Constraint
 from uncertainty_mtl.entries import Entries, Measured
+from uncertainty_mtl.forms import BaseLoss
+from uncertainty_mtl.parameters import KeepsDtype
 from uncertainty_mtl.start import Start
-from uncertainty_mtl.task_head import KeepsDtype
 
 
 class Estimator(KeepsDtype, ABC):
-    """What a loss asks for the sigmas of a step, after it has shown the step's base losses."""
+    """What a loss asks for its sigmas: it shows the losses of a training step first."""
 
     def __init__(self) -> None:
         super().__init__()
         self.start = Start()
 
     def has_to_observe(self) -> bool:
-        """Whether :meth:`observe` has something to do in the next training step."""
+        """Return whether :meth:`observe` has something to do in the next training step."""
         return self.start.is_pending
 
     @abstractmethod
-    def observe(
-        self, entries: Entries, constraint: Constraint, step: Measured, group: Group
-    ) -> None:
+    def observe(self, entries: Entries, how: Constraint, step: Measured, group: Group) -> None:
         """Take note of the base losses of a training step."""
 
     @abstractmethod
     def in_graph(
-        self, entries: Entries, constraint: Constraint, step: Measured, *, training: bool
+        self, entries: Entries, how: Constraint, step: Measured, *, training: bool
     ) -> Tensor:
         """Return the log-variances of a step, with the gradient that the parameters get."""
 
     @abstractmethod
-    def log_vars(self, entries: Entries, constraint: Constraint) -> Tensor:
-        """Return what the next forward would use, detached."""
+    def log_vars(self, entries: Entries, how: Constraint) -> Tensor:
+        """Return the log-variances that the next forward would use, detached."""
 
-    def initialize(
-        self, entries: Entries, constraint: Constraint, step: Measured, group: Group
-    ) -> None:
+    def initialize(self, entries: Entries, how: Constraint, step: Measured, group: Group) -> None:
         """Set every sigma to its optimum for these base losses, where they are usable."""
         losses, usable = entries.usable_means(step, group)
-        optimum = constraint.optimum(entries, losses, usable, entries.stored())
-        constraint.warn_if_outside(entries, torch.where(usable, optimum, math.nan))
+        optimum = how.optimum(entries, losses, usable)
+        how.warn_if_outside(entries, torch.where(usable, optimum, math.nan))
+        # What heads with their scale inside have fitted by themselves is averaged over processes.
+        num_valid = torch.where(entries.can_start, 0.0, step.weighing.num_valid)
+        fitted = sum_over_ranks(BaseLoss(optimum * num_valid, num_valid), group)
+        optimum = torch.where(fitted.num_valid > 0, fitted.mean(), optimum)
         counts = entries.counts()
         counts = torch.where(usable, counts.clamp(min=1), counts)
-        entries.write(constraint.within(entries, optimum), counts)
+        entries.write(how.within(entries, optimum), counts)
         self.start = Start()
 
     def reset_parameters(self) -> None:
         """Forget what came before."""
         self.start = Start()
 
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        self.start = Start()
+        super()._load_from_state_dict(*args, **kwargs)
+
 
 class Learned(Estimator):
     """Sigma is a parameter: the first usable loss sets it, then an optimizer moves it."""
 
-    def observe(
-        self, entries: Entries, constraint: Constraint, step: Measured, group: Group
-    ) -> None:
+    def observe(self, entries: Entries, how: Constraint, step: Measured, group: Group) -> None:
         """Set the sigmas that have none yet to the optimum of this step's losses."""
         losses, usable = entries.usable_means(step, group)
-        counts, stored = entries.counts(), entries.stored()
+        counts, stored = entries.counts(), entries.log_vars().detach()
         starts = usable & (counts == 0)
         moves = starts & entries.is_from_data
-        optimum = constraint.optimum(entries, losses, usable, stored)
-        new = torch.where(moves, constraint.within(entries, optimum), stored)
+        optimum = how.optimum(entries, losses, usable)
+        new = torch.where(moves, how.within(entries, optimum), stored)
         entries.write(new, counts + starts)
         if not torch.compiler.is_compiling():  # within a graph nothing is read
-            self.start.watch(entries, constraint, moves, optimum, stored)
+            self.start.watch(entries, how, moves, optimum, stored)
 
     def in_graph(
-        self, entries: Entries, constraint: Constraint, step: Measured, *, training: bool
+        self, entries: Entries, how: Constraint, step: Measured, *, training: bool
     ) -> Tensor:
         """Return the parameters as the constraint allows them."""
-        return constraint.in_graph(entries, step, training=training)
+        return how.in_graph(entries, step, training=training)
 
-    def log_vars(self, entries: Entries, constraint: Constraint) -> Tensor:
+    def log_vars(self, entries: Entries, how: Constraint) -> Tensor:
         """Return the parameters as the constraint allows them, detached."""
-        return constraint.within(entries, entries.stored())
+        return how.within(entries, entries.log_vars())
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
+        # A checkpoint of sigmas in closed form serves too: its parameters are at the optimum.
+        state_dict.pop(prefix + "running_losses", None)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
 
 class ClosedForm(Estimator):
@@ -119,47 +130,43 @@ class ClosedForm(Estimator):
         self.register_buffer("running_losses", nothing)
 
     def has_to_observe(self) -> bool:
-        """Every step counts."""
+        """Return that every step counts."""
         return True
 
-    def observe(
-        self, entries: Entries, constraint: Constraint, step: Measured, group: Group
-    ) -> None:
-        """Update the running means, and set the heads to their optimum."""
+    def observe(self, entries: Entries, how: Constraint, step: Measured, group: Group) -> None:
+        """Update the running means, and set the parameters to their optimum."""
         # The first batch is joined over all processes; later ones, with `global_counts`.
         losses, usable = entries.usable_means(step, group if self.start.is_pending else False)
-        usable = usable & entries.not_frozen()
+        usable = entries.unless_frozen(usable)
         before, counts = self._running(entries), entries.counts()
         moved = torch.where(before.isnan(), losses, before + self.momentum * (losses - before))
         running = torch.where(usable, moved, before)
-        optimum = constraint.optimum(entries, running, ~running.isnan(), entries.stored())
-        entries.write(constraint.within(entries, optimum), counts + usable)
+        optimum = how.optimum(entries, running, ~running.isnan())
+        entries.write(how.within(entries, optimum), counts + usable)
         self.running_losses.copy_(running)
         if self.start.is_pending and not torch.compiler.is_compiling():
-            # What FSDP loses in the heads is still in the running means.
-            stored = entries.stored()
-            self.start.watch(entries, constraint, usable & (counts == 0), optimum, stored)
+            # What FSDP may lose in the parameters is still in the running means.
+            starts, stored = usable & (counts == 0), entries.log_vars().detach()
+            self.start.watch(entries, how, starts, optimum, stored)
 
     def in_graph(
-        self, entries: Entries, constraint: Constraint, step: Measured, *, training: bool
+        self, entries: Entries, how: Constraint, step: Measured, *, training: bool
     ) -> Tensor:
         """Return the optimum, from which the parameters get a zero gradient."""
-        log_vars = self.log_vars(entries, constraint)
-        return torch.where(torch.ones_like(log_vars) > 0, log_vars, entries.log_vars())
+        parameters = entries.log_vars()
+        log_vars = parameters.detach() if training else self.log_vars(entries, how)
+        return torch.where(torch.ones_like(log_vars) > 0, log_vars, parameters)
 
-    def log_vars(self, entries: Entries, constraint: Constraint) -> Tensor:
+    def log_vars(self, entries: Entries, how: Constraint) -> Tensor:
         """Return the optimum of the running means, detached."""
-        running, stored = self._running(entries), entries.stored()
-        optimum = constraint.optimum(entries, running, ~running.isnan(), stored)
-        return constraint.within(entries, optimum)
+        running = self._running(entries)
+        return how.within(entries, how.optimum(entries, running, ~running.isnan()))
 
-    def initialize(
-        self, entries: Entries, constraint: Constraint, step: Measured, group: Group
-    ) -> None:
+    def initialize(self, entries: Entries, how: Constraint, step: Measured, group: Group) -> None:
         """Let the running means begin with these base losses."""
-        super().initialize(entries, constraint, step, group)
+        super().initialize(entries, how, step, group)
         losses, usable = entries.usable_means(step, group)
-        usable = usable & entries.not_frozen()
+        usable = entries.unless_frozen(usable)
         self.running_losses.copy_(torch.where(usable, losses, self.running_losses))
 
     def reset_parameters(self) -> None:
@@ -168,31 +175,36 @@ class ClosedForm(Estimator):
         nn.init.constant_(self.running_losses, math.nan)
 
     def _running(self, entries: Entries) -> Tensor:
-        """Return the running means; of a head that has been set elsewhere, what its sigma implies.
-
-        So a checkpoint of learned sigmas goes on in closed form.
-        """
-        stored = entries.stored().clamp(entries.low, entries.high)
+        if not self.start.is_pending:
+            return self.running_losses
+        # A head that was set before, by a checkpoint of learned sigmas, goes on from its sigma.
+        stored = entries.log_vars().detach().clamp(entries.low, entries.high)
         implied = torch.where(entries.counts() > 0, entries.form.loss_at_optimum(stored), math.nan)
-        running = self.running_losses.to(implied.dtype)
-        return torch.where(running.isnan(), implied, running)
+        return torch.where(self.running_losses.isnan(), implied, self.running_losses)
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
+        unknown = torch.full_like(self.running_losses, math.nan)
+        state_dict.setdefault(prefix + "running_losses", unknown)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
 
-def observe_losses(
-    scales: Estimator, entries: Entries, constraint: Constraint, step: Measured, group: Group
+def observe(
+    scales: Estimator, entries: Entries, how: Constraint, step: Measured, group: Group
 ) -> None:
-    """Let the estimator take note of a training step."""
+    """Let an estimator take note of a training step."""
     with torch.no_grad():
-        scales.observe(entries, constraint, step, group)
+        scales.observe(entries, how, step, group)
 
 
 REASON = (
-    "sigmas that start from data on several processes do so outside of the graph, in the first "
+    "Sigmas that start from data on several processes do so outside of the graph, in the first "
     "steps: call `loss_fn.initialize_from` before training, or give the heads an `init_sigma`, or "
-    "compile without `fullgraph=True`"
+    "compile without `fullgraph=True`."
 )
-# The reason has been an argument since torch 2.7.
+# The reason is an argument since torch 2.7.
 _has_reason = "reason" in inspect.signature(torch.compiler.disable).parameters
 observe_outside_of_graphs: Callable[..., None] = torch.compiler.disable(  # type: ignore[no-untyped-call]
-    observe_losses, **({"reason": REASON} if _has_reason else {})
+    observe, **({"reason": REASON} if _has_reason else {})
 )

@@ -152,7 +152,7 @@ def named_form(name: str, likelihood: Form) -> Form:
     return others[name]
 
 
-def weigh(form: Form, losses: Tensor, log_var: Tensor, constant: Number = 0.0) -> Tensor:
+def weigh(form: Form, losses: Tensor, log_var: Tensor, constant: Tensor | None = None) -> Tensor:
     r"""Return the terms :math:`w(s)\,L + r(s) + \text{constant}`.
 
     This is the only place that evaluates the formula: for one head, for its channels, and for all
@@ -162,11 +162,14 @@ def weigh(form: Form, losses: Tensor, log_var: Tensor, constant: Number = 0.0) -
         form: A form whose numbers are floats, or vectors of the shape of the losses.
         losses: Mean base losses, shape ``(E,)``.
         log_var: Shape ``(E,)`` or ``(1,)``.
-        constant: What the form drops per valid element.
+        constant: What the form drops per valid element, shape ``(E,)``.
     """
     if log_var.dtype != losses.dtype:
         log_var = log_var.to(losses.dtype)
-    return torch.addcmul(form.penalty(log_var) + constant, form.weight(log_var), losses)
+    penalty = form.penalty(log_var)
+    if constant is not None:
+        penalty = penalty + constant
+    return torch.addcmul(penalty, form.weight(log_var), losses)
 
 
 def shares_of(num_valid: Tensor) -> Tensor:

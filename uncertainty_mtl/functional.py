@@ -7,7 +7,7 @@ The heads in :mod:`uncertainty_mtl.heads` hold the parameter and call these func
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -34,6 +34,8 @@ from uncertainty_mtl.forms import (
     weigh,
 )
 
+Mask: TypeAlias = Tensor | None
+
 GAUSSIAN_CONSTANT = 0.5 * math.log(2 * math.pi)
 """What the Gaussian negative log-likelihood drops unless ``full=True``."""
 
@@ -42,7 +44,7 @@ LAPLACE_CONSTANT = 0.5 * math.log(2)
 
 
 def squared_error(
-    prediction: Tensor, target: Tensor, mask: Tensor | None = None, *, num_channels: int = 1
+    prediction: Tensor, target: Tensor, mask: Mask = None, *, num_channels: int = 1
 ) -> BaseLoss:
     """Return the squared error, summed per channel if ``num_channels`` is above 1.
 
@@ -52,7 +54,7 @@ def squared_error(
 
 
 def absolute_error(
-    prediction: Tensor, target: Tensor, mask: Tensor | None = None, *, num_channels: int = 1
+    prediction: Tensor, target: Tensor, mask: Mask = None, *, num_channels: int = 1
 ) -> BaseLoss:
     """Return the absolute error, summed per channel if ``num_channels`` is above 1.
 
@@ -64,7 +66,7 @@ def absolute_error(
 def cross_entropy(
     logits: Tensor,
     target: Tensor,
-    mask: Tensor | None = None,
+    mask: Mask = None,
     *,
     ignore_index: int = -100,
     class_weight: Tensor | None = None,
@@ -93,12 +95,7 @@ def cross_entropy(
 
 
 def gaussian_nll(
-    prediction: Tensor,
-    target: Tensor,
-    log_var: Tensor,
-    mask: Tensor | None = None,
-    *,
-    full: bool = False,
+    prediction: Tensor, target: Tensor, log_var: Tensor, mask: Mask = None, *, full: bool = False
 ) -> Tensor:
     r"""Mean Gaussian negative log-likelihood; see :class:`~uncertainty_mtl.GaussianHead`.
 
@@ -110,12 +107,7 @@ def gaussian_nll(
 
 
 def laplace_nll(
-    prediction: Tensor,
-    target: Tensor,
-    log_var: Tensor,
-    mask: Tensor | None = None,
-    *,
-    full: bool = False,
+    prediction: Tensor, target: Tensor, log_var: Tensor, mask: Mask = None, *, full: bool = False
 ) -> Tensor:
     r"""Mean Laplace negative log-likelihood; see :class:`~uncertainty_mtl.LaplaceHead`.
 
@@ -130,28 +122,21 @@ def scaled_softmax_nll(
     logits: Tensor,
     target: Tensor,
     log_var: Tensor,
-    mask: Tensor | None = None,
+    mask: Mask = None,
     *,
     exact: bool = False,
-    ignore_index: int = -100,
-    class_weight: Tensor | None = None,
-    label_smoothing: float = 0.0,
+    **options: Any,
 ) -> Tensor:
     r"""Mean scaled-softmax loss; see :class:`~uncertainty_mtl.ScaledSoftmaxHead`.
 
     .. math:: e^{-s}\, \overline{\mathrm{CE}(f, y)} + \tfrac12 s, \qquad\text{or, if exact,}\qquad
               \overline{\mathrm{CE}(e^{-s} f, y)}.
+
+    ``options`` are those of :func:`cross_entropy`.
     """
-    base = cross_entropy(
-        logits,
-        target,
-        mask,
-        ignore_index=ignore_index,
-        class_weight=class_weight,
-        label_smoothing=label_smoothing,
-        log_var=log_var if exact else None,
-    )
-    return base.mean() if exact else mean_nll(SOFTMAX, base, log_var)
+    if exact:
+        return cross_entropy(logits, target, mask, log_var=log_var, **options).mean()
+    return mean_nll(SOFTMAX, cross_entropy(logits, target, mask, **options), log_var)
 
 
 def noise_nll(
@@ -159,7 +144,7 @@ def noise_nll(
     mean: Tensor,
     log_var: Tensor,
     target: Tensor,
-    mask: Tensor | None = None,
+    mask: Mask = None,
     *,
     full: bool = False,
 ) -> BaseLoss:
@@ -187,7 +172,7 @@ def noisy_softmax_nll(
     logits: Tensor,
     log_var: Tensor,
     target: Tensor,
-    mask: Tensor | None,
+    mask: Mask,
     num_samples: int,
     ignore_index: int,
 ) -> BaseLoss:
@@ -239,7 +224,7 @@ def _summed_error(
     error: Callable[..., Tensor],
     prediction: Tensor,
     target: Tensor,
-    mask: Tensor | None,
+    mask: Mask,
     num_channels: int,
 ) -> BaseLoss:
     prediction, target, mask = _checked(prediction, target, mask)
@@ -257,7 +242,7 @@ def _summed_error(
     return BaseLoss(summed, _num_valid(prediction, mask, axes))
 
 
-def _num_valid(prediction: Tensor, mask: Tensor | None, axes: tuple[int, ...] | None) -> Tensor:
+def _num_valid(prediction: Tensor, mask: Mask, axes: tuple[int, ...] | None) -> Tensor:
     """Return how many elements are used: in all, or of each channel if there are ``axes``."""
     if mask is None:
         num_channels = 1 if axes is None else prediction.shape[1]
@@ -271,7 +256,7 @@ def _num_valid(prediction: Tensor, mask: Tensor | None, axes: tuple[int, ...] | 
 
 
 def _checked(
-    prediction: Tensor, target: Tensor, mask: Tensor | None
+    prediction: Tensor, target: Tensor, mask: Mask
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Return all three, of at least float32, and the mask with a channel axis."""
     check_floating("prediction", prediction)
@@ -286,9 +271,7 @@ def _checked(
     return prediction, target, mask
 
 
-def _checked_labels(
-    logits: Tensor, target: Tensor, mask: Tensor | None, ignore_index: int
-) -> Tensor:
+def _checked_labels(logits: Tensor, target: Tensor, mask: Mask, ignore_index: int) -> Tensor:
     """Return the labels as int64, with ``ignore_index`` where masked."""
     check_labels(logits, target)
     target = target.long()

@@ -1,22 +1,17 @@
-"""The three heads: Gaussian, Laplace and scaled softmax."""
+"""The heads for regression: Gaussian and Laplace."""
 
 import math
-from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributions import Categorical, Laplace, Normal
+from torch.distributions import Laplace, Normal
 
 from uncertainty_mtl import functional
 from uncertainty_mtl._checks import (
-    check_class_weight,
     check_floating,
-    check_label_smoothing,
-    check_number_of_classes,
 )
-from uncertainty_mtl.forms import GAUSSIAN, LAPLACE, SOFTMAX, BaseLoss
-from uncertainty_mtl.task_head import TaskHead, changed_settings, write
+from uncertainty_mtl.forms import GAUSSIAN, LAPLACE, BaseLoss
+from uncertainty_mtl.task_head import TaskHead
 
 
 class GaussianHead(TaskHead):
@@ -60,8 +55,8 @@ class GaussianHead(TaskHead):
         0.25
 
     References:
-        Kendall, Gal and Cipolla, *Multi-Task Learning Using Uncertainty to Weigh Losses for Scene
-        Geometry and Semantics*, CVPR 2018, equations 5 and 7.
+        Kendall, Gal and Cipolla, *Multi-Task Learning Using Uncertainty to Weigh Losses*, CVPR
+        2018, equations 5 and 7.
     """
 
     def __init__(
@@ -118,11 +113,7 @@ class LaplaceHead(TaskHead):
         num_channels: ``None`` for one sigma in all, or C for one per channel.
 
     Shape:
-        - ``prediction``: :math:`(*)`, any number of axes; :math:`(N, C, *)` with ``num_channels``.
-        - ``target``: same as ``prediction``, never broadcast; floating.
-        - ``mask``: same as ``prediction``, or that shape without its channel axis (axis 1); bool,
-          True where the target is used. What is masked may be nan.
-        - output: scalar; exactly 0 if no element is valid. float32, or float64 for float64.
+        As :class:`~uncertainty_mtl.GaussianHead`; the output is a scalar.
 
     Raises:
         TypeError: If prediction or target is not floating, or the mask is not bool.
@@ -135,10 +126,9 @@ class LaplaceHead(TaskHead):
         0.8466
 
     References:
-        Kendall, Gal and Cipolla, *Multi-Task Learning Using Uncertainty to Weigh Losses for Scene
-        Geometry and Semantics*, CVPR 2018. The paper trains with absolute errors but derives the
-        Gaussian form, whose factor is :math:`1/(2\sigma^2)`; this is the likelihood that belongs
-        to them.
+        Kendall, Gal and Cipolla, *Multi-Task Learning Using Uncertainty to Weigh Losses*, CVPR
+        2018, trains with absolute errors but derives the Gaussian form, whose factor is
+        :math:`1/(2\sigma^2)`; this is the likelihood that belongs to absolute errors.
     """
 
     def __init__(
@@ -169,150 +159,3 @@ class LaplaceHead(TaskHead):
         check_floating("prediction", prediction)
         scale = torch.exp(0.5 * self.bounded_log_var()) / math.sqrt(2)
         return Laplace(prediction, self._per_channel(scale, prediction.ndim))
-
-
-class ScaledSoftmaxHead(TaskHead):
-    r"""Softmax with a learned temperature, for classification scored by cross-entropy.
-
-    Returns, per valid element and with :math:`\sigma^2` the temperature, the paper's form
-
-    .. math:: \mathcal{L} = e^{-s}\, \overline{\mathrm{CE}(f, y)} + \tfrac12 s,
-              \qquad s = \log \sigma^2,
-
-    whose weight on the mean cross-entropy is :math:`1/\sigma^2` and whose optimum for fixed
-    predictions is :math:`\sigma^2 = 2\,\text{CE}`; or, if ``exact``, the likelihood that it
-    approximates,
-
-    .. math:: \mathcal{L} = \overline{\mathrm{CE}(e^{-s} f, y)}.
-
-    They agree at :math:`\sigma = 1`. The exact form is temperature scaling. It cannot weigh a task
-    whose last layer is trained along, as scaling logits and :math:`\sigma^2` together changes
-    nothing: use it to calibrate frozen logits.
-
-    Args:
-        init_sigma: Where :math:`\sigma` starts, the root of the temperature; ``None`` takes it from
-            the first batch.
-        sigma_bounds: The interval that :math:`\sigma` is kept in; see
-            :class:`~uncertainty_mtl.TaskHead`.
-        full: Accepted as in the other heads; this likelihood drops no constant.
-        ignore_index: Label of the elements to leave out, as in :class:`torch.nn.CrossEntropyLoss`.
-        exact: Whether to use the likelihood itself instead of the paper's approximation.
-        class_weight: Weight of each class, a tensor of shape ``(C,)`` or a list of numbers:
-            ``weight`` of :class:`torch.nn.CrossEntropyLoss`, a name that here is the task's.
-        label_smoothing: As in :class:`torch.nn.CrossEntropyLoss`, in [0, 1].
-
-    Shape:
-        - ``prediction``: logits, :math:`(N, C, *)`.
-        - ``target``: labels, :math:`(N, *)`; any integer dtype.
-        - ``mask``: same as ``target``; bool, True where the target is used.
-        - output: scalar; exactly 0 if no element is valid. float32, or float64 for float64.
-
-    Raises:
-        TypeError: If the logits are not floating, the labels not integers, or the mask not bool.
-        ValueError: If the shapes do not fit, or an argument is out of its range. On the CPU also
-            for a label outside 0..C-1; a CUDA device stops with its own assertion, as looking at
-            the labels would make the host wait for it.
-
-    Example:
-        >>> head = ScaledSoftmaxHead(ignore_index=255)
-        >>> logits = torch.zeros(1, 4, 3)
-        >>> round(head(logits, torch.tensor([[0, 3, 255]])).item(), 4)  # log(4)
-        1.3863
-
-    References:
-        Kendall, Gal and Cipolla, *Multi-Task Learning Using Uncertainty to Weigh Losses for Scene
-        Geometry and Semantics*, CVPR 2018, equations 8 to 10.
-    """
-
-    class_weight: Tensor | None
-
-    def __init__(
-        self,
-        *,
-        init_sigma: float | None = None,
-        sigma_bounds: tuple[float, float] = (1e-6, 1e6),
-        full: bool = False,
-        ignore_index: int = -100,
-        exact: bool = False,
-        class_weight: Tensor | Sequence[float] | None = None,
-        label_smoothing: float = 0.0,
-    ) -> None:
-        super().__init__(
-            form=None if exact else SOFTMAX,
-            init_sigma=init_sigma,
-            sigma_bounds=sigma_bounds,
-            scale_inside=exact,
-        )
-        check_label_smoothing(label_smoothing)
-        self.full = full
-        self.ignore_index = ignore_index
-        self.exact = exact
-        self.label_smoothing = label_smoothing
-        # Kept as it was given, too: `reset_parameters` restores it after `to_empty`.
-        self._given_class_weight = class_weight
-        if class_weight is not None:
-            class_weight = torch.as_tensor(class_weight, dtype=torch.float32)
-            check_class_weight(class_weight)
-        # Not in the state_dict, as it is a setting and not something learned.
-        self.register_buffer("class_weight", class_weight, persistent=False)
-
-    def base_loss(self, prediction: Tensor, target: Tensor, mask: Tensor | None = None) -> BaseLoss:
-        """Return the cross-entropy, summed, and the number of valid elements.
-
-        If ``exact``, of the tempered logits: that form has no error apart from its scale.
-        """
-        log_var = self.bounded_log_var() if self.exact else None
-        return self._cross_entropy(prediction, target, mask, log_var)
-
-    def fit_scale(self, prediction: Any, target: Tensor, mask: Tensor | None = None) -> None:
-        """Set the temperature of the exact form to its optimum for fixed logits, by bisection.
-
-        The loss is convex in :math:`e^{-s}`, so its slope in :math:`s` changes its sign once.
-        """
-        if not self.exact:
-            return
-        low, high = (torch.tensor([b], device=prediction.device) for b in self.log_var_bounds())
-        for _ in range(40):
-            middle = ((low + high) / 2).requires_grad_()
-            with torch.enable_grad():
-                base = self._cross_entropy(prediction.detach(), target, mask, middle)
-                (slope,) = torch.autograd.grad(base.mean(), middle)
-            if base.num_valid == 0:
-                return
-            rises = slope > 0
-            low = torch.where(rises, low, middle.detach())
-            high = torch.where(rises, middle.detach(), high)
-        if self.log_var is not None:
-            write(self.log_var, (low + high) / 2)
-
-    def distribution(self, prediction: Tensor) -> Categorical:
-        """Return the categorical distribution of the tempered logits, classes moved to the end."""
-        logits = functional.temper(prediction, self.bounded_log_var())
-        return Categorical(logits=logits.movedim(1, -1))
-
-    def reset_parameters(self) -> None:
-        """Put sigma back to where it started, and the class weights to what was given."""
-        super().reset_parameters()
-        given = self._given_class_weight
-        if self.class_weight is not None and not getattr(given, "is_meta", False):
-            given = torch.as_tensor(given, dtype=torch.float32, device=self.class_weight.device)
-            self.class_weight.copy_(given)
-
-    def extra_repr(self) -> str:
-        """Return the settings that differ from their defaults, for printing."""
-        own = {"ignore_index": -100, "exact": False, "label_smoothing": 0.0}
-        return ", ".join(filter(None, [super().extra_repr(), changed_settings(self, own)]))
-
-    def _cross_entropy(
-        self, logits: Tensor, target: Tensor, mask: Tensor | None, log_var: Tensor | None
-    ) -> BaseLoss:
-        check_number_of_classes(self.class_weight, logits)
-        return functional.cross_entropy(
-            logits,
-            target,
-            mask,
-            ignore_index=self.ignore_index,
-            class_weight=self.class_weight,
-            label_smoothing=self.label_smoothing,
-            log_var=log_var,
-        )

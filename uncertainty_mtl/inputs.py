@@ -7,8 +7,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from uncertainty_mtl._checks import check_no_masks, check_same_device, check_tasks
-from uncertainty_mtl.forms import BaseLoss
+from uncertainty_mtl._checks import check_no_masks, check_tasks
 from uncertainty_mtl.task_head import TaskHead
 
 Result = TypeVar("Result")
@@ -58,16 +57,9 @@ def measure(
             summed[task] = label
             counts.append(1.0)
         else:
-            summed[task], count = naming(task, _measure_prediction, head, *given)
+            summed[task], count = naming(task, head.base_loss, *given)
             counts.append(count)
     return summed, counts
-
-
-def _measure_prediction(head: TaskHead, prediction: Any, target: Any, mask: Any) -> BaseLoss:
-    if head.log_var is not None:
-        for part in parts_of(prediction):
-            check_same_device("`prediction`", part, head.log_var)
-    return head.base_loss(prediction, target, mask)
 
 
 def absent(head: TaskHead, prediction: Any) -> Tensor:
@@ -106,7 +98,7 @@ def naming(task: str, function: Callable[..., Result], *inputs: Any) -> Result:
         raise ValueError(f"Task {task!r}: {error}") from error
 
 
-def joined(summed: Mapping[str, Tensor]) -> Tensor:
+def joined(summed: Mapping[str, Tensor], heads: Mapping[str, TaskHead]) -> Tensor:
     """Return one vector of what each task has, ``()`` or ``(C,)``, of at least float32."""
     parts = list(summed.values())
     try:
@@ -115,10 +107,16 @@ def joined(summed: Mapping[str, Tensor]) -> Tensor:
         else:
             vector = torch.cat([part.reshape(-1) for part in parts])
     except RuntimeError as error:
-        devices = {task: str(part.device) for task, part in summed.items()}
+        places = {task: str(part.device) for task, part in summed.items()}
         raise ValueError(
-            f"The losses of all tasks should be on one device. Found them on {devices}."
+            f"The losses of all tasks should be on one device. Found {places}."
         ) from error
+    log_var = next((h.log_var for h in heads.values() if h.log_var is not None), vector)
+    if log_var.device != vector.device:
+        raise ValueError(
+            f"The losses should be on the device of the sigmas, {str(log_var.device)!r}. Found "
+            f"{str(vector.device)!r}. Move the sigmas with `loss_fn.to({str(vector.device)!r})`."
+        )
     is_half = vector.dtype in (torch.float16, torch.bfloat16)
     return vector.float() if is_half else vector
 

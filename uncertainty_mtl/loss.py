@@ -1,36 +1,23 @@
 """The multi-task loss: one head per task, matched by name, and the sum of their likelihoods."""
 
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Literal, TypeAlias
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 
 from uncertainty_mtl import _tasks, forms
 from uncertainty_mtl._checks import check_choice, check_momentum, check_optimizers
-from uncertainty_mtl._tasks import HeadsByName, own_heads, tasks_of
-from uncertainty_mtl.collectives import Group, num_ranks
-from uncertainty_mtl.constraint import Constraint, Free, UnitSum
-from uncertainty_mtl.entries import Entries, Measured, settings_of
-from uncertainty_mtl.estimators import (
-    ClosedForm,
-    Estimator,
-    Learned,
-    observe_losses,
-    observe_outside_of_graphs,
-)
-from uncertainty_mtl.inputs import inputs_of_call, joined, measure, naming, warn_if_graph_is_cut
-from uncertainty_mtl.result import MultiTaskLoss, weigh_tasks, with_groups
-from uncertainty_mtl.start import Start
+from uncertainty_mtl._tasks import HeadsByName, tasks_of
+from uncertainty_mtl.collectives import Group
+from uncertainty_mtl.entries import Entries
+from uncertainty_mtl.result import MultiTaskLoss
 from uncertainty_mtl.task_head import TaskHead, changed_settings
-
-# A task's value is None where it has no labels, and a mapping again where it is a group of tasks.
-ByTask: TypeAlias = Mapping[str, Any]
+from uncertainty_mtl.weighed_tasks import ByTask, WeighedTasks
 
 
-class UncertaintyWeightedLoss(nn.Module):
+class UncertaintyWeightedLoss(WeighedTasks):
     r"""Combines several task losses into one, and learns the weight of each.
 
     .. math:: \mathcal{L} = \sum_k w(s_k)\, L_k + \tfrac12 s_k, \qquad s_k = \log \sigma_k^2,
@@ -77,6 +64,7 @@ class UncertaintyWeightedLoss(nn.Module):
             without ``share_heads``, or the options do not combine.
 
     Example:
+        >>> from torch import nn
         >>> model = nn.Linear(4, 2)
         >>> loss_fn = UncertaintyWeightedLoss({"depth": "laplace", "normals": "gaussian"})
         >>> groups = [{"params": model.parameters()}, *loss_fn.param_groups()]
@@ -111,24 +99,20 @@ class UncertaintyWeightedLoss(nn.Module):
         share_heads: bool = False,
         process_group: Group = None,
     ) -> None:
-        super().__init__()
         check_choice("estimator", estimator, ("learned", "closed_form"))
         check_choice("form", form, forms.NAMES)
         check_choice("constraint", constraint, (None, "unit_sum"))
         check_momentum(momentum)
-        self.heads = HeadsByName(heads, share_heads)
-        self.estimator, self.form = estimator, form
-        self.priorities = dict(priorities or {})
-        self.global_counts, self.process_group = global_counts, process_group
-        _tasks.check_options(self.heads, estimator, form, constraint, self.priorities)
-        own = own_heads(self.heads).values()
-        num_entries = sum(head.num_channels or 1 for head in own)
-        self.scales: Estimator = (
-            Learned() if estimator == "learned" else ClosedForm(num_entries, momentum)
+        super().__init__(
+            HeadsByName(heads, share_heads),
+            estimator=estimator,
+            momentum=momentum,
+            form=form,
+            constraint=constraint,
+            priorities={} if priorities is None else priorities,
+            global_counts=global_counts,
+            process_group=process_group,
         )
-        self.constraint: Constraint = Free() if constraint is None else UnitSum(num_entries)
-        self._entries_of: dict[Any, Entries] = {}
-        self._warned_of: set[str] = set()
 
     @torch.jit.unused  # A scripted model may hold a loss that it does not call.
     def forward(
@@ -159,11 +143,7 @@ class UncertaintyWeightedLoss(nn.Module):
             RuntimeError: If sigmas would have to be set within a transform of ``torch.func``, or
                 were set in vain, under FSDP: the message has the ways out.
         """
-        groups, measured = self._measure(predictions, targets, masks)
-        own = None if measured is None else self._weigh(*measured)
-        if own is not None and not groups:
-            return own
-        return with_groups(list(self), own, groups, self.priorities)
+        return self._weigh(predictions, targets, masks)
 
     def initialize_from(
         self,
@@ -181,11 +161,7 @@ class UncertaintyWeightedLoss(nn.Module):
         Raises:
             TypeError, ValueError: As :meth:`forward`.
         """
-        with torch.no_grad():
-            _, measured = self._measure(predictions, targets, masks, initialize=True)
-            if measured is not None:
-                entries, step = measured
-                self.scales.initialize(entries, self.constraint, step, self.process_group)
+        self._initialize(predictions, targets, masks)
 
     def freeze(self, *tasks: str) -> None:
         """Keep the sigmas of these tasks where they are; of all, if none is named.
@@ -205,20 +181,18 @@ class UncertaintyWeightedLoss(nn.Module):
         The tasks of a group come as ``"group.task"``. If FSDP has sharded the sigmas, they are
         gathered: every process has to ask.
         """
-        own = self._read(Entries.sigmas)
-        groups = {task: group.sigmas() for task, group in _tasks.groups(self.heads).items()}
-        return _tasks.flattened(list(self), own, groups)
+        return self._by_task(Entries.sigmas, lambda group: group.sigmas())
 
     def weights(self) -> dict[str, Tensor]:
         """Return the factor now multiplying each task's base loss, as :meth:`sigmas` does.
 
         Priorities are part of it.
         """
-        groups = {
-            task: {name: w * self.priorities.get(task, 1.0) for name, w in group.weights().items()}
-            for task, group in _tasks.groups(self.heads).items()
-        }
-        return _tasks.flattened(list(self), self._read(Entries.weights), groups)
+        weights = self._by_task(Entries.weights, lambda group: group.weights())
+        for task, priority in self.priorities.items():
+            if not isinstance(self[task], TaskHead):  # a group does not know of it
+                weights |= {n: w * priority for n, w in weights.items() if n.startswith(f"{task}.")}
+        return weights
 
     def param_groups(self, lr: float | None = 1e-2) -> list[dict[str, Any]]:
         """Return the parameter groups that an optimizer needs to learn the sigmas.
@@ -234,6 +208,7 @@ class UncertaintyWeightedLoss(nn.Module):
             A list to be unpacked among the optimizer's groups, empty if nothing is learned.
 
         Example:
+            >>> from torch import nn
             >>> model, loss_fn = nn.Linear(3, 1), UncertaintyWeightedLoss({"depth": "laplace"})
             >>> groups = [{"params": model.parameters()}, *loss_fn.param_groups()]
             >>> optimizer = torch.optim.AdamW(groups, lr=1e-3, weight_decay=1e-2)
@@ -270,7 +245,7 @@ class UncertaintyWeightedLoss(nn.Module):
         for task, entry in tasks_of(self.heads).items():
             if isinstance(entry, UncertaintyWeightedLoss):
                 yield from ((f"{task}.{name}", head) for name, head in entry.learned_heads())
-            elif entry.has_sigma and self.estimator == "learned":
+            elif entry.log_var is not None and self.estimator == "learned":
                 yield task, entry
 
     def reset_parameters(self) -> None:
@@ -298,99 +273,10 @@ class UncertaintyWeightedLoss(nn.Module):
         defaults = {"estimator": "learned", "form": "nll", "priorities": {}, "global_counts": False}
         return changed_settings(self, defaults)
 
-    def __getitem__(self, task: str) -> "TaskHead | UncertaintyWeightedLoss":
-        found: TaskHead | UncertaintyWeightedLoss = _tasks.task_of(self.heads, task)
-        return found
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(tasks_of(self.heads))
-
-    def __len__(self) -> int:
-        return len(tasks_of(self.heads))
-
-    def __getstate__(self) -> dict[str, Any]:
-        # Copies make the constants anew.
-        return {**self.__dict__, "_entries_of": {}}
-
-    def _measure(
-        self, predictions: Any, targets: Any, masks: Any, *, initialize: bool = False
-    ) -> tuple[dict[str, Any], tuple[Entries, Measured] | None]:
-        """Return what groups return, and the base losses of all other tasks as vectors."""
-        tasks = tasks_of(self.heads)
-        inputs = inputs_of_call(tasks, predictions, targets, masks)
-        own = {task: entry for task, entry in tasks.items() if isinstance(entry, TaskHead)}
-        groups = {
-            task: naming(task, entry._as_group, inputs[task], initialize)
-            for task, entry in tasks.items()
-            if task not in own
-        }
-        summed, counts = measure(own, inputs)
-        if initialize:
-            for task, head in own.items():
-                if len(inputs[task]) > 1 and inputs[task][1] is not None:
-                    head.fit_scale(*inputs[task])
-        if self.training and torch.is_grad_enabled() and not torch.compiler.is_compiling():
-            warn_if_graph_is_cut(inputs, summed, self._warned_of)
-        if not own:
-            return groups, None
-        vector = joined(summed)
-        entries = self._entries(own, vector)
-        group = self.process_group if self.global_counts else False
-        return groups, (entries, entries.measured(vector, counts, group))
-
-    def _as_group(self, inputs: Sequence[Any], initialize: bool) -> Any:
-        # A group is None where none of its tasks has labels, and so is each of them.
-        nothing = dict.fromkeys(self)
-        values = [nothing if v is None else v for v in inputs[:2]] + list(inputs[2:])
-        return self.initialize_from(*values) if initialize else self(*values)
-
-    def _weigh(self, entries: Entries, step: Measured) -> MultiTaskLoss:
-        if self.training and self.scales.has_to_observe():
-            group = False if self.global_counts else self.process_group
-            is_joined = self.scales.start.is_pending and num_ranks(group) > 1
-            observe = observe_outside_of_graphs if is_joined else observe_losses
-            observe(self.scales, entries, self.constraint, step, group)
-        log_vars = self.scales.in_graph(entries, self.constraint, step, training=self.training)
-        return weigh_tasks(entries, step, log_vars)
-
-    def _entries(self, own: Mapping[str, TaskHead], like: Tensor) -> Entries:
-        if torch.compiler.is_compiling():
-            return Entries(own, self.form, self.priorities, like).at_hand()
-        key = like.device, like.dtype
-        entries = self._entries_of.get(key)
-        if entries is None or entries.settings != settings_of(own, self.priorities):
-            entries = self._entries_of[key] = Entries(own, self.form, self.priorities, like)
-        return entries.at_hand()
-
-    def _read(self, function: Callable[[Entries, Tensor], Tensor]) -> dict[str, Tensor]:
-        """Return a function of the log-variances of the tasks that are in no group."""
-        own = own_heads(self.heads)
-        if not own:
-            return {}
-        like = next((h.log_var for h in own.values() if h.log_var is not None), torch.zeros(()))
-        entries = self._entries(own, like.new_empty((), dtype=torch.float32))
-        with torch.no_grad():
-            values = function(entries, self.scales.log_vars(entries, self.constraint))
-        return dict(zip(own, entries.split(values), strict=True))
-
     def _freeze(self, tasks: Sequence[str], frozen: bool) -> None:
         for task in tasks or list(self):
-            entry = self[task]
-            if isinstance(entry, UncertaintyWeightedLoss):
-                entry._freeze((), frozen)
-            else:
+            entry = _tasks.task_of(self.heads, task)
+            if isinstance(entry, TaskHead):
                 entry.freeze(frozen)
-
-    def _load_from_state_dict(
-        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
-    ) -> None:
-        # A checkpoint serves either estimator: running means that it lacks follow from its sigmas.
-        key = prefix + "scales.running_losses"
-        running = dict(self.scales.named_buffers()).get("running_losses")
-        if running is None:
-            state_dict.pop(key, None)
-        elif any(name.startswith(prefix + "heads.") for name in state_dict):
-            state_dict.setdefault(key, torch.full_like(running, math.nan))
-        state_dict.pop(prefix + "num_forwards", None)  # of versions that had a warm-up
-        self.scales.start = Start()
-        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+            else:
+                entry._freeze((), frozen)

@@ -31,13 +31,14 @@ class MultiTaskLoss(NamedTuple):
 
 def weigh_tasks(entries: Entries, step: Measured, log_vars: Tensor) -> MultiTaskLoss:
     """Return the result for the tasks that are in no group."""
-    terms = forms.weigh(step.form, step.losses, log_vars, step.constant)
-    errors = step.losses.detach() + step.blank
+    losses, (num_valid, form, constant, blank) = step
+    terms = forms.weigh(form, losses, log_vars, constant)
+    errors = losses.detach() + blank
     return MultiTaskLoss(
         terms.sum(),
         dict(zip(entries.tasks, entries.summed(terms), strict=True)),
         dict(zip(entries.tasks, entries.split(errors), strict=True)),
-        dict(zip(entries.tasks, entries.split(step.num_valid.clone()), strict=True)),
+        dict(zip(entries.tasks, entries.split(num_valid.clone()), strict=True)),
     )
 
 

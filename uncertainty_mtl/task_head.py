@@ -3,30 +3,16 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from uncertainty_mtl._checks import check_num_channels, check_reduced_loss, check_sigma
-from uncertainty_mtl.forms import BaseLoss, Form
+from uncertainty_mtl.forms import SOFTMAX, BaseLoss, Form
 from uncertainty_mtl.functional import mean_nll
-
-
-class KeepsDtype(nn.Module):
-    """A module whose state keeps its dtype under ``.to(dtype)``, ``.half()`` and ``.bfloat16()``.
-
-    Near -7 the steps of bfloat16 are 0.03: an optimizer's updates of a log-variance would vanish.
-    """
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
-        def keep_dtype(tensor: Tensor) -> Tensor:
-            moved = fn(tensor)
-            # Not `moved.float()`, which would keep the rounding of the trip through half precision.
-            return moved if moved.dtype == tensor.dtype else tensor.to(moved.device)
-
-        return super()._apply(keep_dtype, recurse)  # type: ignore[no-untyped-call]
+from uncertainty_mtl.parameters import KeepsDtype, gathered, is_usable, project, write
 
 
 class TaskHead(KeepsDtype, ABC):
@@ -82,11 +68,7 @@ class TaskHead(KeepsDtype, ABC):
 
     log_var: Tensor | None
     num_batches_tracked: Tensor | None
-    __jit_unused_properties__ = (
-        "has_sigma",
-        "sigma",
-        "weight",
-    )  # A scripted model may hold a head.
+    __jit_unused_properties__ = ("sigma", "weight")  # A scripted model may hold a head.
 
     def __init__(
         self,
@@ -126,24 +108,18 @@ class TaskHead(KeepsDtype, ABC):
         """Return the distribution of the target that the head assumes for this prediction."""
 
     @property
-    def has_sigma(self) -> bool:
-        """Whether the head has a sigma of its own."""
-        return self.log_var is not None
-
-    @property
     def sigma(self) -> Tensor:
-        r"""The scale :math:`\sigma = e^{s/2}`, detached; 0-dim, or ``(C,)``. nan without one."""
-        return self._squeezed(torch.exp(0.5 * self.log_var_for_logging()))
+        r"""The scale :math:`\sigma = e^{s/2}`, detached; 0-dim, or ``(C,)``; nan without one."""
+        return self._read(lambda log_var: torch.exp(0.5 * log_var), without=math.nan)
 
     @property
     def weight(self) -> Tensor:
-        """The factor now multiplying the base loss, detached; 0-dim, or ``(C,)``."""
-        log_var = self.log_var_for_logging()
-        if self.log_var is None:
-            return self._squeezed(torch.ones_like(log_var))
-        # Without a form it is the factor on the logits, as the error has none.
-        weight = torch.exp(-log_var) if self.form is None else self.form.weight(log_var)
-        return self._squeezed(weight)
+        """The factor now multiplying the base loss, detached; 0-dim, or ``(C,)``.
+
+        With a scale inside of the likelihood it is the factor on the logits.
+        """
+        form = SOFTMAX if self.form is None else self.form
+        return self._read(form.weight, without=1.0)
 
     @torch.jit.unused  # A scripted model may hold a head that it does not call.
     def forward(self, prediction: Any, target: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -199,12 +175,6 @@ class TaskHead(KeepsDtype, ABC):
         low, high = self.sigma_bounds
         return 2 * math.log(low), 2 * math.log(high)
 
-    def log_var_for_logging(self) -> Tensor:
-        """Return what the next forward will use, detached: within the bounds; nan without sigma."""
-        if self.log_var is None:
-            return torch.full((1,), math.nan, dtype=torch.float32)
-        return read(self.log_var).clamp(*self.log_var_bounds())
-
     def fit_scale(self, prediction: Any, target: Tensor, mask: Tensor | None = None) -> None:
         """Set a scale inside of the likelihood to its optimum for fixed predictions.
 
@@ -216,7 +186,9 @@ class TaskHead(KeepsDtype, ABC):
 
         It holds even if other code sets ``requires_grad``, as adapters do. An optimizer skips a
         parameter without a gradient, so call its ``zero_grad`` with ``set_to_none=True``, the
-        default: momentum moves a parameter whose gradient is a zero.
+        default: momentum moves a parameter whose gradient is a zero. DistributedDataParallel waits
+        for the gradient of a sigma that is frozen after wrapping: freeze before, or wrap with
+        ``find_unused_parameters=True``.
         """
         self.frozen = frozen
         if self.log_var is not None:
@@ -224,13 +196,14 @@ class TaskHead(KeepsDtype, ABC):
 
     def set_to_optimum(self, base: BaseLoss) -> None:
         """Set sigma to its closed-form optimum for a base loss, where that loss is usable."""
-        if self.form is None or self.log_var is None:
+        if self.form is None or self.log_var is None or self.num_batches_tracked is None:
             return
         with torch.no_grad():
             mean = base.mean().float().reshape(-1)
             optimum = self.form.optimal_log_var(mean).clamp(*self.log_var_bounds())
-            usable = is_usable(mean) & (base.num_valid.reshape(-1) > 0)
-            write(self.log_var, torch.where(usable, optimum, read(self.log_var)))
+            write(self.log_var, torch.where(is_usable(mean), optimum, gathered(self.log_var)))
+            count, usable = self.num_batches_tracked, is_usable(mean)
+            count.copy_(torch.maximum(count, usable.view_as(count).long()))
 
     def reset_parameters(self) -> None:
         """Put sigma back to where it started; after ``to_empty`` this makes the head whole."""
@@ -252,7 +225,11 @@ class TaskHead(KeepsDtype, ABC):
         settings = {"init_sigma": None, "sigma_bounds": (1e-6, 1e6), "num_channels": None}
         return changed_settings(self, settings)
 
-    def _squeezed(self, value: Tensor) -> Tensor:
+    def _read(self, function: Callable[[Tensor], Tensor], without: float) -> Tensor:
+        if self.log_var is None:
+            return torch.full((), without, dtype=torch.float32)
+        # Within the bounds, as the next forward will use it.
+        value = function(gathered(self.log_var.detach()).clamp(*self.log_var_bounds()))
         return value.squeeze(0) if self.num_channels is None else value
 
     def _per_channel(self, value: Tensor, ndim: int) -> Tensor:
@@ -268,57 +245,6 @@ class TaskHead(KeepsDtype, ABC):
             found = state_dict.get(key, torch.ones_like(count))
             state_dict[key] = found.expand(count.shape) if found.ndim == 0 else found
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
-
-
-def is_usable(loss: Tensor) -> Tensor:
-    """Return where a base loss can set a sigma: where it is finite and above 0."""
-    return torch.isfinite(loss) & (loss > 0)
-
-
-def project(log_vars: list[Any], low: Any, high: Any) -> None:
-    """Put parameters that an optimizer moved out of their bounds back, in place.
-
-    The parameters themselves, not clamped copies: a clamp has no gradient outside of its bounds, so
-    a parameter that was thrown out would never come back.
-
-    Args:
-        log_vars: The parameters.
-        low: One lower bound for all, or a list with one for each.
-        high: The upper bounds likewise.
-    """
-    with torch.no_grad():
-        if not torch.compiler.is_compiling():
-            try:
-                torch._foreach_clamp_min_(log_vars, low)
-                torch._foreach_clamp_max_(log_vars, high)
-            except RuntimeError:  # `vmap` knows the operation on one tensor only.
-                pass
-            else:
-                return
-        for i, log_var in enumerate(log_vars):
-            each = [bound[i] if isinstance(bound, list) else bound for bound in (low, high)]
-            log_var.copy_(log_var.clamp(*each))  # `clamp_` is slow under `vmap`
-
-
-def read(parameter: Tensor) -> Tensor:
-    """Return a parameter's value, detached; of one that FSDP has sharded, gathered from all ranks.
-
-    Gathering is collective: every rank has to read.
-    """
-    value = parameter.detach()
-    gathered: Tensor = value.full_tensor() if hasattr(value, "full_tensor") else value
-    return gathered
-
-
-def write(parameter: Tensor, value: Tensor) -> None:
-    """Set a parameter in place, a sharded one on all ranks."""
-    if hasattr(parameter, "full_tensor"):
-        from torch.distributed.tensor import DTensor, distribute_tensor  # only where FSDP2 is used
-
-        sharded = cast(DTensor, parameter)
-        value = distribute_tensor(value, sharded.device_mesh, sharded.placements)
-    with torch.no_grad():
-        parameter.copy_(value)
 
 
 def changed_settings(module: nn.Module, defaults: dict[str, Any]) -> str:
