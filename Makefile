@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types docs browser dist test-wheel clean
+.PHONY: help demo test test-fast lint types docs browser gpu dist test-wheel clean
 
 help: ## Show this list.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -13,8 +13,14 @@ help: ## Show this list.
 demo: $(VENV)/.examples ## Render scenes, train on them, write runs/demo/report.html (about 6 minutes on 2 cores).
 	$(BIN)/python -m examples.cityscapes demo --out runs/demo
 
-test: lint types ## Lint, type-check and test.
+test: lint types ## Lint, type-check and run all tests.
 	$(BIN)/python -m pytest --numprocesses auto
+
+# What needs another library's training loop, a browser, a dataset or minutes is left out.
+NOT_FAST := tests/neighbours tests/site tests/examples tests/test_benchmarks.py \
+	tests/test_packaging.py tests/test_sigma_of_noise.py uncertainty_mtl/integrations
+test-fast: $(VENV)/.dev ## Run the tests and doctests of the library (under a minute on 2 cores).
+	$(BIN)/python -m pytest --numprocesses auto -m "not slow" $(NOT_FAST:%=--ignore=%)
 
 lint: $(VENV)/.dev ## Check style and formatting.
 	$(BIN)/ruff check .
@@ -27,7 +33,11 @@ docs: $(VENV)/.docs ## Build the site in docs/_build/html; a warning is an error
 	$(BIN)/python -m sphinx -W -n --keep-going -q -d docs/_build/doctrees docs docs/_build/html
 
 browser: $(VENV)/.dev ## Open the site and the demo's report in headless Chromium.
-	$(BIN)/python -m pytest tests/test_site.py
+	$(BIN)/python -m pytest tests/site/test_site.py
+
+OUT ?= runs/gpu
+gpu: ## Run what needs a GPU with PYTHON (python3) as it is; logs and results in OUT (runs/gpu).
+	PYTHON="$(PYTHON)" bash benchmarks/gpu.sh "$(OUT)"
 
 dist: $(VENV)/.dev ## Build the wheel and the source archive in dist/, and check them.
 	rm -rf dist
@@ -45,7 +55,7 @@ test-wheel: dist ## Test the built wheel in an environment of its own.
 	$(WHEEL)/venv/bin/python -m pip install --quiet "$$(echo dist/*.whl)[dev]" "$(TORCH)"
 	cp -r README.md SECURITY.md benchmarks docs examples pyproject.toml tests $(WHEEL)
 	cd $(WHEEL) && venv/bin/python -m pytest --numprocesses auto --import-mode append \
-		tests/test_*.py --pyargs uncertainty_mtl
+		tests/test_*.py tests/neighbours tests/site --pyargs uncertainty_mtl
 
 clean: ## Remove the environment and everything that was built or measured.
 	rm -rf $(VENV) build dist runs docs/_build .pytest_cache .mypy_cache .ruff_cache .hypothesis

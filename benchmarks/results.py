@@ -14,7 +14,6 @@ import torch
 
 from benchmarks.compiling import compiler_version
 from benchmarks.settings import Settings
-from examples.cityscapes.checkpoint import write_atomically
 
 RESULTS = Path(__file__).parent / "results"
 _PACKAGES = ("torch", "torchvision", "torchjd", "numpy", "scikit-learn", "pillow")
@@ -118,7 +117,9 @@ def result_path(name: str, effort: str) -> Path:
 def write_result(path: Path, text: str) -> None:
     """Write a result file as a whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, text)
+    partial = path.with_name(f"{path.name}.part")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
 
 
 def cpu_model() -> str:

@@ -12,7 +12,7 @@ from benchmarks.scene_trees import prepared_tree, raw_tree
 from benchmarks.settings import Settings
 from benchmarks.timing import Ratio, duration, spread, take_turns
 from benchmarks.training_step import Run
-from benchmarks.weighting_cost import OURS, TORCHJD, candidates
+from benchmarks.weighting_cost import OURS, PEER, candidates
 from examples.cityscapes.config import TrainConfig, new_config, to_json
 from examples.cityscapes.distributed import Ranks
 
@@ -46,7 +46,7 @@ def run(settings: Settings) -> Report:
             ),
             Table(
                 "Number of tasks, weighting alone, eager, one head per task",
-                ["K", "per task, over K = 10", "over TorchJD UW", "per call"],
+                ["K", "per task, over K = 10", f"over {PEER}", "per call"],
                 task_rows,
             ),
         ],
@@ -130,8 +130,8 @@ def by_tasks(settings: Settings) -> tuple[list[list[object]], float]:
     counts = settings.choose((1, 3, 10, 30, 100, 300, 1000), (1, 10, 100), (1, 10, 20))
     steps = {}
     for k in counts:
-        both = candidates(k, settings.device, False, settings)
-        steps |= {f"{name} {k}": both[name] for name in (OURS, TORCHJD)}
+        both = candidates(k, settings.device)
+        steps |= {f"{name} {k}": both[name] for name in (OURS, PEER)}
     timings = take_turns(
         steps,
         rounds=settings.rounds(30, 7),
@@ -144,7 +144,7 @@ def by_tasks(settings: Settings) -> tuple[list[list[object]], float]:
         [
             k,
             spread(timings.seconds[f"{OURS} {k}"] / k / at_ten),
-            timings.ratio(f"{OURS} {k}", f"{TORCHJD} {k}"),
+            timings.ratio(f"{OURS} {k}", f"{PEER} {k}"),
             duration(timings.median(f"{OURS} {k}")),
         ]
         for k in counts

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+from torch import Tensor
 
 Clock = Callable[[], float]
 
@@ -41,12 +42,6 @@ class Timings:
     def median(self, candidate: str) -> float:
         """Return the median seconds per call, to tell the size of things and not to compare."""
         return float(np.median(self.seconds[candidate]))
-
-    @classmethod
-    def joined(cls, parts: Sequence["Timings"]) -> "Timings":
-        """Return the rounds of all parts, which have the same candidates."""
-        names = parts[0].seconds
-        return cls({name: np.concatenate([p.seconds[name] for p in parts]) for name in names})
 
 
 def _nothing() -> None:
@@ -107,6 +102,17 @@ def take_turns(
         if was_enabled:
             gc.enable()
     return Timings({name: np.array(values) for name, values in seconds.items()})
+
+
+def forward_backward(total: Callable[[], Tensor], tensors: Sequence[Tensor]) -> Callable[[], None]:
+    """Return a candidate: forward, backward, and dropping the gradients of these tensors."""
+
+    def call() -> None:
+        total().backward()
+        for tensor in tensors:
+            tensor.grad = None
+
+    return call
 
 
 def spread(values: np.ndarray) -> Ratio:

@@ -51,21 +51,18 @@ def train(steps: int, seed: int = 0) -> UncertaintyWeightedLoss:
     torch.manual_seed(seed)
     model = make_model()
     loss_fn = UncertaintyWeightedLoss(LIKELIHOODS)
-    groups = [{"params": model.parameters()}, *loss_fn.param_groups(lr=0.02)]
-    optimizer = torch.optim.SGD(groups, lr=0.005, momentum=0.9, weight_decay=5e-4)
+    groups = [{"params": model.parameters()}, *loss_fn.param_groups()]
+    optimizer = torch.optim.AdamW(groups, lr=3e-4)
     loss_fn.check_optimizer(optimizer)
 
     for step, (images, targets) in enumerate(rectangles(steps, seed)):
-        loss_dict = model(images, targets)
-        if step == 0:
-            loss_fn.initialize_from(loss_dict)
-        total = loss_fn(loss_dict).total  # instead of `sum(loss_dict.values())`
+        losses = loss_fn(model(images, targets))
         optimizer.zero_grad()
-        total.backward()
+        losses.total.backward()  # instead of `sum(loss_dict.values())`
         optimizer.step()
         if step % 10 == 0:
             weights = {k: f"{w.item():.2f}" for k, w in loss_fn.weights().items()}
-            print(step, {k: f"{v.item():.3f}" for k, v in loss_dict.items()}, weights)
+            print(step, {k: f"{v.item():.4f}" for k, v in losses.errors.items()}, weights)
     return loss_fn
 
 

@@ -33,9 +33,9 @@ loss_fn = UncertaintyWeightedLoss({"price": GaussianHead(), "label": ScaledSoftm
 optimizer = torch.optim.Adam([{"params": model.parameters()}, *loss_fn.param_groups()], lr=0.03)
 
 for step in range(1001):
-    total, tasks = loss_fn(model(x), {"price": price, "label": label})
+    losses = loss_fn(model(x), {"price": price, "label": label})
     optimizer.zero_grad()
-    total.backward()
+    losses.total.backward()
     optimizer.step()
     if step % 200 == 0:
         print(step, {task: round(sigma.item(), 2) for task, sigma in loss_fn.sigmas().items()})

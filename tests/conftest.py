@@ -1,4 +1,4 @@
-"""Seeds and the Hypothesis profiles."""
+"""Seeds, the Hypothesis profiles, and the tests that need a GPU."""
 
 import os
 
@@ -29,3 +29,9 @@ def _seed():
     torch.manual_seed(0)
     # Code that Inductor of torch 2.4 has compiled makes the whole process flush them, when loaded.
     torch.set_flush_denormal(False)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip a test marked ``cuda`` on a machine without a CUDA device."""
+    if item.get_closest_marker("cuda") is not None and not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")

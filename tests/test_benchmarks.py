@@ -1,8 +1,13 @@
-"""The benchmarks themselves: fair ratios, complete recipes, and guards against getting slow."""
+"""The benchmarks themselves: fair ratios, complete recipes, and a script for a GPU."""
 
+import dataclasses
+import importlib.util
 import math
 import os
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,21 +15,19 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
+from torchjd.scalarization import UW
 
-from benchmarks import dense_maps, outcomes, weighting_cost
+from benchmarks import maps, outcomes
 from benchmarks.__main__ import NAMES, main
 from benchmarks.compiling import compiler_is_missing
-from benchmarks.maps import regression
 from benchmarks.peak_memory import peak_bytes
-from benchmarks.processes import in_processes
 from benchmarks.results import RESULTS, Goal, describe_run, result_path
 from benchmarks.settings import Settings
-from benchmarks.timing import Timings, take_turns
+from benchmarks.timing import take_turns
 
 SMOKE = Settings(effort="smoke")
 
-GUARD_PER_TASK = 6
-"""Times TorchJD at ten tasks, one head each; twice what plain expressions per head take."""
+GPU_SCRIPT = Path(__file__).parents[1] / "benchmarks" / "gpu.sh"
 
 
 class Machine:
@@ -91,25 +94,6 @@ def test_what_comes_before_a_turn_is_not_timed():
         clock=machine.clock,
     )
     assert timings.median("read") == 1.0
-
-
-def test_repeated_in_processes_a_measurement_begins_anew_with_the_same_threads():
-    ours, threads = os.getpid(), torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        assert in_processes(2, torch.get_num_threads) == [1, 1]
-    finally:
-        torch.set_num_threads(threads)
-    assert len({ours, *in_processes(2, os.getpid)}) == 3
-    assert in_processes(1, os.getpid) == [ours]
-
-
-def test_the_rounds_of_several_processes_are_paired_as_they_were():
-    first = Timings({"ours": np.array([2.0, 4.0]), "peer": np.array([1.0, 2.0])})
-    slower = Timings({"peer": np.array([30.0]), "ours": np.array([60.0])})
-    joined = Timings.joined([first, slower])
-    assert joined.ratio("ours", "peer") == (2.0, 2.0, 2.0)
-    assert joined.median("peer") == 2.0
 
 
 def test_peak_memory_counts_what_is_alive_at_once_and_not_what_was_there():
@@ -223,17 +207,70 @@ def test_every_benchmark_runs_and_leaves_ratios_with_their_recipe(name, tmp_path
     assert "nan" not in text
 
 
-def test_weighing_ten_losses_stays_within_a_small_factor_of_torchjd():
-    timings = weighting_cost.measure(10, Settings(effort="quick"), 9, is_compiled=False)
-    ours = timings.ratio(weighting_cost.OURS, weighting_cost.TORCHJD)
-    channels = timings.ratio(weighting_cost.CHANNELS, weighting_cost.TORCHJD)
-    assert ours.median < GUARD_PER_TASK, str(ours)
-    assert channels.median < 6, str(channels)
+def test_candidates_that_compute_something_else_have_no_ratio():
+    generator = torch.Generator().manual_seed(0)
+    case = maps.regression("L1", (2, 2, 8, 8), torch.device("cpu"), generator)
+    another = {maps.INDEXED: case.losses[maps.WHOLE]}
+    with pytest.raises(AssertionError):
+        maps.checked(dataclasses.replace(case, losses=case.losses | another))
 
 
-@pytest.mark.parametrize("kind", ["L1", "MSE"])
-def test_a_mask_never_costs_more_than_indexing_by_it(kind):
-    case = regression(kind, (4, 2, 128, 256), torch.device("cpu"), torch.Generator())
-    timings = dense_maps.measure(case, SMOKE, 9, is_compiled=False)
-    ratio = timings.ratio("ours", "indexed")
-    assert ratio.median < 1, str(ratio)
+def test_without_torchjd_its_formula_stands_in_and_the_report_says_so(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchjd.scalarization", None)  # importing it now fails
+    spec = importlib.util.find_spec("benchmarks.weighting_cost")
+    weighting_cost = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(weighting_cost)
+    losses, log_var = torch.tensor([0.3, 2.0, 1.1]), torch.tensor([0.5, -1.0, 0.2])
+    totals, gradients = [], []
+    for peer in (weighting_cost.UW(3), UW(3)):
+        peer.log_var.data.copy_(log_var)
+        totals.append(peer(losses))
+        totals[-1].backward()
+        gradients.append(peer.log_var.grad)
+    assert type(peer) is not weighting_cost.UW
+    torch.testing.assert_close(*totals)
+    torch.testing.assert_close(*gradients)
+    assert "TorchJD is not installed" in " ".join(weighting_cost.run(SMOKE).notes)
+
+
+def run_gpu_script(out, *arguments, python):
+    command = ["bash", str(GPU_SCRIPT), str(out), *arguments]
+    return subprocess.run(  # noqa: S603
+        command, env={**os.environ, "PYTHON": str(python)}, capture_output=True, text=True
+    )
+
+
+def test_the_script_for_a_gpu_can_be_tried_on_a_cpu(tmp_path):
+    ended = run_gpu_script(tmp_path, "--device", "cpu", python=sys.executable)
+    log = (tmp_path / "log.txt").read_text()
+    assert ended.returncode == 0, log
+    summary = (tmp_path / "summary.txt").read_text()
+    assert f"torch {torch.__version__}" in summary
+    assert re.findall(r"^(\w+): exit status 0", summary, re.MULTILINE) == [
+        "versions",
+        "tests",
+        "weighting_cost",
+        "dense_maps",
+        "memory",
+    ]
+    assert "tests/test_cuda.py" in log
+    for name in ("weighting_cost", "dense_maps", "memory"):
+        assert (tmp_path / f"{name}.md").is_file()
+
+
+def test_a_part_that_fails_on_a_gpu_stops_no_other_and_is_in_the_exit_status(tmp_path):
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\necho 'no such module'\nexit 3\n")
+    python.chmod(0o755)
+    ended = run_gpu_script(tmp_path, python=python)
+    assert ended.returncode == 1
+    summary = (tmp_path / "summary.txt").read_text()
+    for name in ("versions", "tests", "weighting_cost", "dense_maps", "memory"):
+        assert f"{name}: exit status 3" in summary
+    assert (tmp_path / "log.txt").read_text().count("no such module") == 5
+
+
+def test_the_script_for_a_gpu_says_how_it_is_called(tmp_path):
+    ended = run_gpu_script(tmp_path, "--device", "abacus", python=sys.executable)
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("usage: bash benchmarks/gpu.sh OUT")

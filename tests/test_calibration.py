@@ -7,7 +7,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch.distributions import Categorical, Laplace, Normal
-from torchmetrics.functional.classification import multiclass_calibration_error
 
 from tests.strategies import classification_batches
 from uncertainty_mtl import GaussianHead, LaplaceHead
@@ -46,14 +45,21 @@ def test_coverage_leaves_out_what_is_masked():
         interval_coverage(distribution, target, torch.tensor([1.0]))
 
 
-@given(batch=classification_batches(torch.float32), bins=st.integers(1, 20))
-def test_the_error_is_that_of_torchmetrics(batch, bins):
+@given(batch=classification_batches(), bins=st.integers(1, 20))
+def test_the_error_is_the_mean_gap_between_confidence_and_accuracy(batch, bins):
     probability = batch.prediction.softmax(1)
+    # Element by element, with plain numbers.
+    gap_of_bin: dict[int, float] = {}
+    rows = probability.movedim(1, -1).flatten(0, -2).tolist()
+    labels = batch.target.flatten().tolist()
+    for row, label in zip(rows, labels, strict=True):
+        confidence = max(row)
+        index = min(int(confidence * bins), bins - 1)
+        is_right = row.index(confidence) == label
+        gap_of_bin[index] = gap_of_bin.get(index, 0.0) + is_right - confidence
+    expected = sum(abs(gap) for gap in gap_of_bin.values()) / len(rows)
     found = expected_calibration_error(probability, batch.target, bins=bins)
-    expected = multiclass_calibration_error(
-        probability, batch.target, num_classes=probability.shape[1], n_bins=bins
-    )
-    assert found.item() == pytest.approx(expected.item(), abs=1e-5)
+    assert found.item() == pytest.approx(expected, abs=1e-9)
 
 
 def test_the_curve_counts_by_bin_and_ignores():
@@ -72,5 +78,17 @@ def test_a_temperature_repairs_overconfident_logits():
     head = fit_temperature(logits, target, ignore_index=255)
     assert head.sigma.item() ** 2 == pytest.approx(3, rel=0.05)
     before = expected_calibration_error(logits.softmax(1), target, ignore_index=255)
+    repaired = (logits / 3).softmax(1)
+    torch.testing.assert_close(head.distribution(logits).probs, repaired, rtol=0, atol=0.02)
     after = expected_calibration_error(head.distribution(logits).probs, target, ignore_index=255)
     assert after < 0.02 < 0.1 < before
+
+
+def test_a_temperature_is_fitted_to_the_elements_that_the_mask_leaves():
+    logits = 4 * torch.randn(20_000, 4)
+    target = Categorical(logits=logits / 3).sample()
+    mask = torch.arange(20_000) % 2 == 0
+    target[~mask] = 99
+    assert fit_temperature(logits, target, mask).sigma.item() ** 2 == pytest.approx(3, rel=0.05)
+    # Without a label there is nothing to fit.
+    assert fit_temperature(logits, target, torch.zeros_like(mask)).sigma.item() == 1

@@ -1,25 +1,43 @@
-"""Half precision, graphs, copies and devices: what becomes of a loss in a real training."""
+"""Half precision, default dtypes, empty devices and copies: a loss in a real training."""
 
 import copy
-import io
 import pickle
 
 import pytest
 import torch
 from torch import nn
-from torch._dynamo.testing import CompileCounterWithBackend
 
-from tests.test_loss import scene_batch, scene_loss
+from tests.scene import (
+    PAIR,
+    assert_same_state,
+    leaf,
+    leaves,
+    numbers,
+    scene_batch,
+    scene_loss,
+    state_of,
+)
 from uncertainty_mtl import GaussianHead, LaplaceHead, ScaledSoftmaxHead, UncertaintyWeightedLoss
 
-cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+OPTIONS = [
+    {},
+    {"estimator": "closed_form"},
+    {"constraint": "unit_sum"},
+    {"estimator": "closed_form", "constraint": "unit_sum"},
+]
+every_option = pytest.mark.parametrize("options", OPTIONS, ids=str)
 
 
-def to(batch, device):
-    return [
-        {task: None if v is None else v.detach().to(device) for task, v in part.items()}
-        for part in batch
-    ]
+def weighted_loss(class_weight=(1.0, 2.0, 3.0), **options) -> UncertaintyWeightedLoss:
+    """Return a loss with every kind of state."""
+    return UncertaintyWeightedLoss(
+        {"s": ScaledSoftmaxHead(class_weight=class_weight), "d": "laplace"}, **options
+    )
+
+
+def weighted_step(loss_fn: UncertaintyWeightedLoss) -> torch.Tensor:
+    logits = torch.tensor([[1.0, 2.0, 3.0], [3.0, 2.0, 1.0]], requires_grad=True)
+    return loss_fn({"s": logits, "d": leaf(3.0)}, {"s": torch.tensor([0, 2])}).total
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -35,65 +53,151 @@ def test_autocast_trains_with_a_gradient_scaler(dtype):
     for _ in range(700):
         optimizer.zero_grad()
         with torch.autocast("cpu", dtype):
-            total, _ = loss_fn({"y": model(x)}, {"y": y})
-        assert total.dtype == torch.float32
-        scaler.scale(total).backward()
+            losses = loss_fn({"y": model(x)}, {"y": y})
+        assert losses.total.dtype == torch.float32
+        scaler.scale(losses.total).backward()
         scaler.step(optimizer)
         scaler.update()
     assert loss_fn["y"].sigma.item() == pytest.approx(0.1, rel=0.15)
 
 
-def test_model_and_loss_compile_together_without_recompiling():
-    class Step(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.model, self.loss_fn = nn.Conv2d(3, 7, 1), scene_loss()
-
-        def forward(self, x, targets, masks):
-            y = self.model(x)
-            predictions = {"semantic": y[:, :5], "instance": y[:, 5:], "depth": y[:, :1]}
-            return self.loss_fn(predictions, targets, masks).total
-
-    torch._dynamo.reset()
-    counter = CompileCounterWithBackend("aot_eager")
-    step = torch.compile(Step(), backend=counter, fullgraph=True)
-    for seed in range(3):
-        _, targets, masks = scene_batch(seed)
-        if seed == 2:
-            masks["instance"] = torch.zeros_like(masks["instance"])
-        step(torch.randn(2, 3, 4, 4), targets, masks).backward()
-    assert counter.frame_count == 1
+CASTS = {
+    "to bfloat16": lambda m: m.to(torch.bfloat16),
+    "half": lambda m: m.half(),
+    "bfloat16": lambda m: m.bfloat16(),
+    "double": lambda m: m.double(),
+    "of a parent": lambda m: nn.ModuleList([m]).half()[0],
+    "there and back": lambda m: m.half().float(),
+}
 
 
-def inductor_works() -> bool:
+@every_option
+@pytest.mark.parametrize("cast", CASTS.values(), ids=CASTS.keys())
+def test_a_cast_changes_neither_dtype_nor_value_of_any_state(options, cast):
+    loss_fn = weighted_loss(class_weight=[1.001, 2.001, 3.001], **options)
+    weighted_step(loss_fn)
+    state, buffers = state_of(loss_fn), {n: b.clone() for n, b in loss_fn.named_buffers()}
+    cast(loss_fn)
+    assert_same_state(state_of(loss_fn), state)
+    assert_same_state(dict(loss_fn.named_buffers()), buffers)
+    expected = {"num_batches_tracked": torch.long, "_owned": torch.bool}
+    for name, value in [*loss_fn.named_parameters(), *loss_fn.named_buffers()]:
+        assert value.dtype == expected.get(name.split(".")[-1], torch.float32)
+    assert weighted_step(loss_fn).dtype == torch.float32
+
+
+@every_option
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
+def test_the_default_dtype_of_the_process_changes_nothing(options, dtype):
+    expected = weighted_loss(**options)
+    totals = [weighted_step(expected).item() for _ in range(3)]
+    logits = torch.tensor([[1.0, 2.0, 3.0], [3.0, 2.0, 1.0]], requires_grad=True)
+    three = leaf(3.0)
+    torch.set_default_dtype(dtype)
     try:
-        return torch.compile(lambda x: x + 1)(torch.zeros(1)).item() == 1
-    except Exception:  # no C++ compiler: whatever it raises, Inductor cannot be used
-        return False
+        found = weighted_loss(**options)
+        results = [found({"s": logits, "d": three}, {"s": torch.tensor([0, 2])}) for _ in range(3)]
+        absent = found({"s": None, "d": None})
+        found.sigmas(), found.weights()
+        again = copy.deepcopy(found)
+        again.reset_parameters()
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert [result.total.item() for result in results] == pytest.approx(totals, rel=1e-6)
+    assert all(result.total.dtype == torch.float32 for result in [*results, absent])
+    state = state_of(expected)
+    for name, value in state_of(found).items():
+        assert value.dtype == state[name].dtype
+        torch.testing.assert_close(value, state[name], equal_nan=True)
+    assert_same_state(state_of(again), state_of(weighted_loss(**options)))
 
 
-def test_inductor_gives_the_same():
-    if not inductor_works():
-        pytest.skip("Inductor needs a C++ compiler")
-    loss_fn, batch = scene_loss(), scene_batch()
-    expected = loss_fn(*batch).total
-    compiled = torch.compile(copy.deepcopy(loss_fn), fullgraph=True)
-    torch.testing.assert_close(compiled(*batch).total, expected)
+@every_option
+@pytest.mark.parametrize("build", [list, torch.tensor], ids=["list", "tensor"])
+@pytest.mark.parametrize("where", ["built on meta", "moved to meta"])
+def test_an_emptied_loss_is_whole_again_after_a_reset(options, build, where):
+    class_weight = build([1.0, 2.0, 3.0])
+    if where == "built on meta":
+        with torch.device("meta"):
+            loss_fn = weighted_loss(class_weight, **options)
+    else:
+        loss_fn = weighted_loss(class_weight, **options)
+        weighted_step(loss_fn)
+        loss_fn.to("meta")
+    everything = [*loss_fn.parameters(), *loss_fn.buffers()]
+    assert {value.device.type for value in everything} == {"meta"}
+    loss_fn.to_empty(device="cpu")
+    with torch.no_grad():
+        for value in [*loss_fn.parameters(), *loss_fn.buffers()]:
+            value.fill_(77)
+    loss_fn.reset_parameters()
+    fresh = weighted_loss([1.0, 2.0, 3.0], **options)
+    assert_same_state(state_of(loss_fn), state_of(fresh))
+    torch.testing.assert_close(weighted_step(loss_fn), weighted_step(fresh))
+    assert_same_state(state_of(loss_fn), state_of(fresh))
+
+
+def test_a_reset_restores_given_starts_and_channels():
+    with torch.device("meta"):
+        loss_fn = UncertaintyWeightedLoss(
+            {"a": GaussianHead(init_sigma=3.0), "b": LaplaceHead(num_channels=2)}
+        )
+    loss_fn.to_empty(device="cpu").reset_parameters()
+    assert loss_fn.sigmas()["a"].item() == pytest.approx(3)
+    assert loss_fn.sigmas()["b"].tolist() == [1, 1]
+    loss_fn({"a": leaf(100.0), "b": torch.tensor([2.0, 5.0], requires_grad=True)})
+    assert loss_fn.sigmas()["a"].item() == pytest.approx(3)
+    assert loss_fn.weights()["b"].tolist() == pytest.approx([0.5, 0.2])
+
+
+@every_option
+def test_a_loss_moves_between_devices_with_its_whole_state(options):
+    loss_fn = weighted_loss(**options)
+    weighted_step(loss_fn)
+    loss_fn.to("meta")
+    found = {name: (v.device.type, v.dtype) for name, v in loss_fn.state_dict().items()}
+    for name, pair in found.items():
+        dtype = torch.long if name.endswith("num_batches_tracked") else torch.float32
+        assert pair == ("meta", dtype)
+    assert loss_fn["s"].class_weight.device.type == "meta"
 
 
 # torch 2.4 says so of what its own tensors do when they are unpickled.
 @pytest.mark.filterwarnings("ignore:You are using `torch.load` with `weights_only=False`")
-def test_copies_and_pickles_behave_like_the_original():
+@every_option
+@pytest.mark.parametrize("num_steps", [0, 1, 3])
+def test_copies_and_pickles_behave_like_the_original(options, num_steps):
     # Processes are started, and some loaders and trainers work, by pickling modules.
+    loss_fn = UncertaintyWeightedLoss(PAIR, **options)
+    for _ in range(num_steps):
+        loss_fn(leaves([4.0, 3.0]))
+    state = state_of(loss_fn)
+    clones = [copy.deepcopy(loss_fn), pickle.loads(pickle.dumps(loss_fn))]  # noqa: S301
+    totals = []
+    for clone in clones:
+        totals.append([clone(leaves([5.0, 2.0])).total.item() for _ in range(3)])
+        clone["a"].log_var.data.add_(1)
+    assert_same_state(state_of(loss_fn), state)
+    expected = [loss_fn(leaves([5.0, 2.0])).total.item() for _ in range(3)]
+    assert totals == [expected, expected]
+
+
+def test_a_copy_of_a_scene_with_settings_computes_the_same():
     loss_fn, batch = scene_loss(), scene_batch()
     expected = loss_fn(*batch).total
-    for clone in (copy.deepcopy(loss_fn), pickle.loads(pickle.dumps(loss_fn))):  # noqa: S301
-        torch.testing.assert_close(clone(*batch).total, expected)
-        clone["depth"].log_var.data.add_(1)
-    torch.testing.assert_close(loss_fn(*batch).total, expected)
+    assert torch.equal(copy.deepcopy(loss_fn)(*batch).total, expected)
+    assert numbers(copy.deepcopy(loss_fn).sigmas()) == numbers(loss_fn.sigmas())
 
 
-@pytest.mark.parametrize("head", [GaussianHead(), LaplaceHead(), ScaledSoftmaxHead()], ids=repr)
+@pytest.mark.parametrize(
+    "head",
+    [
+        GaussianHead(init_sigma=2.0),
+        LaplaceHead(init_sigma=2.0),
+        ScaledSoftmaxHead(init_sigma=2.0),
+    ],
+    ids=repr,
+)
 def test_a_head_can_be_exported(head):
     if isinstance(head, ScaledSoftmaxHead):
         inputs = torch.randn(2, 3, 4), torch.randint(3, (2, 4))
@@ -101,68 +205,3 @@ def test_a_head_can_be_exported(head):
         inputs = torch.randn(2, 3, 4), torch.randn(2, 3, 4)
     exported = torch.export.export(head.eval(), inputs).module()
     torch.testing.assert_close(exported(*inputs), head(*inputs))
-
-
-def test_a_functional_call_differentiates_through_log_var():
-    loss_fn, batch = scene_loss(), scene_batch()
-
-    def total(parameters):
-        return torch.func.functional_call(loss_fn, parameters, batch).total
-
-    parameters = {name: p.detach().clone() for name, p in loss_fn.named_parameters()}
-    gradients = torch.func.grad(total)(parameters)
-    loss_fn(*batch).total.backward()
-    for name, parameter in loss_fn.named_parameters():
-        torch.testing.assert_close(gradients[name], parameter.grad)
-
-
-def test_a_loss_moves_between_devices_with_its_scales():
-    loss_fn = scene_loss().to("meta")
-    assert loss_fn["depth"].log_var.device.type == "meta"
-    assert loss_fn["depth"].log_var.dtype == torch.float32
-
-
-def test_two_forwards_may_come_before_one_backward():
-    loss_fn, batch = scene_loss(), scene_batch()
-    with torch.no_grad():
-        loss_fn["depth"].log_var.fill_(100.0)
-    (loss_fn(*batch).total + loss_fn(*batch).total).backward()
-    assert all(parameter.grad.isfinite().all() for parameter in loss_fn.parameters())
-
-
-def test_a_checkpoint_loads_without_running_code():
-    file = io.BytesIO()
-    torch.save(scene_loss().state_dict(), file)
-    file.seek(0)
-    scene_loss().load_state_dict(torch.load(file, weights_only=True))
-
-
-@cuda
-@pytest.mark.parametrize("options", [{}, {"estimator": "closed_form"}, {"constraint": "unit_sum"}])
-def test_no_step_waits_for_the_device(options):
-    heads = {"semantic": "softmax", "instance": "laplace", "depth": "gaussian"}
-    loss_fn = UncertaintyWeightedLoss(heads, **options).cuda()
-    batch = to(scene_batch(), "cuda")
-    batch[0] = {task: value.requires_grad_() for task, value in batch[0].items()}
-    torch.cuda.synchronize()
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        loss_fn(*batch).total.backward()
-        loss_fn.sigmas(), loss_fn.weights()
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-
-
-@cuda
-def test_a_step_can_be_captured_in_a_cuda_graph():
-    loss_fn, batch = scene_loss().cuda(), to(scene_batch(), "cuda")
-    expected = loss_fn(*batch).total
-    stream = torch.cuda.Stream()
-    with torch.cuda.stream(stream):
-        loss_fn(*batch)
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        total = loss_fn(*batch).total
-    graph.replay()
-    torch.testing.assert_close(total, expected)

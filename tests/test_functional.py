@@ -11,11 +11,14 @@ from torch.autograd import gradcheck, gradgradcheck
 from torch.distributions import Categorical, Laplace, Normal
 
 from tests.strategies import classification_batches, log_vars, regression_batches, seeds
+from uncertainty_mtl.forms import LAPLACE, SOFTMAX, BaseLoss
 from uncertainty_mtl.functional import (
     cross_entropy,
     gaussian_nll,
     laplace_nll,
+    mean_nll,
     scaled_softmax_nll,
+    temper,
 )
 
 likelihoods = pytest.mark.parametrize(
@@ -91,11 +94,19 @@ def test_papers_softmax_form_weighs_the_cross_entropy_of_the_unscaled_logits(bat
     torch.testing.assert_close(scaled_softmax_nll(*batch[:2], s, valid), expected.squeeze())
 
 
+@pytest.mark.parametrize("exact", [False, True], ids=["paper", "exact"])
 @given(batch=classification_batches())
-def test_both_softmax_forms_agree_at_sigma_one(batch):
-    s = torch.zeros(1, dtype=torch.float64)
-    paper, exact = (scaled_softmax_nll(*batch[:2], s, exact=exact) for exact in (False, True))
-    torch.testing.assert_close(paper, exact)
+def test_both_softmax_forms_are_the_cross_entropy_at_sigma_one(batch, exact):
+    found = scaled_softmax_nll(*batch[:2], torch.zeros(1, dtype=torch.float64), exact=exact)
+    torch.testing.assert_close(found, F.cross_entropy(*batch[:2]))
+
+
+@given(batch=classification_batches(), s=log_vars)
+def test_tempered_logits_are_those_divided_by_the_variance(batch, s):
+    torch.testing.assert_close(temper(batch.prediction, s), batch.prediction / s.exp())
+    half = temper(batch.prediction.bfloat16(), s)
+    assert half.dtype == torch.float32
+    torch.testing.assert_close(half, (batch.prediction.bfloat16().double() / s.exp()).float())
 
 
 @given(batch=classification_batches(), s=log_vars)
@@ -136,10 +147,34 @@ def test_base_loss_of_the_softmax_is_that_of_pytorch(batch, smoothing, weighted,
     torch.testing.assert_close(by_mask.mean(), expected)
 
 
-@pytest.mark.parametrize("nll", [gaussian_nll, laplace_nll])
-def test_two_components_count_as_two_elements(nll):
-    # 0.5 * s for each component: with one such term for the pair, sigma^2 would be twice too large.
-    prediction, target = torch.zeros(5, 2, 3, 3), torch.randn(5, 2, 3, 3)
-    s = torch.tensor([0.7])
-    x, y = (nll(prediction[:, i], target[:, i], s) for i in (0, 1))
-    torch.testing.assert_close(nll(prediction, target, s), (x + y) / 2)
+@likelihoods
+def test_the_penalty_is_paid_once_per_component(nll, distribution, constant):
+    # A map of two-component vectors without any error: 0.5 * s is left for each component. With one
+    # such term for the pair, sigma^2 would come out twice too large.
+    zeros, s = torch.zeros(5, 2, 3, 3), torch.tensor([0.7])
+    assert nll(zeros, zeros, s).item() == pytest.approx(0.35)
+    mask = torch.zeros(5, 3, 3, dtype=torch.bool)
+    mask[0, 1, 2] = True
+    assert nll(zeros, zeros, s, mask).item() == pytest.approx(0.35)
+
+
+@given(s=log_vars, losses=st.lists(st.floats(0.1, 10), min_size=2, max_size=2))
+def test_the_mean_of_channels_weighs_each_by_its_elements(s, losses):
+    # Three elements of one channel and one of the other, each with an error of its own.
+    summed = torch.tensor([3 * losses[0], losses[1]], dtype=torch.float64)
+    base = BaseLoss(summed, torch.tensor([3.0, 1.0], dtype=torch.float64))
+    scales = torch.cat([s, -s])
+    elements = [
+        torch.exp(-scale) * loss + scale / 2 for scale, loss in zip(scales, losses, strict=True)
+    ]
+    expected = (3 * elements[0] + elements[1]) / 4
+    torch.testing.assert_close(mean_nll(SOFTMAX, base, scales), expected)
+
+
+def test_the_mean_over_no_element_is_exactly_zero():
+    base = BaseLoss(torch.zeros(()), torch.zeros(()))
+    s = torch.tensor([2.0], requires_grad=True)
+    nll = mean_nll(LAPLACE, base, s, constant=3.0)
+    nll.backward()
+    assert nll.item() == 0
+    assert s.grad.item() == 0

@@ -1,19 +1,12 @@
 """The record of a training, and the layers on it."""
 
 import csv
-import json
 
 import pytest
 import torch
-from lightning.pytorch import LightningModule, Trainer
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
-from torch.utils.tensorboard import SummaryWriter
 
-from uncertainty_mtl import GaussianHead, SigmaHistory, UncertaintyWeightedLoss
-from uncertainty_mtl.integrations.lightning import SigmaCallback
-from uncertainty_mtl.integrations.tensorboard import log_to_tensorboard
+from tests.scene import numbers, scene_batch, scene_loss
+from uncertainty_mtl import GaussianHead, LaplaceHead, SigmaHistory, UncertaintyWeightedLoss
 
 
 def run(history: SigmaHistory, steps: int, lr: float = 0.1) -> None:
@@ -28,7 +21,10 @@ def run(history: SigmaHistory, steps: int, lr: float = 0.1) -> None:
 
 
 def loss() -> UncertaintyWeightedLoss:
-    return UncertaintyWeightedLoss({"a": "gaussian", "b": "laplace"})
+    """Return a loss whose sigmas start at 1."""
+    return UncertaintyWeightedLoss(
+        {"a": GaussianHead(init_sigma=1.0), "b": LaplaceHead(init_sigma=1.0)}
+    )
 
 
 def test_rows_hold_what_the_loss_said():
@@ -47,8 +43,37 @@ def test_rows_hold_what_the_loss_said():
     assert absent[0].nll == 0
 
 
+def test_rows_are_those_of_the_result_and_not_of_a_later_call():
+    loss_fn, batch = scene_loss(), scene_batch()
+    history = SigmaHistory(loss_fn)
+    first = loss_fn(*batch)
+    errors, tasks = numbers(first.errors), numbers(first.tasks)
+    loss_fn(*scene_batch(seed=1))
+    loss_fn.eval()(*scene_batch(seed=2))
+    history.record(7, first)
+    for row in history.rows:
+        assert row.step == 7
+        assert row.base_loss == pytest.approx(errors[row.task])
+        assert row.nll == pytest.approx(tasks[row.task])
+
+
+def test_a_row_before_and_after_the_start_says_so():
+    loss_fn = UncertaintyWeightedLoss({"a": "gaussian", "b": "laplace"})
+    history = SigmaHistory(loss_fn)
+    history.record(0, loss_fn({"a": torch.tensor(4.0, requires_grad=True), "b": None}))
+    assert [row.sigma for row in history.rows] == pytest.approx([2, 1])
+
+
+def test_channels_are_recorded_by_their_mean():
+    loss_fn = UncertaintyWeightedLoss({"a": GaussianHead(num_channels=2)})
+    history = SigmaHistory(loss_fn)
+    history.record(0, loss_fn({"a": torch.tensor([4.0, 16.0], requires_grad=True)}))
+    (row,) = history.rows
+    assert (row.sigma, row.base_loss) == pytest.approx((3, 10))
+
+
 def test_tasks_of_a_group_are_recorded_too():
-    loss_fn = UncertaintyWeightedLoss({"g": loss(), "c": "laplace"})
+    loss_fn = UncertaintyWeightedLoss({"g": loss(), "c": LaplaceHead(init_sigma=1.0)})
     history = SigmaHistory(loss_fn)
     one = torch.ones((), requires_grad=True)
     history.record(0, loss_fn({"g": {"a": 4 * one, "b": one}, "c": one}))
@@ -90,9 +115,7 @@ def test_figure_has_a_curve_for_each_task():
 
 
 def test_one_warning_tells_of_a_sigma_that_does_not_move():
-    history = SigmaHistory(
-        UncertaintyWeightedLoss({"a": "gaussian", "b": "laplace"}), stuck_after=5
-    )
+    history = SigmaHistory(loss(), stuck_after=5)
     run(history, 6, lr=0.0)
     with pytest.warns(UserWarning, match=r"sigma of \['a', 'b'\] has not moved in 6 steps"):
         history.flush()
@@ -104,11 +127,7 @@ def test_no_warning_for_sigmas_that_move_or_are_meant_to_stay():
     frozen = loss()
     frozen.freeze()
     closed = UncertaintyWeightedLoss({"a": "gaussian", "b": "laplace"}, estimator="closed_form")
-    for loss_fn in (
-        frozen,
-        closed,
-        UncertaintyWeightedLoss({"a": "gaussian", "b": GaussianHead()}),
-    ):
+    for loss_fn in (frozen, closed, loss()):
         if loss_fn is not frozen and loss_fn is not closed:
             loss_fn.freeze("b")
         history = SigmaHistory(loss_fn, stuck_after=5)
@@ -118,84 +137,3 @@ def test_no_warning_for_sigmas_that_move_or_are_meant_to_stay():
         else:
             run(history, 6)
         history.flush()
-
-
-def test_tensorboard_gets_every_row(tmp_path):
-    history = SigmaHistory(loss(), flush_every=2)
-    with SummaryWriter(tmp_path) as writer:
-        log_to_tensorboard(history, writer)
-        run(history, 4)
-        history.flush()
-    events = EventAccumulator(str(tmp_path)).Reload()
-    scalars = events.Scalars("uncertainty/sigma/a")
-    expected = [row.sigma for row in history.rows if row.task == "a"]
-    assert [event.value for event in scalars] == pytest.approx(expected)
-    assert "uncertainty/nll/b" in events.Tags()["scalars"]
-
-
-class Module(LightningModule):
-    """The smallest module with the loss as an attribute."""
-
-    def __init__(self, decay: float = 0.0) -> None:
-        super().__init__()
-        self.model, self.loss_fn, self.decay = (
-            nn.Linear(2, 1),
-            UncertaintyWeightedLoss({"y": "gaussian"}),
-            decay,
-        )
-
-    def training_step(self, batch, batch_idx):
-        """Return the loss and its parts."""
-        x, y = batch
-        losses = self.loss_fn({"y": self.model(x)}, {"y": y})
-        return {"loss": losses.total, "losses": losses}
-
-    def configure_optimizers(self):
-        """Return one optimizer for both."""
-        if self.decay:
-            return torch.optim.SGD(self.parameters(), lr=0.01, weight_decay=self.decay)
-        groups = [{"params": self.model.parameters()}, *self.loss_fn.param_groups()]
-        return torch.optim.SGD(groups, lr=0.01, weight_decay=0.1)
-
-
-@pytest.fixture
-def fit(tmp_path):
-    data = DataLoader(TensorDataset(torch.randn(32, 2), torch.randn(32, 1)), batch_size=4)
-
-    def run_trainer(module, callback):
-        trainer = Trainer(
-            default_root_dir=tmp_path,
-            max_epochs=2,
-            accelerator="cpu",
-            callbacks=[callback],
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-        )
-        trainer.fit(module, data)
-
-    return run_trainer
-
-
-lightning_noise = pytest.mark.filterwarnings(
-    "ignore:The 'train_dataloader' does not have many workers",
-    "ignore:`isinstance.treespec, LeafSpec.`",
-)
-
-
-@lightning_noise
-def test_lightning_records_every_step(fit, tmp_path):
-    module, callback = Module(), SigmaCallback(csv_path=tmp_path / "sigma.csv", flush_every=3)
-    fit(module, callback)
-    rows = callback.history.rows
-    assert [row.step for row in rows] == list(range(1, 17))
-    assert rows[-1].sigma == pytest.approx(module.loss_fn.sigmas()["y"].item())
-    assert (tmp_path / "sigma.csv").read_text().count("\n") == 17
-    assert json.dumps(rows[0]._asdict())
-
-
-@lightning_noise
-def test_lightning_is_told_of_weight_decay(fit):
-    with pytest.raises(ValueError, match=r"weight decay on that of \['y'\]"):
-        fit(Module(decay=0.1), SigmaCallback())

@@ -105,6 +105,7 @@ def test_a_single_output_and_other_kinds_of_input():
     assert not plain.aleatoric.any()
 
 
+@pytest.mark.slow
 def test_epistemic_falls_with_data_and_rises_away_from_it_and_aleatoric_does_not():
     def fit(n: int):
         torch.manual_seed(0)

@@ -9,6 +9,8 @@ from examples.cityscapes.data import CityscapesDataset
 from examples.cityscapes.synthetic import synthesize
 from examples.cityscapes.targets import offsets
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = {
     "size": (32, 64),
     "backbone_weights": "none",

@@ -8,15 +8,18 @@ from torch import Tensor
 
 from uncertainty_mtl.forms import BaseLoss
 
-Group: TypeAlias = "dist.ProcessGroup | Literal[False] | None"
+Group: TypeAlias = "torch.distributed.ProcessGroup | Literal[False] | None"
 """A process group, ``None`` for the default one, or ``False`` for this process by itself."""
+
+
+def is_distributed() -> bool:
+    """Return whether there is a process group at all."""
+    return dist.is_available() and dist.is_initialized()
 
 
 def num_ranks(group: Group) -> int:
     """Return how many processes the group has: 1 where none was initialised."""
-    if group is False or not (dist.is_available() and dist.is_initialized()):
-        return 1
-    return dist.get_world_size(group)
+    return 1 if group is False or not is_distributed() else dist.get_world_size(group)
 
 
 def sum_over_ranks(base: BaseLoss, group: Group = None) -> BaseLoss:

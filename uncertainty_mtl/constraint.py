@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from uncertainty_mtl.entries import Entries, Measured
-from uncertainty_mtl.parameters import KeepsDtype
+from uncertainty_mtl.parameters import KeepsDtype, write
 
 SMALLEST_SHARE = 1e-12
 
@@ -145,8 +145,7 @@ class UnitSum(Constraint):
         values = self.within(entries, log_vars)
         if training:
             entries.write(values)
-            with torch.no_grad():
-                self.last_log_weights.copy_(_log_weights(entries, values))
+            write(self.last_log_weights, _log_weights(entries, values))
         # The values within, with the gradient of the parameters.
         log_weights = _log_weights(entries, values + (log_vars - log_vars.detach()))
         # Only the shares of the labelled tasks move: they are normalised among themselves. Minus

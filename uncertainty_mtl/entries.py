@@ -9,16 +9,8 @@ from torch import Tensor, nn
 from uncertainty_mtl import forms
 from uncertainty_mtl.collectives import Group, num_ranks, sum_over_ranks
 from uncertainty_mtl.forms import BaseLoss, Form, PowerForm
-from uncertainty_mtl.parameters import gathered, is_usable, project, write
+from uncertainty_mtl.parameters import CAPTURED, gathered, is_usable, project, write
 from uncertainty_mtl.task_head import TaskHead
-
-CAPTURED = (
-    "A training step that sets sigmas from its losses should run outside of the transforms of "
-    "`torch.func`. Found one within, where a tensor that the function has not been given cannot be "
-    "written. Take an ordinary step first or call `loss_fn.initialize_from`, after which learned "
-    "sigmas work here; or call `loss_fn.eval()`. Closed form and constraints set sigmas in every "
-    "training step."
-)
 
 
 class Weighing(NamedTuple):
@@ -52,7 +44,7 @@ class Entries:
 
     Args:
         heads: The heads by task.
-        form: Name of the form that the loss uses.
+        used: The form that the loss uses for each of them.
         priorities: Factors on whole tasks.
         like: A tensor of the device and dtype of the losses.
     """
@@ -60,7 +52,7 @@ class Entries:
     def __init__(
         self,
         heads: Mapping[str, TaskHead],
-        form: str,
+        used: Sequence[Form],
         priorities: Mapping[str, float],
         like: Tensor,
     ) -> None:
@@ -72,27 +64,23 @@ class Entries:
         self._options: Any = {"dtype": like.dtype, "device": like.device}
         self._weighings: dict[tuple[float, ...], Weighing] = {}
 
-        named = [
-            forms.SCALE_INSIDE if head.form is None else forms.named_form(form, head.form)
-            for head in self.heads
-        ]
-        powers = [each if isinstance(each, PowerForm) else forms.SYMMETRIC for each in named]
+        powers = [each if isinstance(each, PowerForm) else forms.SYMMETRIC for each in used]
         self.amplitude = self._vector([power.amplitude for power in powers])
         self.power = self._vector([power.power for power in powers])
         self.slope = self._vector([power.slope for power in powers])
         self.form: Form = PowerForm(self.amplitude, self.power, self.slope)
-        if forms.LIEBEL_KOERNER in named:  # which is then the form of all
-            self.form = forms.LIEBEL_KOERNER
+        if not all(isinstance(each, PowerForm) for each in used):
+            self.form = forms.LIEBEL_KOERNER  # which is then the form of all
         self._constant = self._vector([head.constant for head in self.heads])
         self._adds_nothing = not any(head.constant for head in self.heads)
         self.priority = self._vector([priorities.get(task, 1.0) for task in heads])
         bounds = [head.log_var_bounds() for head in self.heads]
         self.low, self.high = (self._vector(each) for each in zip(*bounds, strict=True))
-        with_sigma = [
-            b for b, head in zip(bounds, self.heads, strict=True) if head.log_var is not None
-        ]
+        # A scale inside of the likelihood is put within its bounds by the head itself.
+        outside = [b for b, h in zip(bounds, self.heads, strict=True) if h.form is not None]
         # One number for all, where there is one, takes half of the time of a list.
-        self._bounds = [list(e) if len(set(e)) > 1 else e[0] for e in zip(*with_sigma, strict=True)]
+        self._bounds = [list(e) if len(set(e)) > 1 else e[0] for e in zip(*outside, strict=True)]
+        self._has_no_sigma = self._vector([p is None for p in self.parameters]) > 0
         # A scale inside of the likelihood has no closed form that could set it.
         self.can_start = self._vector([head.form is not None for head in self.heads]) > 0
         self.is_from_data = self._vector([head.init_sigma is None for head in self.heads]) > 0
@@ -137,13 +125,17 @@ class Entries:
         if self.has_channels:
             return [part.sum() for part in torch.split(terms, self.sizes)]
         # Copies: the views that `unbind` returns could not be changed in place.
-        copies: Any = torch.unbind_copy(terms)  # type: ignore[func-returns-value]
+        try:
+            copies: Any = torch.unbind_copy(terms)  # type: ignore[func-returns-value]
+        except RuntimeError:  # `vmap` of torch 2.4 has no such operation.
+            copies = [term.clone() for term in terms.unbind()]
         return list(copies)
 
     def project(self) -> None:
         """Put parameters that an optimizer moved out of their bounds back, in place."""
         if self._bounds:
-            project([p for p in self.parameters if p is not None], *self._bounds)
+            pairs = zip(self.parameters, self.heads, strict=True)
+            project([p for p, head in pairs if head.form is not None], *self._bounds)
 
     def log_vars(self) -> Tensor:
         """Return all log-variances in the graph, those of frozen heads detached."""
@@ -159,25 +151,31 @@ class Entries:
         found = [head.num_batches_tracked for head in self.heads]
         return torch.cat([self._full(1, 0.0) if c is None else c.view(-1) for c in found])
 
-    def write(self, log_vars: Tensor, counts: Tensor | None = None) -> None:
+    def write(
+        self, log_vars: Tensor, counts: Tensor | None = None, *, inside: bool = False
+    ) -> None:
         """Set the log-variances, and the counts, of all heads that are not frozen.
+
+        Args:
+            log_vars: What to set them to.
+            counts: How many batches have set them; ``None`` leaves the counts alone.
+            inside: Whether heads with their scale inside are set, too. In a step they have used
+                their parameter already, and autograd may need it as it was.
 
         Raises:
             RuntimeError: Within a transform of ``torch.func``, before anything was written.
         """
-        try:
-            for p, head, part in zip(
-                self.parameters, self.heads, torch.split(log_vars, self.sizes), strict=True
-            ):
-                if p is not None and not head.frozen:
-                    write(p, part)
-        except RuntimeError as error:
-            raise RuntimeError(CAPTURED) from error
+        if any(type(p) is Tensor for p in self.parameters):  # arguments of `functional_call`
+            raise RuntimeError(CAPTURED)
+        parts = zip(self.parameters, self.heads, torch.split(log_vars, self.sizes), strict=True)
+        for p, head, part in parts:
+            if p is not None and not head.frozen and (inside or head.form is not None):
+                write(p, part)
         if counts is None:
             return
         for head, part in zip(self.heads, torch.split(counts, self.sizes), strict=True):
             if head.num_batches_tracked is not None and not head.frozen:
-                head.num_batches_tracked.copy_(part.view_as(head.num_batches_tracked))
+                write(head.num_batches_tracked, part.view_as(head.num_batches_tracked))
 
     def unless_frozen(self, where: Tensor) -> Tensor:
         """Return where a condition holds and the head is not frozen."""
@@ -204,8 +202,7 @@ class Entries:
 
     def sigmas(self, log_vars: Tensor) -> Tensor:
         """Return the sigmas; nan for a head that has none."""
-        has_none = self._vector([head.log_var is None for head in self.heads]) > 0
-        return torch.exp(0.5 * log_vars).masked_fill(has_none, torch.nan)
+        return torch.exp(0.5 * log_vars).masked_fill(self._has_no_sigma, torch.nan)
 
     def weights(self, log_vars: Tensor) -> Tensor:
         """Return the factors on the base losses; on the logits, where the error has none."""
@@ -237,4 +234,5 @@ class Entries:
 
 def settings_of(heads: Mapping[str, TaskHead], priorities: Mapping[str, float]) -> list[Any]:
     """Return what may change after a loss was built: heads, their bounds, priorities."""
-    return [*heads.values(), *[head.sigma_bounds for head in heads.values()], *priorities.items()]
+    found: list[Any] = [(head, head.sigma_bounds, head.num_resets) for head in heads.values()]
+    return [*found, *priorities.items()]

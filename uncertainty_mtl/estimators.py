@@ -24,7 +24,7 @@ from uncertainty_mtl.collectives import Group, sum_over_ranks
 from uncertainty_mtl.constraint import Constraint
 from uncertainty_mtl.entries import Entries, Measured
 from uncertainty_mtl.forms import BaseLoss
-from uncertainty_mtl.parameters import KeepsDtype
+from uncertainty_mtl.parameters import KeepsDtype, write
 from uncertainty_mtl.start import Start
 
 
@@ -57,15 +57,16 @@ class Estimator(KeepsDtype, ABC):
         """Set every sigma to its optimum for these base losses, where they are usable."""
         losses, usable = entries.usable_means(step, group)
         optimum = how.optimum(entries, losses, usable)
-        how.warn_if_outside(entries, torch.where(usable, optimum, math.nan))
         # What heads with their scale inside have fitted by themselves is averaged over processes.
         num_valid = torch.where(entries.can_start, 0.0, step.weighing.num_valid)
         fitted = sum_over_ranks(BaseLoss(optimum * num_valid, num_valid), group)
         optimum = torch.where(fitted.num_valid > 0, fitted.mean(), optimum)
         counts = entries.counts()
         counts = torch.where(usable, counts.clamp(min=1), counts)
-        entries.write(how.within(entries, optimum), counts)
+        before = entries.log_vars().detach()
+        entries.write(how.within(entries, optimum), counts, inside=True)
         self.start = Start()
+        self.start.watch(entries, how, usable, optimum, before)
 
     def reset_parameters(self) -> None:
         """Forget what came before."""
@@ -83,7 +84,7 @@ class Learned(Estimator):
         """Set the sigmas that have none yet to the optimum of this step's losses."""
         losses, usable = entries.usable_means(step, group)
         counts, stored = entries.counts(), entries.log_vars().detach()
-        starts = usable & (counts == 0)
+        starts = entries.unless_frozen(usable & (counts == 0))
         moves = starts & entries.is_from_data
         optimum = how.optimum(entries, losses, usable)
         new = torch.where(moves, how.within(entries, optimum), stored)
@@ -114,7 +115,8 @@ class ClosedForm(Estimator):
 
     As in batch norm the first batch sets the mean, evaluation leaves it alone, and every call in
     training counts. The parameter of each head follows, for checkpoints and ``head.sigma``; it gets
-    a zero gradient, as DistributedDataParallel waits for one.
+    a zero gradient, as DistributedDataParallel waits for one. A parameter that FSDP has sharded
+    cannot follow: there only the running means, and the loss's ``sigmas()``, are right.
 
     Args:
         num_entries: How many entries the loss has.
@@ -143,7 +145,7 @@ class ClosedForm(Estimator):
         running = torch.where(usable, moved, before)
         optimum = how.optimum(entries, running, ~running.isnan())
         entries.write(how.within(entries, optimum), counts + usable)
-        self.running_losses.copy_(running)
+        write(self.running_losses, running)
         if self.start.is_pending and not torch.compiler.is_compiling():
             # What FSDP may lose in the parameters is still in the running means.
             starts, stored = usable & (counts == 0), entries.log_vars().detach()
@@ -167,7 +169,7 @@ class ClosedForm(Estimator):
         super().initialize(entries, how, step, group)
         losses, usable = entries.usable_means(step, group)
         usable = entries.unless_frozen(usable)
-        self.running_losses.copy_(torch.where(usable, losses, self.running_losses))
+        write(self.running_losses, torch.where(usable, losses, self.running_losses))
 
     def reset_parameters(self) -> None:
         """Forget the running means."""

@@ -131,7 +131,7 @@ LIEBEL_KOERNER = LiebelKoernerForm()
 """What AutomaticWeightedLoss computes."""
 
 SCALE_INSIDE = PowerForm(amplitude=1.0, power=0.0, slope=0.0)
-"""A base loss that is a negative log-likelihood already, with its scale inside: weight 1."""
+"""A base loss that is a negative log-likelihood already, with weight 1 and no penalty."""
 
 NAMES = ("nll", "symmetric", "paper", "libmtl", "liebel_koerner")
 """The names that :func:`named_form` knows."""

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from uncertainty_mtl._checks import check_positive
+from uncertainty_mtl._tasks import all_heads
 from uncertainty_mtl.loss import UncertaintyWeightedLoss
 from uncertainty_mtl.result import MultiTaskLoss
 
@@ -33,7 +34,8 @@ class SigmaHistory:
 
     Nothing waits for the device in a step: values are collected as tensors and read together,
     ``flush_every`` steps at a time. A task with several channels is recorded by their mean; the
-    tasks of a group come as ``"group.task"``, without their own negative log-likelihood.
+    tasks of a group come as ``"group.task"``, without their own negative log-likelihood. It warns,
+    once, of a sigma that has not moved, and of one that sits at its bound.
 
     Args:
         loss_fn: The loss to record.
@@ -69,6 +71,7 @@ class SigmaHistory:
         self._first_sigmas: dict[str, float] = {}
         self._num_steps = 0
         self._warned = False
+        self._warned_of_bounds: set[str] = set()
 
     @property
     def rows(self) -> list[Row]:
@@ -117,6 +120,7 @@ class SigmaHistory:
         for row in rows:
             self._first_sigmas.setdefault(row.task, row.sigma)
         self._warn_if_stuck(rows)
+        self._warn_if_at_a_bound(rows)
         for listener in self.listeners:
             listener(rows)
 
@@ -160,9 +164,23 @@ class SigmaHistory:
             warnings.warn(
                 f"The sigma of {stuck} has not moved in {self._num_steps} steps. Is its `log_var` "
                 "in the optimizer? `loss_fn.check_optimizer(optimizer)` tells; a task without "
-                "labels, or a warm-up, keeps it still too.",
+                "labels does not move its sigma either.",
                 stacklevel=4,
             )
+
+    def _warn_if_at_a_bound(self, newest: list[Row]) -> None:
+        for task, head in all_heads(self.loss_fn.heads):
+            low, high = head.sigma_bounds
+            sigmas = [row.sigma for row in newest if row.task == task]
+            sits = all(sigma <= 1.001 * low or sigma >= 0.999 * high for sigma in sigmas)
+            if sits and sigmas and head.log_var is not None and task not in self._warned_of_bounds:
+                self._warned_of_bounds.add(task)
+                warnings.warn(
+                    f"The sigma of {task!r} sits at a bound, of `sigma_bounds` {(low, high)}. "
+                    "A loss that reaches 0, or is measured in very small or large units, drives it "
+                    "there. Give the head wider bounds, or see whether the task still has a loss.",
+                    stacklevel=4,
+                )
 
 
 def _scalar(value: Tensor) -> Tensor:

@@ -111,10 +111,10 @@ def joined(summed: Mapping[str, Tensor], heads: Mapping[str, TaskHead]) -> Tenso
         raise ValueError(
             f"The losses of all tasks should be on one device. Found {places}."
         ) from error
-    log_var = next((h.log_var for h in heads.values() if h.log_var is not None), vector)
-    if log_var.device != vector.device:
+    devices = [head.log_var.device for head in heads.values() if head.log_var is not None]
+    if devices and devices[0] != vector.device:
         raise ValueError(
-            f"The losses should be on the device of the sigmas, {str(log_var.device)!r}. Found "
+            f"The losses should be on the device of the sigmas, {str(devices[0])!r}. Found "
             f"{str(vector.device)!r}. Move the sigmas with `loss_fn.to({str(vector.device)!r})`."
         )
     is_half = vector.dtype in (torch.float16, torch.bfloat16)
@@ -136,6 +136,10 @@ def warn_if_graph_is_cut(
     without = [task for task, summed in measured.items() if not summed.requires_grad]
     cut = [task for task in without if len(inputs[task]) == 1 and inputs[task][0] is not None]
     if not cut or warned_of.issuperset(cut):
+        return
+    try:
+        measured[cut[0]].item()
+    except RuntimeError:  # within `vmap`, where no tensor says that it requires a gradient
         return
     warned_of.update(cut)
     others = len(without) < len(measured)

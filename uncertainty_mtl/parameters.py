@@ -54,16 +54,38 @@ def project(log_vars: list[Any], low: Any, high: Any) -> None:
 
 def gathered(parameter: Tensor) -> Tensor:
     """Return a parameter; one that FSDP has sharded is gathered, so every rank has to ask."""
-    whole: Tensor = parameter.full_tensor() if hasattr(parameter, "full_tensor") else parameter
+    if not _is_sharded(parameter):
+        return parameter
+    whole: Tensor = parameter.full_tensor()  # type: ignore[attr-defined]
     return whole
 
 
+def _is_sharded(parameter: Tensor) -> bool:
+    return not torch.compiler.is_compiling() and hasattr(parameter, "full_tensor")
+
+
+CAPTURED = (
+    "A training step that sets sigmas from its losses should run outside of the transforms of "
+    "`torch.func`. Found one within, where a tensor that the function has not been given cannot be "
+    "written. Take an ordinary step first or call `loss_fn.initialize_from`, after which learned "
+    "sigmas work here; or call `loss_fn.eval()`. Closed form and constraints set sigmas in every "
+    "training step."
+)
+
+
 def write(parameter: Tensor, value: Tensor) -> None:
-    """Set a parameter in place, a sharded one on all ranks."""
-    if hasattr(parameter, "full_tensor"):
+    """Set a parameter or buffer in place, a sharded one on all ranks.
+
+    Raises:
+        RuntimeError: Within a transform of ``torch.func``, where it cannot be written.
+    """
+    if _is_sharded(parameter):
         from torch.distributed.tensor import DTensor, distribute_tensor  # only where FSDP2 is used
 
         sharded = cast(DTensor, parameter)
         value = distribute_tensor(value, sharded.device_mesh, sharded.placements)
-    with torch.no_grad():
-        parameter.copy_(value)
+    try:
+        with torch.no_grad():
+            parameter.copy_(value)
+    except RuntimeError as error:
+        raise RuntimeError(CAPTURED) from error

@@ -5,6 +5,7 @@ import math
 import torch
 from torch import Tensor
 
+from uncertainty_mtl.collectives import is_distributed
 from uncertainty_mtl.constraint import Constraint
 from uncertainty_mtl.entries import Entries
 
@@ -12,65 +13,75 @@ from uncertainty_mtl.entries import Entries
 class Start:
     """Reads values of a step rarely, in steps 1, 2, 4, 8, ..., until all sigmas have started.
 
-    After that nothing is read, and no step waits for the device.
+    After that nothing is read, and no step waits for the device. With several processes, the first
+    two steps after a start are also checked for values that FSDP has lost.
     """
 
     def __init__(self) -> None:
         self.is_pending = True
         self._num_steps = 0
-        self._set_from: Tensor | None = None
-        self._set_to: Tensor | None = None
+        self._checks_left = 0
+        self._before: Tensor | None = None
+        self._after: Tensor | None = None
+        self._optimum: Tensor | None = None
+        self._is_lost: Tensor | None = None
 
     def watch(
-        self,
-        entries: Entries,
-        constraint: Constraint,
-        starts: Tensor,
-        optimum: Tensor,
-        before: Tensor,
+        self, entries: Entries, how: Constraint, starts: Tensor, optimum: Tensor, before: Tensor
     ) -> None:
         """Look at a step that has just set sigmas.
 
         Args:
             entries: The heads.
-            constraint: What ties the sigmas together.
+            how: What ties their sigmas together.
             starts: Which entries this step has set for the first time, bool.
             optimum: What it has set them to, not yet within their bounds.
             before: The log-variances before.
-
-        Raises:
-            RuntimeError: If what an earlier step had set was not there.
         """
         self._num_steps += 1
-        is_look = self._num_steps & (self._num_steps - 1) == 0
-        if self._set_from is None or self._set_to is None:
-            self._set_from = self._set_to = torch.full_like(before, math.nan)
-        elif is_look:
-            _check_it_stayed(entries, self._set_from, self._set_to, before)
-            self._set_to = torch.full_like(before, math.nan)
-        self._set_from = torch.where(starts, before, self._set_from)
-        self._set_to = torch.where(starts, constraint.within(entries, optimum), self._set_to)
-        if is_look:
-            constraint.warn_if_outside(entries, torch.where(starts, optimum, math.nan))
-            # One more step after the last start, to see that it stayed.
-            is_done = ((entries.counts() > 0) | ~entries.can_start).all() & ~starts.any()
-            self.is_pending = not bool(is_done)
+        optimum = torch.where(starts, optimum, math.nan)
+        self._before, self._after = before, how.within(entries, optimum)
+        # Those of the steps that were not looked at, too.
+        found = optimum if self._optimum is None else self._optimum
+        self._optimum = torch.where(starts, optimum, found)
+        if _is_power_of_two(self._num_steps):
+            how.warn_if_outside(entries, self._optimum)
+            self._optimum = None
+            is_done = (entries.counts() > 0) | ~entries.unless_frozen(entries.can_start)
+            self.is_pending = not bool(is_done.all())
+            self._checks_left = 2
+
+    def check_that_it_stayed(self, entries: Entries) -> None:
+        """Look at a step that is about to begin.
+
+        Raises:
+            RuntimeError: If sigmas are back where they were before they were set.
+        """
+        if self._before is None or self._after is None or not is_distributed():
+            return
+        distance = (self._after - self._before).abs()
+        # An optimizer's first step from an optimum is small: it does not lead back.
+        is_back = (entries.log_vars().detach() - self._before).abs() < 0.25 * distance
+        is_lost = is_back & (distance > 0.5) & (entries.counts() > 0)
+        self._is_lost = is_lost if self._is_lost is None else self._is_lost | is_lost
+        if not self.is_pending:
+            self._checks_left -= 1
+            if self._checks_left == 0:
+                self._before = self._after = None
+        elif not _is_power_of_two(self._num_steps + 1):
+            return
+        if bool(self._is_lost.any()):
+            pairs = zip(entries.tasks, entries.split(self._is_lost), strict=True)
+            raise RuntimeError(
+                "Sigmas that were set from losses should be there in the next step. Found those of "
+                f"{[task for task, lost in pairs if lost.any()]} back where they were: FSDP loses "
+                "what is written to parameters while they are gathered, in forward and until "
+                "`reshard()`. Call `loss_fn.initialize_from` before `fully_shard`, or give the "
+                "heads an `init_sigma`. Or keep sigmas out of the sharding, with `fully_shard("
+                "module, ignored_params=set(loss_fn.parameters()))` (torch 2.7 or newer), and "
+                "average their gradients over the processes yourself."
+            )
 
 
-def _check_it_stayed(entries: Entries, before: Tensor, after: Tensor, now: Tensor) -> None:
-    """Raise if a sigma is back where it was before it was set; nan is one that was not set.
-
-    An optimizer's first steps from an optimum are small: they do not lead back all the way.
-    """
-    distance = (after - before).abs()
-    is_lost = ((now - before).abs() < 0.25 * distance) & (distance > 0.5)
-    if bool(is_lost.any()):
-        pairs = zip(entries.tasks, entries.split(is_lost), strict=True)
-        raise RuntimeError(
-            "The sigmas that the first batch has set should be there in the next step. Found those "
-            f"of {[task for task, lost in pairs if lost.any()]} back at their start: under FSDP a "
-            "value that is written in the forward pass is lost. Keep sigmas out of the sharding, "
-            "`fully_shard(module, ignored_params=set(loss_fn.parameters()))` (torch 2.7 or newer); "
-            "or call `loss_fn.initialize_from` once, before training; or give the heads an "
-            "`init_sigma`."
-        )
+def _is_power_of_two(number: int) -> bool:
+    return number & (number - 1) == 0

@@ -56,9 +56,11 @@ class TaskHead(KeepsDtype, ABC):
         ...         super().__init__(form=PowerForm(1.0, power=2.0), init_sigma=init_sigma)
         ...
         ...     def base_loss(self, prediction, target, mask=None):
-        ...         error = (prediction - target) ** 4
-        ...         mask = torch.ones_like(error, dtype=torch.bool) if mask is None else mask
-        ...         return BaseLoss(torch.where(mask, error, 0.0).sum(), mask.sum().float())
+        ...         residual = prediction - target
+        ...         if mask is None:
+        ...             mask = torch.ones_like(residual, dtype=torch.bool)
+        ...         residual = torch.where(mask, residual, 0.0)  # before the power: it may be nan
+        ...         return BaseLoss((residual**4).sum(), mask.sum().float())
         ...
         ...     def distribution(self, prediction):
         ...         raise TypeError("torch.distributions has no such density")
@@ -89,6 +91,7 @@ class TaskHead(KeepsDtype, ABC):
         self.num_channels = num_channels
         self.constant = constant
         self.frozen = False
+        self.num_resets = 0
         log_var = count = None
         if form is not None or scale_inside:
             # One axis even for a single sigma: filters that spare 1-D parameters from weight decay
@@ -187,7 +190,8 @@ class TaskHead(KeepsDtype, ABC):
         It holds even if other code sets ``requires_grad``, as adapters do. An optimizer skips a
         parameter without a gradient, so call its ``zero_grad`` with ``set_to_none=True``, the
         default: momentum moves a parameter whose gradient is a zero. DistributedDataParallel waits
-        for the gradient of a sigma that is frozen after wrapping: freeze before, or wrap with
+        for the gradient of a sigma that is frozen after wrapping, and does not synchronise one that
+        was frozen before it. Wrap again after freezing or unfreezing, or wrap with
         ``find_unused_parameters=True``.
         """
         self.frozen = frozen
@@ -210,6 +214,7 @@ class TaskHead(KeepsDtype, ABC):
         if self.log_var is None or self.num_batches_tracked is None:
             return
         start = 2 * math.log(1.0 if self.init_sigma is None else self.init_sigma)
+        self.num_resets += 1
         # By `nn.init`, which transformers replaces to spare what a checkpoint has brought.
         nn.init.constant_(self.log_var, start)
         nn.init.zeros_(self.num_batches_tracked)
@@ -244,6 +249,7 @@ class TaskHead(KeepsDtype, ABC):
             # A checkpoint of an older version may hold no count: its sigma has been set.
             found = state_dict.get(key, torch.ones_like(count))
             state_dict[key] = found.expand(count.shape) if found.ndim == 0 else found
+        self.num_resets += 1
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
 

@@ -6,7 +6,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from uncertainty_mtl import _tasks
+from uncertainty_mtl import _tasks, forms
 from uncertainty_mtl._tasks import HeadsByName, own_heads, tasks_of
 from uncertainty_mtl.collectives import Group, num_ranks
 from uncertainty_mtl.constraint import Constraint, Free, UnitSum
@@ -20,6 +20,7 @@ from uncertainty_mtl.estimators import (
 )
 from uncertainty_mtl.inputs import inputs_of_call, joined, measure, naming, warn_if_graph_is_cut
 from uncertainty_mtl.result import MultiTaskLoss, weigh_tasks, with_groups
+from uncertainty_mtl.start import Start
 from uncertainty_mtl.task_head import TaskHead
 
 # A task's value is None where it has no labels, and a mapping again where it is a group of tasks.
@@ -52,8 +53,14 @@ class WeighedTasks(nn.Module):
             Learned() if estimator == "learned" else ClosedForm(num_entries, momentum)
         )
         self.constraint: Constraint = Free() if constraint is None else UnitSum(num_entries)
+        self._forms = [
+            forms.SCALE_INSIDE if head.form is None else forms.named_form(form, head.form)
+            for head in own_heads(heads).values()
+        ]
         self._entries_of: dict[Any, Entries] = {}
         self._warned_of: set[str] = set()
+        # transformers calls `_init_weights` only of modules that own a tensor it has not loaded.
+        self.register_buffer("_owned", torch.tensor(True), persistent=False)
 
     def __getitem__(self, task: str) -> "TaskHead | WeighedTasks":
         found: TaskHead | WeighedTasks = _tasks.task_of(self.heads, task)
@@ -74,7 +81,7 @@ class WeighedTasks(nn.Module):
         own = None
         if measured is not None:
             entries, step = measured
-            if self.training and self.scales.has_to_observe():
+            if self.training:
                 self._observe(entries, step)
             log_vars = self.scales.in_graph(entries, self.constraint, step, training=self.training)
             own = weigh_tasks(entries, step, log_vars)
@@ -90,7 +97,13 @@ class WeighedTasks(nn.Module):
                 self.scales.initialize(entries, self.constraint, step, self.process_group)
 
     def _observe(self, entries: Entries, step: Measured) -> None:
-        group = False if self.global_counts else self.process_group
+        if isinstance(self.scales, Learned) and not torch.compiler.is_compiling():
+            self.scales.start.check_that_it_stayed(entries)
+        if not self.scales.has_to_observe():
+            return
+        # With global counts the losses are joined already; without a start from data nothing is.
+        is_from_data = any(head.init_sigma is None for head in entries.heads)
+        group = self.process_group if is_from_data and not self.global_counts else False
         is_joined = self.scales.start.is_pending and num_ranks(group) > 1
         look = observe_outside_of_graphs if is_joined else observe
         look(self.scales, entries, self.constraint, step, group)
@@ -110,7 +123,7 @@ class WeighedTasks(nn.Module):
         summed, counts = measure(own, inputs)
         if initialize:
             for task, head in own.items():
-                if len(inputs[task]) > 1 and inputs[task][1] is not None:
+                if len(inputs[task]) > 1 and inputs[task][1] is not None and not head.frozen:
                     head.fit_scale(*inputs[task])
         if self.training and torch.is_grad_enabled() and not torch.compiler.is_compiling():
             warn_if_graph_is_cut(inputs, summed, self._warned_of)
@@ -126,15 +139,17 @@ class WeighedTasks(nn.Module):
         nothing = dict.fromkeys(self)
         values = [nothing if v is None else v for v in inputs[:2]] + list(inputs[2:])
         values += [None] * (3 - len(values))
-        return self._initialize(*values) if initialize else self._weigh(*values)
+        return self._initialize(*values) if initialize else self(*values)
 
     def _entries(self, own: Mapping[str, TaskHead], like: Tensor) -> Entries:
         if torch.compiler.is_compiling():
-            return Entries(own, self.form, self.priorities, like)
+            return Entries(own, self._forms, self.priorities, like)
         key = like.device, like.dtype
         entries = self._entries_of.get(key)
         if entries is None or entries.settings != settings_of(own, self.priorities):
-            entries = self._entries_of[key] = Entries(own, self.form, self.priorities, like)
+            if entries is not None:  # a head may have been put back to its start
+                self.scales.start = Start()
+            entries = self._entries_of[key] = Entries(own, self._forms, self.priorities, like)
         # Those of this call: FSDP and `functional_call` exchange them.
         entries.parameters = [head.log_var for head in own.values()]
         return entries

@@ -17,8 +17,8 @@ def build_loss(config: TrainConfig) -> "UncertaintyWeightedLoss | ManualWeights"
     """Return the loss that `--weighting` asks for; both are called alike."""
     class_weight = torch.tensor(config.class_weight)
     heads: dict[str, TaskHead] = {
-        "synthesis": GaussianHead(),
-        "segmentation": ScaledSoftmaxHead(class_weight=class_weight),
+        "synthesis": GaussianHead(init_sigma=1.0),
+        "segmentation": ScaledSoftmaxHead(init_sigma=1.0, class_weight=class_weight),
     }
     weights = manual_weights(config.weighting)
     return UncertaintyWeightedLoss(heads) if weights is None else ManualWeights(heads, weights)
@@ -34,7 +34,6 @@ class ManualWeights(nn.Module):
         super().__init__()
         self.heads = nn.ModuleDict(heads).requires_grad_(False)
         self.weight_of_mean = weights
-        self._base_losses: dict[str, Tensor] = {}
 
     def forward(
         self,
@@ -42,22 +41,21 @@ class ManualWeights(nn.Module):
         targets: dict[str, Tensor | None],
         masks: dict[str, Tensor],
     ) -> MultiTaskLoss:
-        """Return the total and each task's weighted loss, 0 for a task without labels."""
-        tasks, self._base_losses = {}, {}
+        """Return the total, and each task's weighted loss, mean error and number of elements.
+
+        Without labels the loss is 0 and the error nan.
+        """
+        tasks, errors, counts = {}, {}, {}
         for task, weight in self.weight_of_mean.items():
             prediction, target = predictions[task], targets[task]
             if target is None:
-                mean = prediction.new_tensor(torch.nan)
-                tasks[task] = prediction.new_zeros(())
+                tasks[task] = counts[task] = prediction.new_zeros(())
+                errors[task] = prediction.new_tensor(torch.nan)
             else:
-                mean = self.heads[task].base_loss(prediction, target, masks[task]).mean()
-                tasks[task] = weight * mean
-            self._base_losses[task] = mean.detach()
-        return MultiTaskLoss(torch.stack(list(tasks.values())).sum(), tasks)
-
-    def base_losses(self) -> dict[str, Tensor]:
-        """Return the mean errors of the last forward, nan for a task without labels."""
-        return self._base_losses
+                base = self.heads[task].base_loss(prediction, target, masks[task])
+                tasks[task] = weight * base.mean()
+                errors[task], counts[task] = base.mean().detach(), base.num_valid
+        return MultiTaskLoss(torch.stack(list(tasks.values())).sum(), tasks, errors, counts)
 
     def sigmas(self) -> dict[str, Tensor]:
         """Nothing is learned."""

@@ -56,10 +56,10 @@ def train_one_step(
     model: RSNet, loss_fn: nn.Module, optimizer: Optimizer, batch: Batch
 ) -> dict[str, Any]:
     """Take one optimizer step; returns what is logged of it."""
-    total, tasks = loss_fn(model(batch.inputs), batch.targets, batch.masks)
+    losses = loss_fn(model(batch.inputs), batch.targets, batch.masks)
     line = {
-        "loss": numbers(loss_fn.base_losses()),
-        "nll": numbers(tasks),
+        "loss": numbers(losses.errors),
+        "nll": numbers(losses.tasks),
         "sigma": numbers(loss_fn.sigmas()),
         "weight": numbers(loss_fn.weights()),
     }
@@ -67,7 +67,7 @@ def train_one_step(
     line["loss"] = {t: v if batch.targets[t] is not None else None for t, v in line["loss"].items()}
 
     optimizer.zero_grad(set_to_none=True)
-    total.backward()
+    losses.total.backward()
     optimizer.step()
     return line
 

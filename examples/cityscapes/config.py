@@ -54,7 +54,7 @@ class TrainConfig:
     constraint: str = "none"
     """`unit_sum` keeps the sum of the learned weights at 1."""
     sigma_init: str = "1"
-    """Where every sigma starts: a number, or `data` for the optimum of the first batch."""
+    """Where every sigma starts: a number, or `data` for the optimum of its first labelled batch."""
     size: tuple[int, int] = (128, 256)
     """Height and width of the network's input; the images are resized to it."""
     flip: bool = True

@@ -27,8 +27,7 @@ def build_loss(config: TrainConfig) -> "UncertaintyWeightedLoss | FixedWeights":
     weights = fixed_weights(config.weighting, config.tasks)
     if weights is not None:
         return FixedWeights(weights)
-    sigma = initial_sigma(config.sigma_init)
-    start = {"init_sigma": 1.0 if sigma is None else sigma}
+    start = {"init_sigma": initial_sigma(config.sigma_init)}
     heads = {
         "semantic": ScaledSoftmaxHead(ignore_index=IGNORE_INDEX, **start),
         "instance": LaplaceHead(**start),
@@ -62,25 +61,49 @@ def base_losses(
 
 
 def errors_of_step(
+    losses: MultiTaskLoss, predictions: dict[str, Output], targets: ByTask, masks: ByTask
+) -> dict[str, functional.BaseLoss]:
+    """Return the plain errors of a step, over all processes.
+
+    They are in the result of the loss already, except where the network predicts the noise: there
+    the loss has measured a likelihood.
+    """
+    errors = {
+        # Without labels the mean is nan; any other nan has to remain one.
+        task: functional.BaseLoss(torch.where(count > 0, losses.errors[task] * count, 0.0), count)
+        for task, count in losses.counts.items()
+    }
+    return errors | over_all_ranks(base_losses(noisy(predictions), targets, masks))
+
+
+def noise_of_step(
     loss_fn: "UncertaintyWeightedLoss | FixedWeights",
     predictions: dict[str, Output],
-    targets: ByTask,
     masks: ByTask,
 ) -> dict[str, functional.BaseLoss]:
-    """Return the plain errors of the step that the loss has just taken, over all processes.
+    """Return the predicted sigmas of the labelled pixels, over all processes; see `noisy`."""
+    found = {}
+    for task, (_, log_var) in noisy(predictions).items():
+        sigma = torch.exp(0.5 * log_var.clamp(*loss_fn[task].log_var_bounds()))
+        labelled = masks[task].unsqueeze(1)
+        summed = torch.where(labelled, sigma, 0.0).sum()
+        found[task] = functional.BaseLoss(summed, labelled.sum())
+    return over_all_ranks(found)
 
-    The loss has measured them; only where noise is predicted has it measured a likelihood.
-    """
-    means, counts = loss_fn.base_losses(), loss_fn.num_valid()
-    errors = {
-        # Without labels the mean is nan; a nan of its own has to remain one.
-        task: functional.BaseLoss(
-            torch.where(counts[task] > 0, mean * counts[task], 0.0), counts[task]
-        )
-        for task, mean in means.items()
-    }
-    noisy = {task: output for task, output in predictions.items() if isinstance(output, tuple)}
-    return errors | sum_over_ranks(base_losses(noisy, targets, masks))
+
+def noisy(predictions: dict[str, Output]) -> dict[str, Output]:
+    """Return the predictions of the tasks whose noise the network predicts for every pixel."""
+    return {task: output for task, output in predictions.items() if isinstance(output, tuple)}
+
+
+def over_all_ranks(errors: dict[str, functional.BaseLoss]) -> dict[str, functional.BaseLoss]:
+    """Return the sums over all processes; one collective joins those of all tasks."""
+    if not errors:
+        return {}
+    summed, num_valid = (torch.stack(parts) for parts in zip(*errors.values(), strict=True))
+    joint = sum_over_ranks(functional.BaseLoss(summed, num_valid))
+    parts = zip(joint.summed, joint.num_valid, strict=True)
+    return {task: functional.BaseLoss(*part) for task, part in zip(errors, parts, strict=True)}
 
 
 class FixedWeights(nn.Module):
@@ -94,24 +117,18 @@ class FixedWeights(nn.Module):
         self.weight_of_mean = {
             task: 2 * weight if task == "instance" else weight for task, weight in weights.items()
         }
-        self._last: dict[str, functional.BaseLoss] = {}
 
     def forward(self, predictions: ByTask, targets: ByTask, masks: ByTask) -> MultiTaskLoss:
-        """Return the total and each task's weighted loss."""
-        losses = sum_over_ranks(base_losses(predictions, targets, masks))
-        self._last = {
-            t: functional.BaseLoss(e.summed.detach(), e.num_valid) for t, e in losses.items()
+        """Return the total, and each task's weighted loss, mean error and number of elements."""
+        base = over_all_ranks(base_losses(predictions, targets, masks))
+        means = {task: error.mean() for task, error in base.items()}
+        counts = {task: error.num_valid for task, error in base.items()}
+        tasks = {task: self.weight_of_mean[task] * mean for task, mean in means.items()}
+        errors = {
+            task: torch.where(counts[task] > 0, mean.detach(), torch.nan)
+            for task, mean in means.items()
         }
-        tasks = {task: self.weight_of_mean[task] * loss.mean() for task, loss in losses.items()}
-        return MultiTaskLoss(torch.stack(list(tasks.values())).sum(), tasks)
-
-    def base_losses(self) -> ByTask:
-        """Return the mean errors of the last forward, nan without labels."""
-        return {t: torch.where(e.num_valid > 0, e.mean(), torch.nan) for t, e in self._last.items()}
-
-    def num_valid(self) -> ByTask:
-        """Return what each mean ran over."""
-        return {task: error.num_valid for task, error in self._last.items()}
+        return MultiTaskLoss(torch.stack(list(tasks.values())).sum(), tasks, errors, counts)
 
     def sigmas(self) -> ByTask:
         """Nothing is learned."""

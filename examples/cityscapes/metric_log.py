@@ -65,11 +65,11 @@ class MetricLog:
             line: dict[str, Any] = dict(plain)
             for quantity, by_task in tensors.items():
                 line[quantity] = {task: next(values) for task in by_task}
-            _check_finite(line)
             count = line.pop("num_labelled")
+            _check_finite(line, count)
             # Without labels there is no loss, and 0 would look like a perfect one.
             line["loss"] = {t: v if count[t] else None for t, v in line["loss"].items()}
-            lines.append(line)
+            lines.append({key: _without_nan(value) for key, value in line.items()})
         self._plain, self._tensors = [], []
         if not lines:
             return
@@ -112,10 +112,19 @@ def cut_log(path: Path, iterations: int) -> None:
     write_atomically(path, "".join(json.dumps(line) + "\n" for line in kept))
 
 
-def _check_finite(line: dict[str, Any]) -> None:
+def _without_nan(value: Any) -> Any:
+    """Return a quantity by task with None, JSON's null, where it has no value."""
+    if not isinstance(value, dict):
+        return value
+    return {task: None if v is not None and math.isnan(v) else v for task, v in value.items()}
+
+
+def _check_finite(line: dict[str, Any], num_labelled: dict[str, float]) -> None:
     for quantity in ("loss", "nll", "sigma"):
         for task, value in line[quantity].items():
-            if not math.isfinite(value):
+            # A predicted sigma is a mean over labelled pixels.
+            is_absent = quantity == "sigma" and not num_labelled[task]
+            if not (math.isfinite(value) or is_absent):
                 raise NonFiniteLossError(
                     f"iteration {line['iteration']}: the {quantity} of task {task!r} is {value}; "
                     "try a lower --learning-rate",

@@ -136,7 +136,7 @@ def weight_rows(lines: list[dict[str, Any]], window: int = 100) -> list[dict[str
     rows = []
     for task, weight in lines[-1]["weight"].items():
         losses = [line["loss"][task] for line in lines if line["loss"][task] is not None]
-        if losses:
+        if losses and weight is not None:
             recent = float(running_mean(np.array(losses), window)[-1])
             optimum = OPTIMAL_SHARE[task] / recent
             sigma = lines[-1]["sigma"][task]

@@ -27,12 +27,10 @@ class ModelWithLoss(nn.Module):
         self.model, self.loss_fn = model, loss_fn
 
     def forward(
-        self, image: Tensor, targets: ByTask, masks: ByTask, *, start_sigma: bool = False
+        self, image: Tensor, targets: ByTask, masks: ByTask
     ) -> tuple[MultiTaskLoss, dict[str, Output]]:
-        """Return the losses and the predictions; `start_sigma` first sets sigma by this batch."""
+        """Return the losses and the predictions."""
         predictions = self.model(image)
-        if start_sigma:
-            self.loss_fn.initialize_from(predictions, targets, masks)
         return self.loss_fn(predictions, targets, masks), predictions
 
 

@@ -22,7 +22,7 @@ from examples.cityscapes.distributed import (
 from examples.cityscapes.feed import load, training_data, training_order, validation_data
 from examples.cityscapes.initial import backbone_state, initial_model
 from examples.cityscapes.interrupt import noted_sigterm
-from examples.cityscapes.losses import errors_of_step
+from examples.cityscapes.losses import errors_of_step, noise_of_step
 from examples.cityscapes.metric_log import MetricLog, NonFiniteLossError, append_lines
 from examples.cityscapes.model import Output
 from examples.cityscapes.monitoring import Board, open_board, progress_bar, show_progress
@@ -36,6 +36,7 @@ from examples.cityscapes.state import (
     snapshot,
 )
 from examples.cityscapes.validation import validate
+from uncertainty_mtl import MultiTaskLoss
 from uncertainty_mtl.functional import BaseLoss
 
 ByTask = dict[str, Tensor]
@@ -151,14 +152,9 @@ def train_one_step(
     for index, batch in enumerate(parts):
         is_last = index == config.accumulate - 1
         with torch.enable_grad() if is_last else gradients_stay_here(state.module):
-            losses, predictions = state.module(
-                batch.image,
-                batch.targets,
-                batch.masks,
-                start_sigma=config.sigma_init == "data" and iteration == index == 0,
-            )
+            losses, predictions = state.module(batch.image, batch.targets, batch.masks)
             (losses.total / config.accumulate).backward()
-        measured.append(measure_part(state.loss_fn, predictions, batch, losses.tasks))
+        measured.append(measure_part(state.loss_fn, losses, predictions, batch))
 
     plain = {"iteration": iteration, "learning_rate": learning_rate}
     # Now, as the step below changes sigma. Tensors, no `.item()`: reading one makes the GPU wait.
@@ -167,36 +163,55 @@ def train_one_step(
         optimizer.step()
 
 
+class Measured(NamedTuple):
+    """What is logged of a part of a batch, by task."""
+
+    errors: dict[str, BaseLoss]
+    noise: dict[str, BaseLoss]
+    """The sigmas of the pixels, for tasks whose noise the network predicts."""
+    nll: ByTask
+
+
 @torch.no_grad()
 def measure_part(
-    loss_fn: nn.Module, predictions: dict[str, Output], batch: Batch, nll: ByTask
-) -> tuple[dict[str, BaseLoss], ByTask]:
-    """Return a part's errors, over all processes, and its negative log-likelihoods."""
-    errors = errors_of_step(loss_fn, predictions, batch.targets, batch.masks)
-    return errors, {task: value.detach() for task, value in nll.items()}
+    loss_fn: nn.Module, losses: MultiTaskLoss, predictions: dict[str, Output], batch: Batch
+) -> Measured:
+    """Return a part's errors and noise, over all processes, and its negative log-likelihoods."""
+    return Measured(
+        errors_of_step(losses, predictions, batch.targets, batch.masks),
+        noise_of_step(loss_fn, predictions, batch.masks),
+        {task: value.detach() for task, value in losses.tasks.items()},
+    )
 
 
 @torch.no_grad()
-def measurements(
-    state: TrainingState, parts: list[tuple[dict[str, BaseLoss], ByTask]]
-) -> dict[str, ByTask]:
+def measurements(state: TrainingState, parts: list[Measured]) -> dict[str, ByTask]:
     """Return what is logged of a step, by quantity and task."""
-    tasks = list(parts[0][0])
-    errors = {
-        task: BaseLoss(
-            torch.stack([part[task].summed for part, _ in parts]).sum(0),
-            torch.stack([part[task].num_valid for part, _ in parts]).sum(0),
-        )
-        for task in tasks
+    errors = added([part.errors for part in parts])
+    # The mean of no pixel is nan, for which the log has no number.
+    noise = {
+        task: torch.where(sigma.num_valid > 0, sigma.mean(), torch.nan)
+        for task, sigma in added([part.noise for part in parts]).items()
     }
     gradients = [p.grad.norm() for p in state.model.parameters() if p.grad is not None]
     return {
         "loss": {task: error.mean() for task, error in errors.items()},
         "num_labelled": {task: error.num_valid for task, error in errors.items()},
-        "nll": {task: torch.stack([nll[task] for _, nll in parts]).mean() for task in tasks},
-        "sigma": state.loss_fn.sigmas(),
-        "weight": state.loss_fn.weights(),
+        "nll": {task: torch.stack([part.nll[task] for part in parts]).mean() for task in errors},
+        "sigma": state.loss_fn.sigmas() | noise,
+        "weight": state.loss_fn.weights() | {t: 2**0.5 / sigma for t, sigma in noise.items()},
         "gradient_norm": {"network": torch.stack(gradients).norm()},
+    }
+
+
+def added(parts: list[dict[str, BaseLoss]]) -> dict[str, BaseLoss]:
+    """Return the sums over the parts of a batch, by task."""
+    return {
+        task: BaseLoss(
+            torch.stack([part[task].summed for part in parts]).sum(0),
+            torch.stack([part[task].num_valid for part in parts]).sum(0),
+        )
+        for task in parts[0]
     }
 
 

@@ -4,6 +4,7 @@ import csv
 import itertools
 import json
 import math
+import shutil
 
 import nibabel
 import numpy as np
@@ -15,7 +16,7 @@ from torch import nn
 
 from examples.brain_tumour.__main__ import main
 from examples.brain_tumour.brats import find_cases, read_case
-from examples.brain_tumour.checkpoint import read_checkpoint
+from examples.brain_tumour.checkpoint import read_checkpoint, save_checkpoint
 from examples.brain_tumour.compare import PUBLISHED
 from examples.brain_tumour.config import MODALITIES, TrainConfig, load_config, to_json
 from examples.brain_tumour.data import open_split, to_batch, training_order
@@ -276,9 +277,13 @@ def test_manual_weights_give_the_weighted_sum_of_torch_s_own_losses(tmp_path):
     ce = F.cross_entropy(logits, batch.targets["segmentation"][brain], weight=weight)
 
     loss_fn = build_loss(config(tmp_path, weighting="manual:0.1,2.0"))
-    total, tasks = loss_fn(predictions, batch.targets, batch.masks)
-    torch.testing.assert_close(tasks, {"synthesis": 2 * mse, "segmentation": 0.1 * ce})
-    torch.testing.assert_close(total, 2 * mse + 0.1 * ce)
+    losses = loss_fn(predictions, batch.targets, batch.masks)
+    torch.testing.assert_close(losses.tasks, {"synthesis": 2 * mse, "segmentation": 0.1 * ce})
+    torch.testing.assert_close(losses.total, 2 * mse + 0.1 * ce)
+    torch.testing.assert_close(losses.errors, {"synthesis": mse, "segmentation": ce})
+    classes = weight[batch.targets["segmentation"][brain]]
+    assert losses.counts["synthesis"] == brain.sum()
+    torch.testing.assert_close(losses.counts["segmentation"], classes.sum())
     learned = build_loss(config(tmp_path))(predictions, batch.targets, batch.masks)
     torch.testing.assert_close(learned.total, mse / 2 + ce)  # sigma is 1
 
@@ -288,7 +293,8 @@ def test_a_volume_without_labels_trains_the_synthesis_alone(tmp_path, weighting)
     batch = to_batch([generate(0, SIZE)._replace(labels=None)], "flair")
     model, loss_fn = RSNet("flair", base_width=1), build_loss(config(tmp_path, weighting=weighting))
     losses: MultiTaskLoss = loss_fn(model(batch.inputs), batch.targets, batch.masks)
-    assert losses.tasks["segmentation"] == 0
+    assert losses.tasks["segmentation"] == losses.counts["segmentation"] == 0
+    assert losses.errors["segmentation"].isnan()
     assert losses.total == losses.tasks["synthesis"] != 0
     losses.total.backward()
     unused = [p.grad for p in model.segmentation.parameters()]
@@ -398,7 +404,22 @@ def test_a_run_leaves_its_configuration_log_and_checkpoint(run):
             assert line["weight"][task] * line["sigma"][task] ** 2 == pytest.approx(factor)
     saved = read_checkpoint(run / "last.pt")  # torch.load(weights_only=True)
     assert saved["iteration"] == 4
-    assert set(saved["loss"]) == {"heads.synthesis.log_var", "heads.segmentation.log_var"}
+    assert {key for key in saved["loss"] if key.endswith("log_var")} == {
+        "heads.synthesis.log_var",
+        "heads.segmentation.log_var",
+    }
+
+
+def test_a_checkpoint_of_an_older_version_evaluates_alike(run, tmp_path):
+    older = tmp_path / "run"
+    shutil.copytree(run, older)
+    saved = read_checkpoint(older / "last.pt")
+    saved["loss"] = {k: v for k, v in saved["loss"].items() if k.endswith("log_var")}
+    save_checkpoint(older / "last.pt", saved)
+    for folder in (run, older):
+        assert status(["evaluate", "--run", folder]) == 0
+    assert (older / "metrics.json").read_text() == (run / "metrics.json").read_text()
+    (run / "metrics.json").unlink()
 
 
 def test_the_same_seed_gives_the_same_run_and_another_one_another(run, tmp_path):

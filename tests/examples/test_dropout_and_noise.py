@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 from torch.distributions import Laplace
 
@@ -15,9 +16,10 @@ from examples.cityscapes.config import TrainConfig, load_config
 from examples.cityscapes.errors import InputError
 from examples.cityscapes.evaluate import evaluate, load_trained
 from examples.cityscapes.initial import initial_model
-from examples.cityscapes.losses import base_losses, build_loss
+from examples.cityscapes.losses import base_losses, build_loss, errors_of_step, noise_of_step
 from examples.cityscapes.metric_log import read_log
 from examples.cityscapes.model import SceneNet, without_noise
+from examples.cityscapes.report import write_report
 from tests.examples.tiny_run import TINY, assert_same
 from tests.examples.tiny_tree import write_tree
 
@@ -64,6 +66,58 @@ def test_the_loss_of_depth_is_the_laplace_density_at_the_predicted_noise(config)
     torch.testing.assert_close(loss, expected)
     error = base_losses({"depth": (mean, log_var)}, {"depth": target}, {"depth": mask})["depth"]
     torch.testing.assert_close(error.mean(), (mean - target).abs()[mask.unsqueeze(1)].mean())
+
+
+def test_the_logged_error_is_the_plain_one_and_the_logged_sigma_that_of_labelled_pixels(config):
+    loss_fn = build_loss(config)
+    torch.manual_seed(0)
+    mean, log_var, target = torch.randn(3, 2, 1, 4, 5)
+    masks = {
+        "semantic": torch.rand(2, 4, 5) > 0.5,
+        "instance": torch.rand(2, 4, 5) > 0.5,
+        "depth": torch.rand(2, 4, 5) > 0.3,
+    }
+    predictions = {
+        "semantic": torch.randn(2, 19, 4, 5),
+        "instance": torch.randn(2, 2, 4, 5),
+        "depth": (mean, log_var),
+    }
+    labels = torch.randint(19, (2, 4, 5))
+    targets = {
+        "semantic": labels.where(masks["semantic"], 255),
+        "instance": torch.randn(2, 2, 4, 5),
+        "depth": target,
+    }
+    losses = loss_fn(predictions, targets, masks)
+    errors = errors_of_step(losses, predictions, targets, masks)
+    labelled = masks["depth"].unsqueeze(1)
+    both = masks["instance"].unsqueeze(1).expand(2, 2, 4, 5)
+    logits = predictions["semantic"].movedim(1, -1)[masks["semantic"]]
+    expected = {
+        "semantic": F.cross_entropy(logits, labels[masks["semantic"]]),
+        "instance": (predictions["instance"] - targets["instance"]).abs()[both].mean(),
+        "depth": (mean - target).abs()[labelled].mean(),
+    }
+    torch.testing.assert_close({task: error.mean() for task, error in errors.items()}, expected)
+    noise = noise_of_step(loss_fn, predictions, masks)
+    assert noise.keys() == {"depth"}
+    torch.testing.assert_close(noise["depth"].mean(), log_var.div(2).exp()[labelled].mean())
+
+
+def test_noise_of_no_labelled_pixel_is_null_in_the_log_and_blank_in_the_report(tmp_path):
+    tree = write_tree(tmp_path / "data", disparity=False)
+    config = TrainConfig(
+        data=tree, out=tmp_path / "run", **{**TINY, "depth_noise": "per-pixel", "iterations": 3}
+    )
+    training.train(config)
+    text = (config.out / "metrics.jsonl").read_text()
+    assert "NaN" not in text
+    assert "Infinity" not in text
+    for line in read_log(config.out / "metrics.jsonl"):
+        assert line["loss"]["depth"] is line["sigma"]["depth"] is line["weight"]["depth"] is None
+        assert line["nll"]["depth"] == 0
+        assert line["sigma"]["instance"] > 0
+    assert "Training" in write_report(config, None).read_text()
 
 
 def test_the_noise_starts_at_sigma_init_and_the_depth_at_the_mean_label(config):

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import torch
 
 from examples.cityscapes import state
 from examples.cityscapes import train as training
-from examples.cityscapes.checkpoint import read_checkpoint
+from examples.cityscapes.checkpoint import read_checkpoint, save_checkpoint
 from examples.cityscapes.config import TrainConfig, load_config
 from examples.cityscapes.errors import InputError
 from examples.cityscapes.evaluate import evaluate
@@ -78,6 +79,35 @@ def test_an_interrupted_and_resumed_run_ends_bit_identical(config, optimizer, mo
 
     assert_same(*(read_checkpoint(c.out / "last.pt") for c in (config, again)))
     assert_same(*(read_log(c.out / "metrics.jsonl") for c in (config, again)))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"constraint": "unit_sum"}, {"estimator": "closed_form"}, {"sigma_init": "data"}],
+    ids=["learned", "unit_sum", "closed_form", "data"],
+)
+def test_a_checkpoint_of_an_older_version_resumes_with_its_sigmas(config, changes):
+    config = dataclasses.replace(config, iterations=4, **changes)
+    training.train(config)
+    older = dataclasses.replace(config, out=config.out.with_name("older"))
+    shutil.copytree(config.out, older.out)
+    saved = read_checkpoint(older.out / "last.pt")
+    # Older versions counted batches in closed form only, and saved no running means: sigma
+    # implies them.
+    saved["loss"] = {
+        key: value
+        for key, value in saved["loss"].items()
+        if not key.startswith("scales.")
+        and (config.estimator == "closed_form" or not key.endswith("num_batches_tracked"))
+    }
+    save_checkpoint(older.out / "last.pt", saved)
+    logs = []
+    for run in (config, older):
+        assert training.train(dataclasses.replace(run, iterations=8), resume=True) == 8
+        logs.append(read_log(run.out / "metrics.jsonl"))
+    for line, expected in zip(*logs, strict=True):
+        for quantity in ("loss", "nll", "sigma", "weight"):
+            assert line[quantity] == pytest.approx(expected[quantity], rel=1e-4, abs=1e-4)
 
 
 def test_a_run_killed_before_its_first_checkpoint_starts_again(config):
@@ -151,11 +181,20 @@ def test_fixed_weights_follow_the_tasks_and_multiply_the_papers_losses(config):
     }
     mask = torch.tensor([[[True, False]]])
     masks = {"semantic": mask, "instance": mask, "depth": mask}
-    total, tasks = loss_fn(predictions, targets, masks)
-    assert tasks["instance"].item() == 0.5 * (1 + 3)
-    assert tasks["semantic"].item() == pytest.approx(2 * math.log(19))
-    assert tasks["depth"].item() == 3 * 5
-    assert total.item() == pytest.approx(2 + 2 * math.log(19) + 15)
+    losses = loss_fn(predictions, targets, masks)
+    assert losses.tasks["instance"].item() == 0.5 * (1 + 3)
+    assert losses.tasks["semantic"].item() == pytest.approx(2 * math.log(19))
+    assert losses.tasks["depth"].item() == 3 * 5
+    assert losses.total.item() == pytest.approx(2 + 2 * math.log(19) + 15)
+    # The errors are plain means, over components too.
+    errors = {task: error.item() for task, error in losses.errors.items()}
+    assert errors == pytest.approx({"semantic": math.log(19), "instance": 2, "depth": 5})
+    assert losses.counts == {"semantic": 1, "instance": 2, "depth": 1}
+
+    losses = loss_fn(predictions, targets, {**masks, "depth": torch.zeros_like(mask)})
+    assert losses.tasks["depth"] == losses.counts["depth"] == 0
+    assert losses.errors["depth"].isnan()
+    assert losses.total.item() == pytest.approx(2 + 2 * math.log(19))
 
 
 def test_equal_weights_are_one_over_the_number_of_tasks(config):

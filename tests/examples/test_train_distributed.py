@@ -49,8 +49,9 @@ def environments():
         {"accumulate": 2, "sigma_init": "data"},
         {"estimator": "closed_form", "constraint": "unit_sum"},
         {"weighting": "fixed:1,0.5,2"},
+        {"depth_noise": "per-pixel"},
     ],
-    ids=["learned", "closed_form", "fixed"],
+    ids=["learned", "closed_form", "fixed", "per-pixel"],
 )
 def test_two_processes_end_with_the_weights_of_one_with_the_same_batch(tree, tmp_path, more):
     settings = {**SETTINGS, **more}

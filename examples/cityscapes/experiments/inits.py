@@ -61,7 +61,9 @@ def inits(
 def read_log_vars(run: Path) -> dict[str, np.ndarray]:
     """Return log sigma^2 of every task before each iteration of a run."""
     lines = read_log(run / "metrics.jsonl")
-    return {task: 2 * np.log([line["sigma"][task] for line in lines]) for task in TASKS}
+    sigmas = {task: [line["sigma"][task] for line in lines] for task in TASKS}
+    # Noise that is predicted for every pixel has no sigma where a batch has no labels: nan.
+    return {task: 2 * np.log(np.array(values, float)) for task, values in sigmas.items()}
 
 
 def figures(trajectories: Sequence[np.ndarray]) -> Row:

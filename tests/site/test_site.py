@@ -13,9 +13,9 @@ from urllib.parse import urlsplit
 import pytest
 
 import uncertainty_mtl
-from tests.browser import CHROMIUM, browser
+from tests.site.browser import CHROMIUM, browser
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 PHONE, DESK = 390, 1280
 SHOWN = [
     "index.html",

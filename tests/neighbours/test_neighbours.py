@@ -5,7 +5,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 from torch import nn
 from torchjd.aggregation import IMTLG, MGDA, ConFIG, PCGrad, UPGrad
@@ -14,7 +13,7 @@ from torchmetrics import MeanAbsoluteError
 from transformers import TrainingArguments
 from transformers.utils import is_torch_available
 
-from tests.test_docs import BLOCK, ROOT, code_of, run_on_two_processes
+from tests.pages import BLOCK, ROOT, code_of, run_on_two_processes
 from uncertainty_mtl import LaplaceHead, UncertaintyWeightedLoss
 
 HOW_TO = ROOT / "docs" / "how_to"
@@ -33,9 +32,10 @@ def trainer(tmp_path):
     definitions = BLOCK.search((HOW_TO / "use_with_hugging_face_trainer.md").read_text())
     exec(definitions.group(1), names)  # noqa: S102
     x = torch.randn(64, 4)
-    data = [{"x": row, "depth": 5 * row[0], "normals": row[1]} for row in x]
+    columns = {"x": x, "depth": 5 * x[:, 0], "normals": x[:, 1]}
+    data = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
-    def train(resume=None, **options):
+    def train(resume=None, initialize=False, **options):
         torch.manual_seed(0)
         args = TrainingArguments(
             output_dir=tmp_path,
@@ -48,6 +48,11 @@ def trainer(tmp_path):
             **options,
         )
         module = names["ModelWithLoss"]()
+        if initialize:
+            predictions = module(x)
+            module.loss_fn.initialize_from(
+                predictions, {task: columns[task] for task in predictions}
+            )
         run = names["MultiTaskTrainer"](model=module, args=args, train_dataset=data)
         run.train(resume_from_checkpoint=resume)
         return run, torch.cat([p.detach() for p in module.loss_fn.parameters()])
@@ -59,15 +64,17 @@ def test_hugging_face_resumes_in_the_middle_with_the_same_sigmas(trainer):
     _, expected = trainer.train()
     middle = trainer.folder / "checkpoint-4"
     saved = load_file(middle / "model.safetensors")
-    assert 0 < saved["loss_fn.heads.depth.log_var"] < expected[0]
+    assert saved["loss_fn.heads.depth.num_batches_tracked"] == 1
+    assert saved["loss_fn.heads.depth.log_var"] != expected[0]
     _, resumed = trainer.train(resume=str(middle))
     torch.testing.assert_close(resumed, expected, rtol=0, atol=0)
 
 
 def test_hugging_face_accumulates_gradients_without_changing_sigma(trainer):
-    _, expected = trainer.train(per_device_train_batch_size=8)
+    # The first batch would set the sigmas, and of the parts that is the first part.
+    _, expected = trainer.train(per_device_train_batch_size=8, initialize=True)
     parts = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2}
-    _, accumulated = trainer.train(**parts)
+    _, accumulated = trainer.train(initialize=True, **parts)
     torch.testing.assert_close(accumulated, expected, rtol=1e-5, atol=1e-6)
 
 
@@ -82,25 +89,17 @@ def test_hugging_face_decays_the_network_and_no_sigma(trainer):
     assert decay[id(run.model.model.weight)] == 0.1
 
 
-@pytest.fixture
-def accelerator_of():
-    from accelerate import Accelerator
-
-    # Accelerate keeps one state per process, and refuses another precision after the first.
-    AcceleratorState._reset_state(reset_partial_state=True)
-    yield lambda **options: Accelerator(cpu=True, **options)
-    AcceleratorState._reset_state(reset_partial_state=True)
-
-
 def test_accelerate_in_bfloat16_leaves_log_var_and_total_in_float32(accelerator_of):
     accelerator = accelerator_of(mixed_precision="bf16")
-    model, loss_fn = nn.Linear(4, 1), UncertaintyWeightedLoss({"depth": "laplace"})
+    model = nn.Linear(4, 1)
+    loss_fn = UncertaintyWeightedLoss({"depth": LaplaceHead(init_sigma=1.0)})
     optimizer = torch.optim.SGD([*model.parameters(), *loss_fn.parameters()], lr=0.1)
     model, loss_fn, optimizer = accelerator.prepare(model, loss_fn, optimizer)
     x = torch.randn(8, 4)
-    total, tasks = loss_fn({"depth": model(x)}, {"depth": 3 * torch.ones(8, 1)})
-    assert total.dtype == tasks["depth"].dtype == loss_fn["depth"].log_var.dtype == torch.float32
-    accelerator.backward(total)
+    losses = loss_fn({"depth": model(x)}, {"depth": 3 * torch.ones(8, 1)})
+    found = [losses.total, losses.tasks["depth"], losses.errors["depth"], loss_fn["depth"].log_var]
+    assert all(tensor.dtype == torch.float32 for tensor in found)
+    accelerator.backward(losses.total)
     optimizer.step()
     assert loss_fn.sigmas()["depth"] > 1
 
@@ -124,12 +123,12 @@ def test_accelerate_learns_one_sigma_on_two_processes(tmp_path):
 class Towers(nn.Module):
     """A trunk, and one output and one sigma per task; task ``b`` in large units."""
 
-    def __init__(self, sigma_of_b: float = 1.0) -> None:
+    def __init__(self, sigma_of_b=1.0):
         super().__init__()
         torch.manual_seed(0)
         self.trunk = nn.Sequential(nn.Linear(4, 8), nn.Tanh())
         self.a, self.b = nn.Linear(8, 1), nn.Linear(8, 1)
-        heads = {"a": LaplaceHead(), "b": LaplaceHead(init_sigma=sigma_of_b)}
+        heads = {"a": LaplaceHead(init_sigma=1.0), "b": LaplaceHead(init_sigma=sigma_of_b)}
         self.loss_fn = UncertaintyWeightedLoss(heads)
         self.x, self.y = torch.randn(16, 4), torch.randn(16, 1)
 
@@ -143,7 +142,8 @@ class Towers(nn.Module):
 
 def trunk_gradient(towers, aggregator, absent=None):
     features, losses = towers.losses(absent)
-    mtl_backward(list(losses.tasks.values()), features=features)
+    # The loss weighs all tasks as one vector, so their terms share a part of the graph.
+    mtl_backward(list(losses.tasks.values()), features=features, retain_graph=True)
     jac_to_grad(towers.trunk.parameters(), aggregator)
     return torch.cat([p.grad.flatten() for p in towers.trunk.parameters()])
 
@@ -188,7 +188,7 @@ def test_torchjd_aggregators_that_rescale_rows_undo_the_weights(aggregator, foll
 def test_torchmetrics_and_the_loss_agree_on_the_valid_elements():
     loss_fn = UncertaintyWeightedLoss({"depth": "laplace"})
     prediction, target, mask = torch.randn(9), torch.randn(9), torch.arange(9) % 3 > 0
-    loss_fn({"depth": prediction}, {"depth": target}, {"depth": mask})
+    losses = loss_fn({"depth": prediction}, {"depth": target}, {"depth": mask})
     metric = MeanAbsoluteError()
     metric.update(prediction[mask], target[mask])
-    torch.testing.assert_close(loss_fn.base_losses()["depth"], metric.compute())
+    torch.testing.assert_close(losses.errors["depth"], metric.compute())

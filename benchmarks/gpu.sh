@@ -1,0 +1,76 @@
+#!/usr/bin/env bash
+# Runs the tests and benchmarks that need a GPU, in under 5 minutes, and installs nothing.
+#
+#   bash benchmarks/gpu.sh OUT                # on a machine with a GPU
+#   bash benchmarks/gpu.sh OUT --device cpu   # the same parts at toy size, to try the script
+#
+# OUT receives the result of each benchmark, log.txt with everything that was printed, and
+# summary.txt with versions and exit statuses. A part that fails does not stop the others, but the
+# script then ends with status 1. PYTHON names another interpreter than python3; it needs torch,
+# numpy, hypothesis and pytest.
+set -u
+
+if [ $# -eq 1 ]; then
+    device=cuda
+elif [ $# -eq 3 ] && [ "$2" = --device ]; then
+    device=$3
+else
+    device=
+fi
+case $device in
+    cuda) size=(--repeats 15 --no-compile) ;;  # large maps, few rounds
+    cpu) size=(--effort smoke --no-compile) ;;
+    *)
+        echo "usage: bash benchmarks/gpu.sh OUT [--device cuda|cpu]" >&2
+        exit 2
+        ;;
+esac
+
+mkdir -p "$1" && out=$(cd "$1" && pwd) || exit 2
+python=${PYTHON:-python3}
+case $python in */*) python=$(cd "$(dirname "$python")" && pwd)/$(basename "$python") ;; esac
+cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 2
+export PYTHONPATH=$PWD PYTHONUNBUFFERED=1
+log=$out/log.txt summary=$out/summary.txt
+: >"$log"
+: >"$summary"
+result=0
+
+part() {  # NAME SECONDS COMMAND...: runs it, and notes how it ended
+    local name=$1 seconds=$2 start=$SECONDS status
+    shift 2
+    printf '\n== %s: %s\n' "$name" "$*" >>"$log"
+    timeout --kill-after=5 "$seconds" "$@" >>"$log" 2>&1
+    status=$?
+    echo "$name: exit status $status after $((SECONDS - start)) s" | tee -a "$summary"
+    if [ "$status" -ne 0 ]; then
+        result=1
+        tail -n 20 "$log"
+    fi
+}
+
+benchmark() {  # NAME SECONDS
+    rm -f "$out/$1.md"
+    part "$1" "$2" "$python" -m benchmarks "$1" --device "$device" "${size[@]}" --out "$out/$1.md"
+}
+
+versions='
+import sys, hypothesis, numpy, pytest, torch
+with open(sys.argv[1], "a") as summary:
+    for module in (torch, numpy, hypothesis, pytest):
+        print(module.__name__, module.__version__, file=summary)
+    print("python", sys.version, file=summary)
+    if sys.argv[2] == "cuda":  # an error where there is no GPU
+        print("CUDA", torch.version.cuda, torch.cuda.get_device_name(), file=summary)
+'
+
+[ "$device" = cpu ] || part nvidia-smi 10 nvidia-smi
+part versions 30 "$python" -c "$versions" "$summary" "$device"
+# Only the files that have such tests are collected: others import what may not be installed.
+mapfile -t tests < <(grep -rl --include='*.py' 'pytest\.mark\.cuda' tests)
+# Warnings of another version of PyTorch are listed, but are not errors.
+part tests 130 "$python" -m pytest -m cuda -W default -p no:cacheprovider "${tests[@]}"
+benchmark weighting_cost 50
+benchmark dense_maps 40
+benchmark memory 30
+exit "$result"

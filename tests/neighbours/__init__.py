@@ -1,0 +1,1 @@
+"""Tests beside other libraries: their training loops, metrics and file formats."""

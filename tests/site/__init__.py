@@ -1,0 +1,1 @@
+"""Tests of the documentation: its code, and its site in a browser."""

@@ -1,0 +1,42 @@
+"""Every Python block of the README and the docs runs, in the order of its page."""
+
+import pytest
+import torch.distributed.fsdp
+from transformers.utils import is_torch_available
+
+from tests.pages import code_of, pages_with_code, run_on_two_processes
+
+# What neighbours say of themselves, or of a machine without an accelerator, in ordinary use.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:The 'train_dataloader' does not have many workers",
+    "ignore:`isinstance.treespec, LeafSpec.`",  # in the code of Lightning
+    "ignore:The dirpath has changed from",  # Lightning, of every resumed run
+    "ignore:You are using `torch.load` with `weights_only=False`",  # Lightning, on torch < 2.6
+    "ignore:'pin_memory' argument is set as true but no accelerator",
+)
+
+# Their code is a script for `torchrun`.
+ON_TWO_PROCESSES = {"train_on_several_processes"}
+PAGES = pages_with_code()
+by_name = {"ids": lambda page: page.stem}
+
+
+def test_there_are_pages_with_code():
+    # An empty list of pages would pass every test below.
+    assert {"README", "two_tasks", *ON_TWO_PROCESSES} <= {page.stem for page in PAGES}
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if p.stem not in ON_TWO_PROCESSES], **by_name)
+def test_code_of_a_page_runs(page, tmp_path, monkeypatch):
+    if page.stem == "use_with_hugging_face_trainer" and not is_torch_available():
+        pytest.skip("the Trainer needs a newer torch")
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code_of(page), str(page), "exec"), {"__name__": "__main__"})  # noqa: S102
+
+
+@pytest.mark.skipif(
+    not hasattr(torch.distributed.fsdp, "fully_shard"), reason="FSDP2 is public since torch 2.6"
+)
+@pytest.mark.parametrize("page", [p for p in PAGES if p.stem in ON_TWO_PROCESSES], **by_name)
+def test_code_of_a_page_runs_on_two_processes(page, tmp_path):
+    run_on_two_processes(code_of(page), tmp_path)
