@@ -82,3 +82,5 @@ intersphinx_mapping = {
 # A name of theirs may stay without a link: their inventory may be out of reach, and it knows only
 # the public path of what an annotation names by the private one. Never a name of ours.
 nitpick_ignore_regex = [(r"py:.*", names) for _, names in NEIGHBOURS.values()]
+# Named in the signature of a class that is described; private itself.
+nitpick_ignore = [("py:class", "uncertainty_mtl._tasks.HeadsByName")]

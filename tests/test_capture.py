@@ -80,7 +80,7 @@ def test_a_cast_changes_neither_dtype_nor_value_of_any_state(options, cast):
     cast(loss_fn)
     assert_same_state(state_of(loss_fn), state)
     assert_same_state(dict(loss_fn.named_buffers()), buffers)
-    expected = {"num_batches_tracked": torch.long, "_owned": torch.bool}
+    expected = {"num_batches_tracked": torch.long, "_owned": torch.long}
     for name, value in [*loss_fn.named_parameters(), *loss_fn.named_buffers()]:
         assert value.dtype == expected.get(name.split(".")[-1], torch.float32)
     assert weighted_step(loss_fn).dtype == torch.float32

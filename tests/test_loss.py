@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.distributions import Laplace, Normal
 
 from tests.scene import HEADS, KINDS, C, leaf, scene_batch, scene_loss
 from tests.strategies import losses as base_losses
@@ -58,6 +59,25 @@ def test_a_total_of_reduced_losses_is_the_sum_of_the_formulas(tasks, priority):
     assert found.total.item() == pytest.approx(sum(expected), rel=1e-4, abs=1e-4)
     for value, each in zip(found.tasks.values(), expected, strict=True):
         assert value.item() == pytest.approx(each, rel=1e-4, abs=1e-4)
+
+
+@pytest.mark.parametrize("num_channels", [None, 3])
+@pytest.mark.parametrize(("kind", "scale"), [("gaussian", 1.0), ("laplace", 0.5**0.5)])
+def test_a_full_task_is_the_mean_log_probability_of_its_valid_elements(kind, scale, num_channels):
+    sigma = torch.tensor([0.3, 1.0, 4.0] if num_channels else [0.3])
+    head = HEADS[kind](init_sigma=1.0, num_channels=num_channels, full=True)
+    head.log_var.data = 2 * sigma.log()
+    loss_fn = UncertaintyWeightedLoss({"a": head, "b": "softmax"}, priorities={"a": 2.5})
+    predictions = {"a": torch.randn(2, 3, 4), "b": leaf(1.0)}
+    target, mask = torch.randn(2, 3, 4), torch.zeros(2, 3, 4, dtype=torch.bool)
+    mask[:, 0], mask[:, 1, :2], mask[1, 2, 3] = True, True, True  # 8, 4 and 1 of 13
+    density = {"gaussian": Normal, "laplace": Laplace}[kind]
+    log_probability = density(predictions["a"], scale * sigma.view(-1, 1)).log_prob(target)
+    found = loss_fn(predictions, {"a": target}, {"a": mask}).tasks["a"]
+    assert found.item() == pytest.approx(-2.5 * log_probability[mask].mean().item(), rel=1e-5)
+    nothing = loss_fn(predictions, {"a": target}, {"a": torch.zeros_like(mask)})
+    absent = loss_fn(predictions, {"a": None})
+    assert nothing.tasks["a"].item() == absent.tasks["a"].item() == 0
 
 
 @pytest.mark.parametrize("absent", ["semantic", "instance", "depth"])

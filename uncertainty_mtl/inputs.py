@@ -2,15 +2,13 @@
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from uncertainty_mtl._checks import check_no_masks, check_tasks
 from uncertainty_mtl.task_head import TaskHead
-
-Result = TypeVar("Result")
 
 
 def inputs_of_call(
@@ -88,7 +86,7 @@ def parts_of(prediction: Any) -> list[Tensor]:
     return []
 
 
-def naming(task: str, function: Callable[..., Result], *inputs: Any) -> Result:
+def naming(task: str, function: Callable[..., Any], *inputs: Any) -> Any:
     """Return ``function(*inputs)``, whose errors then name the task."""
     try:
         return function(*inputs)

@@ -60,7 +60,7 @@ class WeighedTasks(nn.Module):
         self._entries_of: dict[Any, Entries] = {}
         self._warned_of: set[str] = set()
         # transformers calls `_init_weights` only of modules that own a tensor it has not loaded.
-        self.register_buffer("_owned", torch.tensor(True), persistent=False)
+        self.register_buffer("_owned", torch.zeros((), dtype=torch.long), persistent=False)
 
     def __getitem__(self, task: str) -> "TaskHead | WeighedTasks":
         found: TaskHead | WeighedTasks = _tasks.task_of(self.heads, task)
