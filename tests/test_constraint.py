@@ -245,6 +245,19 @@ def test_frozen_shares_stay_and_the_others_divide_the_rest():
     assert weights(loss_fn)[1] > weights(loss_fn)[2]
 
 
+def test_a_share_that_was_thrown_to_nothing_rises_again():
+    loss_fn = UncertaintyWeightedLoss({"a": "gaussian", "b": "gaussian"}, constraint="unit_sum")
+    loss_fn(leaves([1.0, 1.0]))
+    with torch.no_grad():
+        loss_fn["b"].log_var.add_(1000.0)  # 10,000 steps of Adam
+    optimizer = torch.optim.Adam(loss_fn.param_groups(lr=0.1))
+    for _ in range(600):
+        optimizer.zero_grad()
+        loss_fn(leaves([1.0, 1.0])).total.backward()
+        optimizer.step()
+    assert weights(loss_fn) == pytest.approx([0.5, 0.5], rel=0.01)
+
+
 def test_a_late_task_joins_at_the_joint_optimum():
     loss_fn = UncertaintyWeightedLoss({kind: kind for kind in KINDS}, constraint="unit_sum")
     loss_fn([*leaves([0.3, 2.0]), None])

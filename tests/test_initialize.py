@@ -54,6 +54,14 @@ def test_initialisation_moves_a_head_with_a_fixed_start_and_is_the_start_of_the_
     assert numbers(loss_fn.sigmas()) == pytest.approx({"a": 2, "b": 3})
 
 
+def test_running_means_go_on_from_the_initialisation():
+    loss_fn = UncertaintyWeightedLoss(PAIR, estimator="closed_form", momentum=0.25)
+    loss_fn.initialize_from(leaves([4.0, 3.0]))
+    loss_fn(leaves([8.0, 1.0]))
+    expected = {"a": math.sqrt(0.75 * 4 + 0.25 * 8), "b": math.sqrt(2) * (0.75 * 3 + 0.25 * 1)}
+    assert numbers(loss_fn.sigmas()) == pytest.approx(expected)
+
+
 def test_initialisation_finds_the_temperature_of_an_exact_softmax():
     logits = 5 * torch.randn(20_000, 5)
     labels = torch.distributions.Categorical(logits=logits / 4).sample()

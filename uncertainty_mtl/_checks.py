@@ -135,8 +135,9 @@ def check_mask(mask: object, *shapes: Iterable[int]) -> None:
             f"`mask` should be a bool tensor, True where the target is used. Found dtype "
             f"{mask.dtype}. Convert it with `mask.bool()`."
         )
-    expected = list(dict.fromkeys(tuple(shape) for shape in shapes))
-    if tuple(mask.shape) not in expected:
+    # Compared one by one: a set of shapes would bind a compiled graph to these sizes.
+    if not any(mask.shape == torch.Size(shape) for shape in shapes):
+        expected = list(dict.fromkeys(tuple(shape) for shape in shapes))
         raise ValueError(
             f"`mask` should have shape {' or '.join(map(str, expected))}; it is not broadcast "
             f"otherwise. Found `mask.shape = {tuple(mask.shape)}`. An extra channel axis can be "
@@ -233,15 +234,19 @@ def check_label_smoothing(label_smoothing: float) -> None:
 def check_tasks(
     argument: str, found: object, tasks: Iterable[str], *, may_be_left_out: Iterable[str] = ()
 ) -> None:
-    """Raise unless ``found`` is a mapping with exactly the ``tasks``, but those to be left out."""
+    """Raise unless the keys of ``found`` are ``tasks``; ``may_be_left_out`` are optional."""
     if isinstance(found, Mapping) and found.keys() == dict.fromkeys(tasks).keys():
         return
     tasks, optional = list(tasks), list(may_be_left_out)
     if not isinstance(found, Mapping):
         raise TypeError(
             f"`{argument}` should be a mapping with the tasks {tasks}. Found "
-            f"{type(found).__name__}. Only already reduced losses may come in order, as a sequence "
-            "or a 1-D tensor."
+            f"{type(found).__name__}."
+            + (
+                " Only already reduced losses may come in order, as a sequence or a 1-D tensor."
+                if argument == "predictions"
+                else ""
+            )
         )
     missing = [name for name in tasks if name not in found and name not in optional]
     unknown = [name for name in found if name not in tasks]

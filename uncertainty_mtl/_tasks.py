@@ -130,7 +130,7 @@ def module_name(task: object) -> str:
     if not isinstance(task, str) or not task:
         raise ValueError(f"Task names should be non-empty strings. Found {task!r}.")
     name = task.replace("%", "%25").replace(".", "%2E")
-    if hasattr(nn.Module(), name):
+    if hasattr(nn.Module(), name) or name == "_module_names":
         name = f"%{ord(name[0]):02X}{name[1:]}"
     return name
 

@@ -2,18 +2,20 @@
 
 import warnings
 from abc import ABC, abstractmethod
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from uncertainty_mtl.entries import Entries, Measured
+from uncertainty_mtl.forms import PowerForm
 from uncertainty_mtl.parameters import KeepsDtype, write
 
 SMALLEST_SHARE = 1e-12
 
 
 class Constraint(KeepsDtype, ABC):
-    """What an estimator asks; all log-variances are vectors of all entries."""
+    """A rule that the sigmas obey. Log-variances are vectors, with one element per entry."""
 
     @abstractmethod
     def optimum(self, entries: Entries, losses: Tensor, known: Tensor) -> Tensor:
@@ -28,6 +30,10 @@ class Constraint(KeepsDtype, ABC):
     @abstractmethod
     def within(self, entries: Entries, log_vars: Tensor) -> Tensor:
         """Return the nearest log-variances that are allowed, detached."""
+
+    def started(self, entries: Entries, optimum: Tensor, moves: Tensor) -> Tensor:
+        """Return the log-variances after some have moved to their optimum for the first time."""
+        return torch.where(moves, self.within(entries, optimum), entries.log_vars().detach())
 
     @abstractmethod
     def in_graph(self, entries: Entries, step: Measured, *, training: bool) -> Tensor:
@@ -70,9 +76,9 @@ class Free(Constraint):
                 warnings.warn(
                     f"The optimum of task {task!r} should lie within its `sigma_bounds`, "
                     f"{head.sigma_bounds}. Found sigma = {torch.exp(0.5 * log_var).tolist()} for "
-                    "this loss: its weight will be short of the optimum. Give the head wider "
+                    "this loss: its weight will not reach the optimum. Give the head wider "
                     "`sigma_bounds`, or measure the loss in other units.",
-                    stacklevel=2,
+                    stacklevel=10,  # the user's call of the loss
                 )
 
 
@@ -111,7 +117,9 @@ class UnitSum(Constraint):
         stored = entries.log_vars().detach().clamp(entries.low, entries.high)
         implied = entries.form.loss_at_optimum(stored)
         losses = torch.where(known, losses, implied).double()
-        c = (entries.slope / entries.power).double()
+        losses = losses - losses.min()  # the multiplier shifts along; it would cancel large losses
+        form = _power_form(entries)
+        c = torch.as_tensor(form.slope / form.power).double()
         multiplier = (c - losses).max()
         for _ in range(20):
             weights = c / (losses + multiplier)
@@ -123,18 +131,24 @@ class UnitSum(Constraint):
     def within(self, entries: Entries, log_vars: Tensor) -> Tensor:
         """Return the nearest values, by share, whose weights sum to 1."""
         log_weights = _log_weights(entries, log_vars.detach())
-        kept = log_weights == self.last_log_weights
+        frozen = ~entries.unless_frozen(torch.ones_like(log_weights) > 0)
+        kept = (log_weights == self.last_log_weights) | frozen
         # In float64: the rest beside a large share is the small difference of two numbers.
         weights = log_weights.double().clamp(-300, 300).exp()
         rest = 1 - torch.where(kept, weights, 0.0).sum()
         moved = torch.where(kept, 0.0, weights).sum()
-        # If all are kept, or leave nothing to the others, everyone is scaled alike.
+        # If every task is kept, or the kept ones use up the sum, all of them are scaled.
         scale = torch.where(kept, 1.0, rest / moved)
         usable = (moved > 0) & (rest > 1e-6)
         scale = torch.where(usable, scale, 1 / weights.sum())
         # No share falls so low that it could not rise again within some hundred steps.
         shares = (weights * scale).clamp(min=SMALLEST_SHARE)
         return _log_vars(entries, (shares / shares.sum()).log().to(log_vars.dtype))
+
+    def started(self, entries: Entries, optimum: Tensor, moves: Tensor) -> Tensor:
+        """Return the joint optimum of all tasks if one has moved, as it depends on the others."""
+        moves = moves.any() & entries.is_from_data
+        return super().started(entries, optimum, moves)
 
     def in_graph(self, entries: Entries, step: Measured, *, training: bool) -> Tensor:
         """Return the parameters on the simplex, with the gradient of a joint normalisation.
@@ -158,11 +172,17 @@ class UnitSum(Constraint):
         nn.init.constant_(self.last_log_weights, torch.nan)
 
 
+def _power_form(entries: Entries) -> PowerForm:
+    return cast(PowerForm, entries.form)  # checked when the loss was built
+
+
 def _log_weights(entries: Entries, log_vars: Tensor) -> Tensor:
-    r"""Return :math:`\log A - ps`, for a power form."""
-    return torch.log(entries.amplitude) - entries.power * log_vars
+    r"""Return :math:`\log A - ps`."""
+    form = _power_form(entries)
+    return torch.log(torch.as_tensor(form.amplitude)) - form.power * log_vars
 
 
 def _log_vars(entries: Entries, log_weights: Tensor) -> Tensor:
     """Return the log-variances that have these log-weights."""
-    return (torch.log(entries.amplitude) - log_weights) / entries.power
+    form = _power_form(entries)
+    return (torch.log(torch.as_tensor(form.amplitude)) - log_weights) / form.power

@@ -12,6 +12,9 @@ from uncertainty_mtl.forms import BaseLoss, Form, PowerForm
 from uncertainty_mtl.parameters import CAPTURED, gathered, is_usable, project, write
 from uncertainty_mtl.task_head import TaskHead
 
+MOST_WEIGHINGS = 256
+"""Patterns of tasks without labels that are kept."""
+
 
 class Weighing(NamedTuple):
     """How the entries are weighed in a step, which follows from how many elements are valid.
@@ -20,7 +23,7 @@ class Weighing(NamedTuple):
         num_valid: The valid elements that each mean runs over.
         form: The form of each entry, times its share in its task.
         constant: What is added to each entry, times that share.
-        blank: 0, or nan where there are no labels.
+        blank: Added to the errors, so that tasks without labels read nan.
     """
 
     num_valid: Tensor
@@ -65,10 +68,8 @@ class Entries:
         self._weighings: dict[tuple[float, ...], Weighing] = {}
 
         powers = [each if isinstance(each, PowerForm) else forms.SYMMETRIC for each in used]
-        self.amplitude = self._vector([power.amplitude for power in powers])
-        self.power = self._vector([power.power for power in powers])
-        self.slope = self._vector([power.slope for power in powers])
-        self.form: Form = PowerForm(self.amplitude, self.power, self.slope)
+        columns = zip(*((p.amplitude, p.power, p.slope) for p in powers), strict=True)
+        self.form: Form = PowerForm(*map(self._vector, columns))
         if not all(isinstance(each, PowerForm) for each in used):
             self.form = forms.LIEBEL_KOERNER  # which is then the form of all
         self._constant = self._vector([head.constant for head in self.heads])
@@ -78,7 +79,7 @@ class Entries:
         self.low, self.high = (self._vector(each) for each in zip(*bounds, strict=True))
         # A scale inside of the likelihood is put within its bounds by the head itself.
         outside = [b for b, h in zip(bounds, self.heads, strict=True) if h.form is not None]
-        # One number for all, where there is one, takes half of the time of a list.
+        # A single bound is twice as fast as a list of equal ones.
         self._bounds = [list(e) if len(set(e)) > 1 else e[0] for e in zip(*outside, strict=True)]
         self._has_no_sigma = self._vector([p is None for p in self.parameters]) > 0
         # A scale inside of the likelihood has no closed form that could set it.
@@ -98,12 +99,15 @@ class Entries:
             group: The processes whose elements are joined.
         """
         if num_ranks(group) == 1 and all(isinstance(count, float) for count in counts):
-            # There is no mean to take. The weighing is kept, as a GPU waits for every constant.
+            # Reduced losses are means already. Kept: copying constants to a GPU stalls the host.
             if torch.compiler.is_compiling():
                 return Measured(summed, self._weighing(self._vector(counts)))
             key = tuple(counts)
             if key not in self._weighings:
-                self._weighings[key] = self._weighing(self._vector(counts))
+                if len(self._weighings) == MOST_WEIGHINGS:
+                    self._weighings.clear()
+                with torch.inference_mode(False):  # an evaluation makes constants for training, too
+                    self._weighings[key] = self._weighing(self._vector(counts))
             return Measured(summed, self._weighings[key])
         num_valid = [
             count.reshape(-1) if isinstance(count, Tensor) else self._full(size, count)
@@ -187,8 +191,8 @@ class Entries:
     def usable_means(self, step: Measured, group: Group) -> tuple[Tensor, Tensor]:
         """Return the mean base losses that sigmas follow, detached, and where there are any.
 
-        They are joined over the processes of a group, and averaged over tasks that share a head:
-        the sum of such tasks' terms is least at the plain average of their means.
+        They are joined over the processes of a group, and averaged over tasks that share a head, by
+        priority: the sum of such tasks' terms is least there.
         """
         means, num_valid = step.losses.detach(), step.weighing.num_valid
         usable = is_usable(means) & (num_valid > 0) & self.can_start
@@ -196,7 +200,7 @@ class Entries:
         base = BaseLoss(torch.where(usable, means, 0.0) * num_valid, num_valid)
         base = sum_over_ranks(base, group)
         if self._shares_heads:
-            weights = (base.num_valid > 0).to(means.dtype)
+            weights = (base.num_valid > 0) * self.priority
             base = BaseLoss(self._same_head @ (base.mean() * weights), self._same_head @ weights)
         return base.mean(), base.num_valid > 0
 
@@ -234,5 +238,5 @@ class Entries:
 
 def settings_of(heads: Mapping[str, TaskHead], priorities: Mapping[str, float]) -> list[Any]:
     """Return what may change after a loss was built: heads, their bounds, priorities."""
-    found: list[Any] = [(head, head.sigma_bounds, head.num_resets) for head in heads.values()]
+    found: list[Any] = [(h, h.sigma_bounds, h.num_resets, h.frozen) for h in heads.values()]
     return [*found, *priorities.items()]

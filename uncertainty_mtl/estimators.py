@@ -29,7 +29,7 @@ from uncertainty_mtl.start import Start
 
 
 class Estimator(KeepsDtype, ABC):
-    """What a loss asks for its sigmas: it shows the losses of a training step first."""
+    """Decides the sigmas. A training step first calls ``observe``, then ``in_graph``."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -87,8 +87,7 @@ class Learned(Estimator):
         starts = entries.unless_frozen(usable & (counts == 0))
         moves = starts & entries.is_from_data
         optimum = how.optimum(entries, losses, usable)
-        new = torch.where(moves, how.within(entries, optimum), stored)
-        entries.write(new, counts + starts)
+        entries.write(how.started(entries, optimum, moves), counts + starts)
         if not torch.compiler.is_compiling():  # within a graph nothing is read
             self.start.watch(entries, how, moves, optimum, stored)
 

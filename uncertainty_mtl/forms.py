@@ -68,7 +68,7 @@ class PowerForm:
         return torch.log(loss * (self.power * self.amplitude / self.slope)) / self.power
 
     def times(self, factor: Number) -> "PowerForm":
-        """Return the form of which weight and penalty are multiplied by a factor."""
+        """Return this form with weight and penalty multiplied by ``factor``."""
         return PowerForm(self.amplitude * factor, self.power, self.slope * factor)
 
     def loss_at_optimum(self, log_var: Tensor) -> Tensor:
@@ -101,7 +101,7 @@ class LiebelKoernerForm:
         return self.factor * F.softplus(log_var)
 
     def times(self, factor: Number) -> "LiebelKoernerForm":
-        """Return the form of which weight and penalty are multiplied by a factor."""
+        """Return this form with weight and penalty multiplied by ``factor``."""
         return LiebelKoernerForm(self.factor * factor)
 
     def optimal_log_var(self, loss: Tensor) -> Tensor:

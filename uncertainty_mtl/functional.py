@@ -82,16 +82,15 @@ def cross_entropy(
     check_floating("prediction", logits)
     target = _checked_labels(logits, target, mask, ignore_index)
     logits = _at_least_float32(logits) if log_var is None else temper(logits, log_var)
-    valid = target != ignore_index
-    if class_weight is None:
-        num_valid = torch.count_nonzero(valid).to(logits.dtype)
-    else:
-        class_weight = class_weight.to(logits.dtype)
-        num_valid = torch.where(valid, class_weight[torch.where(valid, target, 0)], 0.0).sum()
+    class_weight = None if class_weight is None else class_weight.to(logits.dtype)
     summed = _cross_entropy(
         logits, target, ignore_index, weight=class_weight, label_smoothing=label_smoothing
     )
-    return BaseLoss(summed, num_valid)
+    valid = target != ignore_index
+    if class_weight is None:
+        return BaseLoss(summed, torch.count_nonzero(valid).to(logits.dtype))
+    weights = torch.where(valid, class_weight[torch.where(valid, target, 0)], 0.0)
+    return BaseLoss(summed, weights.sum())
 
 
 def gaussian_nll(
@@ -204,7 +203,8 @@ def temper(logits: Tensor, log_var: Tensor) -> Tensor:
 
 def mean_nll(form: Form, base: BaseLoss, log_var: Tensor, constant: float = 0.0) -> Tensor:
     """Return the mean negative log-likelihood, 0-dim; exactly 0 if no element is valid."""
-    summed, num_valid = (part.reshape(-1) for part in base)
+    num_valid = torch.as_tensor(base.num_valid, dtype=base.summed.dtype, device=base.summed.device)
+    summed, num_valid = base.summed.reshape(-1), num_valid.reshape(-1)
     losses, shares = BaseLoss(summed, num_valid).mean(), shares_of(num_valid)
     return weigh(form.times(shares), losses, log_var.reshape(-1), constant * shares).sum()
 

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.distributions import Categorical, Laplace, Normal
 
 from uncertainty_mtl import functional
-from uncertainty_mtl._checks import check_pair, check_positive
+from uncertainty_mtl._checks import check_floating, check_pair, check_positive
 from uncertainty_mtl.forms import GAUSSIAN, LAPLACE, BaseLoss
 from uncertainty_mtl.task_head import TaskHead, changed_settings
 
@@ -25,6 +25,7 @@ class NoiseHead(TaskHead):
 
     def _split(self, prediction: Any) -> Pair:
         mean, log_var = check_pair(prediction)
+        check_floating("prediction[1]", log_var)
         return mean, log_var.clamp(*self.log_var_bounds())
 
 

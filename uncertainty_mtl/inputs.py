@@ -1,4 +1,4 @@
-"""What a call of the loss hands in for each task, as base losses."""
+"""Turns the arguments of a call into base losses."""
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -26,6 +26,12 @@ def inputs_of_call(
     reduced = [task for task, entry in tasks.items() if _is_reduced(entry, predictions[task])]
     check_tasks("targets", targets, tasks, may_be_left_out=reduced)
     check_tasks("masks", masks, tasks, may_be_left_out=tasks)
+    without_elements = [t for t in masks if t not in targets and masks[t] is not None]
+    if without_elements:
+        raise ValueError(
+            f"`masks` should be for tasks with a target. Found masks for {without_elements}, whose "
+            "losses are reduced already: there are no elements left to mask."
+        )
     return {
         task: (predictions[task], targets[task], masks.get(task))
         if task in targets
@@ -56,7 +62,12 @@ def measure(
             counts.append(1.0)
         else:
             summed[task], count = naming(task, head.base_loss, *given)
-            counts.append(count)
+            # A head of a user's own may count in Python.
+            counts.append(
+                count
+                if isinstance(count, Tensor)
+                else torch.full_like(summed[task].detach(), count)
+            )
     return summed, counts
 
 
@@ -111,9 +122,13 @@ def joined(summed: Mapping[str, Tensor], heads: Mapping[str, TaskHead]) -> Tenso
         ) from error
     devices = [head.log_var.device for head in heads.values() if head.log_var is not None]
     if devices and devices[0] != vector.device:
+        where = repr(str(vector.device))
+        way_out = f"Move the sigmas with `loss_fn.to({where})`."
+        if devices[0].type == "meta":
+            way_out = f"Call `loss_fn.to_empty(device={where})` and `loss_fn.reset_parameters()`."
         raise ValueError(
             f"The losses should be on the device of the sigmas, {str(devices[0])!r}. Found "
-            f"{str(vector.device)!r}. Move the sigmas with `loss_fn.to({str(vector.device)!r})`."
+            f"{where}. {way_out}"
         )
     is_half = vector.dtype in (torch.float16, torch.bfloat16)
     return vector.float() if is_half else vector
@@ -148,7 +163,7 @@ def warn_if_graph_is_cut(
         if others
         else "No reduced loss carries a gradient: only the sigmas will train. Pass the losses as "
         "they were computed; `.item()`, `.detach()` and `torch.tensor([a, b])` cut the graph.",
-        stacklevel=6,
+        stacklevel=7,  # the user's call of the loss
     )
 
 

@@ -13,7 +13,6 @@ from uncertainty_mtl._tasks import HeadsByName, tasks_of
 from uncertainty_mtl.collectives import Group
 from uncertainty_mtl.entries import Entries
 from uncertainty_mtl.result import MultiTaskLoss
-from uncertainty_mtl.start import Start
 from uncertainty_mtl.task_head import TaskHead, changed_settings
 from uncertainty_mtl.weighed_tasks import ByTask, WeighedTasks
 
@@ -142,7 +141,7 @@ class UncertaintyWeightedLoss(WeighedTasks):
             TypeError: If a value has another type than its head expects.
             ValueError: If the tasks are not exactly those of the constructor, or shapes do not fit.
             RuntimeError: If sigmas would have to be set within a transform of ``torch.func``, or
-                were set in vain, under FSDP: the message has the ways out.
+                if FSDP has discarded sigmas that were set: the message says what to do.
         """
         return self._weigh(predictions, targets, masks)
 
@@ -174,7 +173,6 @@ class UncertaintyWeightedLoss(WeighedTasks):
     def unfreeze(self, *tasks: str) -> None:
         """Let the sigmas of these tasks be estimated again; of all, if none is named."""
         self._freeze(tasks, False)
-        self.scales.start = Start()  # Those that were frozen from the beginning start now.
 
     def sigmas(self) -> dict[str, Tensor]:
         """Return each task's sigma, detached, without waiting for the device.

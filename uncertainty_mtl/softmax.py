@@ -45,7 +45,7 @@ class ScaledSoftmaxHead(TaskHead):
         ignore_index: Label of the elements to leave out, as in :class:`torch.nn.CrossEntropyLoss`.
         exact: Whether to use the likelihood itself instead of the paper's approximation.
         class_weight: Weight of each class, a tensor of shape ``(C,)`` or a list of numbers:
-            ``weight`` of :class:`torch.nn.CrossEntropyLoss`, a name that here is the task's.
+            :class:`torch.nn.CrossEntropyLoss` calls it ``weight``, here the task's weight.
         label_smoothing: As in :class:`torch.nn.CrossEntropyLoss`, in [0, 1].
 
     Shape:

@@ -41,10 +41,10 @@ class Start:
         self._num_steps += 1
         optimum = torch.where(starts, optimum, math.nan)
         self._before, self._after = before, how.within(entries, optimum)
-        # Those of the steps that were not looked at, too.
+        # Include starts from steps whose values were not read.
         found = optimum if self._optimum is None else self._optimum
         self._optimum = torch.where(starts, optimum, found)
-        if _is_power_of_two(self._num_steps):
+        if _is_power_of_two(self._num_steps) and not before.is_meta:
             how.warn_if_outside(entries, self._optimum)
             self._optimum = None
             is_done = (entries.counts() > 0) | ~entries.unless_frozen(entries.can_start)

@@ -168,10 +168,10 @@ class TaskHead(KeepsDtype, ABC):
         if self.log_var is None:
             raise ValueError(f"{type(self).__name__} has no sigma of its own.")
         low, high = self.log_var_bounds()
-        if not self.training:
-            return self.log_var.clamp(low, high)
-        project([self.log_var], low, high)
-        return self.log_var.detach() if self.frozen else self.log_var
+        if self.training:
+            project([self.log_var], low, high)
+        log_var = self.log_var.detach() if self.frozen else self.log_var
+        return log_var if self.training else log_var.clamp(low, high)
 
     def log_var_bounds(self) -> tuple[float, float]:
         """Return ``sigma_bounds`` as bounds of ``log_var``."""
@@ -215,7 +215,7 @@ class TaskHead(KeepsDtype, ABC):
             return
         start = 2 * math.log(1.0 if self.init_sigma is None else self.init_sigma)
         self.num_resets += 1
-        # By `nn.init`, which transformers replaces to spare what a checkpoint has brought.
+        # Uses `nn.init`, which transformers patches so that loaded values are not overwritten.
         nn.init.constant_(self.log_var, start)
         nn.init.zeros_(self.num_batches_tracked)
         if self.log_var.device != self.num_batches_tracked.device:  # one of them on "meta"

@@ -1,4 +1,4 @@
-"""From what a call hands in to its result: the heads of a loss with their estimator."""
+"""Computes a loss from the inputs of a call: heads, an estimator and a constraint at work."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
@@ -101,7 +101,7 @@ class WeighedTasks(nn.Module):
             self.scales.start.check_that_it_stayed(entries)
         if not self.scales.has_to_observe():
             return
-        # With global counts the losses are joined already; without a start from data nothing is.
+        # `global_counts` has joined the losses; without a start from data there is nothing to join.
         is_from_data = any(head.init_sigma is None for head in entries.heads)
         group = self.process_group if is_from_data and not self.global_counts else False
         is_joined = self.scales.start.is_pending and num_ranks(group) > 1
@@ -147,10 +147,12 @@ class WeighedTasks(nn.Module):
         key = like.device, like.dtype
         entries = self._entries_of.get(key)
         if entries is None or entries.settings != settings_of(own, self.priorities):
-            if entries is not None:  # a head may have been put back to its start
+            if entries is not None:  # a head may have been reset, or unfrozen
                 self.scales.start = Start()
-            entries = self._entries_of[key] = Entries(own, self._forms, self.priorities, like)
-        # Those of this call: FSDP and `functional_call` exchange them.
+            with torch.inference_mode(False):  # an evaluation makes constants for training, too
+                entries = Entries(own, self._forms, self.priorities, like)
+            self._entries_of[key] = entries
+        # Read again in each call: FSDP and `functional_call` replace the parameter objects.
         entries.parameters = [head.log_var for head in own.values()]
         return entries
 
