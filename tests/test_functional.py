@@ -10,14 +10,12 @@ from hypothesis import strategies as st
 from torch.autograd import gradcheck, gradgradcheck
 from torch.distributions import Categorical, Laplace, Normal
 
+from tests.likelihoods import gaussian_nll, laplace_nll, scaled_softmax_nll
 from tests.strategies import classification_batches, log_vars, regression_batches, seeds
 from uncertainty_mtl.forms import LAPLACE, SOFTMAX, BaseLoss
 from uncertainty_mtl.functional import (
     cross_entropy,
-    gaussian_nll,
-    laplace_nll,
     mean_nll,
-    scaled_softmax_nll,
     temper,
 )
 

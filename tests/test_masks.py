@@ -10,13 +10,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
+from tests.likelihoods import gaussian_nll, laplace_nll, scaled_softmax_nll
 from tests.strategies import classification_batches, log_vars, regression_batches, seeds
 from uncertainty_mtl.functional import (
     absolute_error,
     cross_entropy,
-    gaussian_nll,
-    laplace_nll,
-    scaled_softmax_nll,
     squared_error,
 )
 

@@ -168,6 +168,17 @@ def test_tasks_that_share_a_head_start_together_at_the_average(estimator):
     assert head.num_batches_tracked.item() == 1
 
 
+@both_estimators
+def test_a_large_task_counts_no_more_than_a_small_one_that_shares_its_head(estimator):
+    loss_fn = UncertaintyWeightedLoss(
+        dict.fromkeys(["large", "small"], GaussianHead()), share_heads=True, estimator=estimator
+    )
+    zeros = {"large": torch.zeros(40, requires_grad=True), "small": torch.zeros(2)}
+    loss_fn(zeros, {"large": torch.full((40,), 2.0), "small": torch.full((2,), 4.0)})
+    expected = math.sqrt((2**2 + 4**2) / 2)
+    assert numbers(loss_fn.sigmas()) == pytest.approx(dict.fromkeys(zeros, expected))
+
+
 def test_losses_that_share_a_head_share_its_start():
     head = LaplaceHead()
     first = UncertaintyWeightedLoss({"a": head, "b": "gaussian"})

@@ -2,7 +2,7 @@ r"""Errors and likelihoods as pure functions of tensors.
 
 Throughout, ``log_var`` is :math:`s = \log \sigma^2`, of shape ``(1,)`` or ``()`` for one sigma in
 all, or ``(C,)`` for one sigma per channel (axis 1). Half-precision inputs are computed in float32.
-The heads in :mod:`uncertainty_mtl.heads` hold the parameter and call these functions.
+The heads hold the parameter and call these functions: an error, and :func:`mean_nll` of it.
 """
 
 import math
@@ -25,8 +25,6 @@ from uncertainty_mtl._checks import (
 )
 from uncertainty_mtl.forms import (
     GAUSSIAN,
-    LAPLACE,
-    SOFTMAX,
     BaseLoss,
     Form,
     PowerForm,
@@ -93,51 +91,6 @@ def cross_entropy(
     return BaseLoss(summed, weights.sum())
 
 
-def gaussian_nll(
-    prediction: Tensor, target: Tensor, log_var: Tensor, mask: Mask = None, *, full: bool = False
-) -> Tensor:
-    r"""Mean Gaussian negative log-likelihood; see :class:`~uncertainty_mtl.GaussianHead`.
-
-    .. math:: \tfrac12 e^{-s}\, \overline{(f - y)^2} + \tfrac12 s
-              \quad \bigl[ + \tfrac12 \log 2\pi \text{ if full} \bigr]
-    """
-    base = squared_error(prediction, target, mask, num_channels=log_var.numel())
-    return mean_nll(GAUSSIAN, base, log_var, GAUSSIAN_CONSTANT if full else 0.0)
-
-
-def laplace_nll(
-    prediction: Tensor, target: Tensor, log_var: Tensor, mask: Mask = None, *, full: bool = False
-) -> Tensor:
-    r"""Mean Laplace negative log-likelihood; see :class:`~uncertainty_mtl.LaplaceHead`.
-
-    .. math:: \sqrt2\, e^{-s/2}\, \overline{|f - y|} + \tfrac12 s
-              \quad \bigl[ + \tfrac12 \log 2 \text{ if full} \bigr]
-    """
-    base = absolute_error(prediction, target, mask, num_channels=log_var.numel())
-    return mean_nll(LAPLACE, base, log_var, LAPLACE_CONSTANT if full else 0.0)
-
-
-def scaled_softmax_nll(
-    logits: Tensor,
-    target: Tensor,
-    log_var: Tensor,
-    mask: Mask = None,
-    *,
-    exact: bool = False,
-    **options: Any,
-) -> Tensor:
-    r"""Mean scaled-softmax loss; see :class:`~uncertainty_mtl.ScaledSoftmaxHead`.
-
-    .. math:: e^{-s}\, \overline{\mathrm{CE}(f, y)} + \tfrac12 s, \qquad\text{or, if exact,}\qquad
-              \overline{\mathrm{CE}(e^{-s} f, y)}.
-
-    ``options`` are those of :func:`cross_entropy`.
-    """
-    if exact:
-        return cross_entropy(logits, target, mask, log_var=log_var, **options).mean()
-    return mean_nll(SOFTMAX, cross_entropy(logits, target, mask, **options), log_var)
-
-
 def noise_nll(
     form: PowerForm,
     mean: Tensor,
@@ -202,7 +155,17 @@ def temper(logits: Tensor, log_var: Tensor) -> Tensor:
 
 
 def mean_nll(form: Form, base: BaseLoss, log_var: Tensor, constant: float = 0.0) -> Tensor:
-    """Return the mean negative log-likelihood, 0-dim; exactly 0 if no element is valid."""
+    r"""Return the mean negative log-likelihood, 0-dim; exactly 0 if no element is valid.
+
+    ``mean_nll(GAUSSIAN, squared_error(prediction, target), log_var)``, with ``GAUSSIAN`` of
+    :mod:`uncertainty_mtl.forms`, is that of a Gaussian.
+
+    Args:
+        form: How the error is weighed.
+        base: The error, ``()`` or ``(C,)`` per channel.
+        log_var: :math:`s`, shape ``()``, ``(1,)`` or ``(C,)``.
+        constant: What is added per valid element, such as ``GAUSSIAN_CONSTANT``.
+    """
     num_valid = torch.as_tensor(base.num_valid, dtype=base.summed.dtype, device=base.summed.device)
     summed, num_valid = base.summed.reshape(-1), num_valid.reshape(-1)
     losses, shares = BaseLoss(summed, num_valid).mean(), shares_of(num_valid)
