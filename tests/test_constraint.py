@@ -249,7 +249,10 @@ def test_a_share_that_was_thrown_to_nothing_rises_again():
     loss_fn = UncertaintyWeightedLoss({"a": "gaussian", "b": "gaussian"}, constraint="unit_sum")
     loss_fn(leaves([1.0, 1.0]))
     with torch.no_grad():
-        loss_fn["b"].log_var.add_(1000.0)  # 10,000 steps of Adam
+        loss_fn["a"].log_var.add_(-0.1)
+        loss_fn["b"].log_var.add_(1000.0)  # 10,000 steps of the optimizer below
+    loss_fn(leaves([1.0, 1.0]))
+    assert weights(loss_fn)[1] < 1e-10
     optimizer = torch.optim.Adam(loss_fn.param_groups(lr=0.1))
     for _ in range(600):
         optimizer.zero_grad()

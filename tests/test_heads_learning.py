@@ -10,7 +10,13 @@ from torch import Tensor
 from torch.distributions import Categorical, Laplace, Normal
 
 from tests.test_heads import REGRESSION, every_head, fixed_batch, weighing_heads
-from uncertainty_mtl import GaussianHead, LaplaceHead, ScaledSoftmaxHead, TaskHead
+from uncertainty_mtl import (
+    GaussianHead,
+    LaplaceHead,
+    ScaledSoftmaxHead,
+    TaskHead,
+    UncertaintyWeightedLoss,
+)
 from uncertainty_mtl.forms import BaseLoss
 
 
@@ -120,6 +126,21 @@ def test_the_bounds_do_not_bias_what_noisy_losses_lead_to(case):
             values.append(head.log_var.item())
     average = sum(values) / len(values)
     assert average == pytest.approx(2 * math.log(case.optimum(1.0)), abs=0.1)
+
+
+@weighing_heads
+def test_training_puts_a_sigma_within_its_bounds_and_evaluation_only_computes_with_them(case):
+    head, loss = case.head(init_sigma=1.0), torch.tensor(3.0, requires_grad=True)
+    loss_fn, highest = UncertaintyWeightedLoss({"a": head}), 2 * math.log(1e6)
+    expected = case.head(init_sigma=1e6).weigh(loss).item()
+    for forward in (head.weigh, lambda loss: loss_fn([loss]).total):
+        head.log_var.data.fill_(100.0)
+        loss_fn.eval()
+        assert forward(loss).item() == pytest.approx(expected)
+        assert head.log_var.item() == 100
+        loss_fn.train()
+        assert forward(loss).item() == pytest.approx(expected)
+        assert head.log_var.item() == pytest.approx(highest)
 
 
 @weighing_heads

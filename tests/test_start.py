@@ -193,8 +193,8 @@ def test_losses_that_share_a_head_share_its_start():
 def test_frozen_heads_do_not_start(estimator):
     loss_fn = UncertaintyWeightedLoss(PAIR, estimator=estimator)
     loss_fn.freeze("a")
-    for _ in range(5):
-        loss_fn(leaves([4.0, 3.0]))
+    for loss in (1e20, 4.0, 4.0, 4.0):  # The first is beyond its bounds: nothing to warn of.
+        loss_fn(leaves([loss, 3.0]))
     loss_fn.initialize_from(leaves([4.0, 3.0]))
     assert loss_fn.sigmas()["a"].item() == 1
     assert loss_fn.weights()["b"].item() == pytest.approx(1 / 3)

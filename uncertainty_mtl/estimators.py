@@ -66,7 +66,7 @@ class Estimator(KeepsDtype, ABC):
         before = entries.log_vars().detach()
         entries.write(how.within(entries, optimum), counts, inside=True)
         self.start = Start()
-        self.start.watch(entries, how, usable, optimum, before)
+        self.start.watch(entries, how, entries.unless_frozen(usable), optimum, before)
 
     def reset_parameters(self) -> None:
         """Forget what came before."""

@@ -87,7 +87,7 @@ class WeighedTasks(nn.Module):
             own = weigh_tasks(entries, step, log_vars)
             if not groups:
                 return own
-        return with_groups(list(self), own, groups, self.priorities)
+        return with_groups(list(tasks_of(self.heads)), own, groups, self.priorities)
 
     def _initialize(self, predictions: Any, targets: Any, masks: Any) -> None:
         with torch.no_grad():
@@ -136,7 +136,7 @@ class WeighedTasks(nn.Module):
 
     def _as_group(self, inputs: Sequence[Any], initialize: bool) -> Any:
         # A group is None where none of its tasks has labels, and so is each of them.
-        nothing = dict.fromkeys(self)
+        nothing = dict.fromkeys(tasks_of(self.heads))
         values = [nothing if v is None else v for v in inputs[:2]] + list(inputs[2:])
         values += [None] * (3 - len(values))
         return self._initialize(*values) if initialize else self(*values)
