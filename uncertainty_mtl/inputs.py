@@ -120,18 +120,25 @@ def joined(summed: Mapping[str, Tensor], heads: Mapping[str, TaskHead]) -> Tenso
         raise ValueError(
             f"The losses of all tasks should be on one device. Found {places}."
         ) from error
-    devices = [head.log_var.device for head in heads.values() if head.log_var is not None]
-    if devices and devices[0] != vector.device:
-        where = repr(str(vector.device))
-        way_out = f"Move the sigmas with `loss_fn.to({where})`."
-        if devices[0].type == "meta":
-            way_out = f"Call `loss_fn.to_empty(device={where})` and `loss_fn.reset_parameters()`."
-        raise ValueError(
-            f"The losses should be on the device of the sigmas, {str(devices[0])!r}. Found "
-            f"{where}. {way_out}"
-        )
+    for head in heads.values():
+        if head.log_var is not None:
+            _check_device(vector.device, head.log_var.device)
+            break  # the others are where the first is
     is_half = vector.dtype in (torch.float16, torch.bfloat16)
     return vector.float() if is_half else vector
+
+
+def _check_device(losses: torch.device, sigmas: torch.device) -> None:
+    if losses == sigmas:
+        return
+    where = repr(str(losses))
+    way_out = f"Move the sigmas with `loss_fn.to({where})`."
+    if sigmas.type == "meta":
+        way_out = f"Call `loss_fn.to_empty(device={where})` and `loss_fn.reset_parameters()`."
+    raise ValueError(
+        f"The losses should be on the device of the sigmas, {str(sigmas)!r}. Found {where}. "
+        f"{way_out}"
+    )
 
 
 def warn_if_graph_is_cut(
