@@ -56,8 +56,9 @@ def with_groups(
         if task in groups:
             group = groups[task]
             tasks[task] = group.total * priorities.get(task, 1.0)
-            errors |= {f"{task}.{name}": error for name, error in group.errors.items()}
-            counts |= {f"{task}.{name}": count for name, count in group.counts.items()}
+            for name in group.errors:
+                errors[f"{task}.{name}"] = group.errors[name]
+                counts[f"{task}.{name}"] = group.counts[name]
         elif own is not None:
             tasks[task] = own.tasks[task]
             errors[task], counts[task] = own.errors[task], own.counts[task]
