@@ -159,7 +159,7 @@ class UnitSum(Constraint):
         values = self.within(entries, log_vars)
         if training:
             entries.write(values)
-            write(self.last_log_weights, _log_weights(entries, values))
+            write((self.last_log_weights, _log_weights(entries, values)))
         # The values within, with the gradient of the parameters.
         log_weights = _log_weights(entries, values + (log_vars - log_vars.detach()))
         # Only the shares of the labelled tasks move: they are normalised among themselves. Minus

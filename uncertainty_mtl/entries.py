@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from uncertainty_mtl import forms
 from uncertainty_mtl.collectives import Group, num_ranks, sum_over_ranks
@@ -143,12 +143,8 @@ class Entries:
 
     def log_vars(self) -> Tensor:
         """Return all log-variances in the graph, those of frozen heads detached."""
-        found = [
-            # The usual case first: asking a tensor for a method that it lacks takes long.
-            p if type(p) is nn.Parameter and not head.frozen else self._log_var(p, head.frozen)
-            for p, head in zip(self.parameters, self.heads, strict=True)
-        ]
-        return torch.cat(found)
+        pairs = zip(self.parameters, self.heads, strict=True)
+        return torch.cat([self._log_var(p, head.frozen) for p, head in pairs])
 
     def counts(self) -> Tensor:
         """Return how many batches have set each entry."""
@@ -172,14 +168,18 @@ class Entries:
         if any(type(p) is Tensor for p in self.parameters):  # arguments of `functional_call`
             raise RuntimeError(CAPTURED)
         parts = zip(self.parameters, self.heads, torch.split(log_vars, self.sizes), strict=True)
-        for p, head, part in parts:
-            if p is not None and not head.frozen and (inside or head.form is not None):
-                write(p, part)
-        if counts is None:
-            return
-        for head, part in zip(self.heads, torch.split(counts, self.sizes), strict=True):
-            if head.num_batches_tracked is not None and not head.frozen:
-                write(head.num_batches_tracked, part.view_as(head.num_batches_tracked))
+        pairs = [
+            (p, part)
+            for p, head, part in parts
+            if p is not None and not head.frozen and (inside or head.form is not None)
+        ]
+        if counts is not None:
+            pairs += [
+                (head.num_batches_tracked, part.view_as(head.num_batches_tracked))
+                for head, part in zip(self.heads, torch.split(counts, self.sizes), strict=True)
+                if head.num_batches_tracked is not None and not head.frozen
+            ]
+        write(*pairs)
 
     def unless_frozen(self, where: Tensor) -> Tensor:
         """Return where a condition holds and the head is not frozen."""

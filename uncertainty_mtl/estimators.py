@@ -144,7 +144,7 @@ class ClosedForm(Estimator):
         running = torch.where(usable, moved, before)
         optimum = how.optimum(entries, running, ~running.isnan())
         entries.write(how.within(entries, optimum), counts + usable)
-        write(self.running_losses, running)
+        write((self.running_losses, running))
         if self.start.is_pending and not torch.compiler.is_compiling():
             # What FSDP may lose in the parameters is still in the running means.
             starts, stored = usable & (counts == 0), entries.log_vars().detach()
@@ -168,7 +168,7 @@ class ClosedForm(Estimator):
         super().initialize(entries, how, step, group)
         losses, usable = entries.usable_means(step, group)
         usable = entries.unless_frozen(usable)
-        write(self.running_losses, torch.where(usable, losses, self.running_losses))
+        write((self.running_losses, torch.where(usable, losses, self.running_losses)))
 
     def reset_parameters(self) -> None:
         """Forget the running means."""

@@ -61,7 +61,9 @@ def gathered(parameter: Tensor) -> Tensor:
 
 
 def _is_sharded(parameter: Tensor) -> bool:
-    return not torch.compiler.is_compiling() and hasattr(parameter, "full_tensor")
+    # The usual types first: asking a tensor for a method that it lacks takes long.
+    is_plain = type(parameter) in (nn.Parameter, Tensor) or torch.compiler.is_compiling()
+    return not is_plain and hasattr(parameter, "full_tensor")
 
 
 CAPTURED = (
@@ -73,19 +75,22 @@ CAPTURED = (
 )
 
 
-def write(parameter: Tensor, value: Tensor) -> None:
-    """Set a parameter or buffer in place, a sharded one on all ranks.
+def write(*pairs: tuple[Tensor, Tensor]) -> None:
+    """Set parameters and buffers, each paired with its value, in place; sharded ones on all ranks.
 
     Raises:
-        RuntimeError: Within a transform of ``torch.func``, where it cannot be written.
+        RuntimeError: Within a transform of ``torch.func``, where they cannot be written.
     """
-    if _is_sharded(parameter):
-        from torch.distributed.tensor import DTensor, distribute_tensor  # only where FSDP2 is used
-
-        sharded = cast(DTensor, parameter)
-        value = distribute_tensor(value, sharded.device_mesh, sharded.placements)
     try:
         with torch.no_grad():
-            parameter.copy_(value)
+            for tensor, value in pairs:
+                tensor.copy_(_distributed(value, tensor) if _is_sharded(tensor) else value)
     except RuntimeError as error:
         raise RuntimeError(CAPTURED) from error
+
+
+def _distributed(value: Tensor, like: Tensor) -> Tensor:
+    from torch.distributed.tensor import DTensor, distribute_tensor  # only where FSDP2 is used
+
+    sharded = cast(DTensor, like)
+    return distribute_tensor(value, sharded.device_mesh, sharded.placements)

@@ -130,7 +130,7 @@ class ScaledSoftmaxHead(TaskHead):
             low = torch.where(rises, low, middle.detach())
             high = torch.where(rises, middle.detach(), high)
         if self.log_var is not None:
-            write(self.log_var, (low + high) / 2)
+            write((self.log_var, (low + high) / 2))
 
     def distribution(self, prediction: Tensor) -> Categorical:
         """Return the categorical distribution of the tempered logits, classes moved to the end."""

@@ -205,7 +205,8 @@ class TaskHead(KeepsDtype, ABC):
         with torch.no_grad():
             mean = base.mean().float().reshape(-1)
             optimum = self.form.optimal_log_var(mean).clamp(*self.log_var_bounds())
-            write(self.log_var, torch.where(is_usable(mean), optimum, gathered(self.log_var)))
+            best = torch.where(is_usable(mean), optimum, gathered(self.log_var))
+            write((self.log_var, best))
             count, usable = self.num_batches_tracked, is_usable(mean)
             count.copy_(torch.maximum(count, usable.view_as(count).long()))
 
