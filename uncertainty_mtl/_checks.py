@@ -136,7 +136,7 @@ def check_mask(mask: object, *shapes: Iterable[int]) -> None:
             f"{mask.dtype}. Convert it with `mask.bool()`."
         )
     # Compared one by one: a set of shapes would bind a compiled graph to these sizes.
-    if not any(mask.shape == torch.Size(shape) for shape in shapes):
+    if not any(tuple(mask.shape) == tuple(shape) for shape in shapes):
         expected = list(dict.fromkeys(tuple(shape) for shape in shapes))
         raise ValueError(
             f"`mask` should have shape {' or '.join(map(str, expected))}; it is not broadcast "
