@@ -39,6 +39,9 @@ class Estimator(KeepsDtype, ABC):
         """Return whether :meth:`observe` has something to do in the next training step."""
         return self.start.is_pending
 
+    def check(self, entries: Entries) -> None:
+        """Raise if what an earlier training step has set is not there any more."""
+
     @abstractmethod
     def observe(self, entries: Entries, how: Constraint, step: Measured, group: Group) -> None:
         """Take note of the base losses of a training step."""
@@ -53,8 +56,14 @@ class Estimator(KeepsDtype, ABC):
     def log_vars(self, entries: Entries, how: Constraint) -> Tensor:
         """Return the log-variances that the next forward would use, detached."""
 
-    def initialize(self, entries: Entries, how: Constraint, step: Measured, group: Group) -> None:
-        """Set every sigma to its optimum for these base losses, where they are usable."""
+    def initialize(
+        self, entries: Entries, how: Constraint, step: Measured, group: Group
+    ) -> tuple[Tensor, Tensor]:
+        """Set every sigma to its optimum for these base losses, where they are usable.
+
+        Returns:
+            The mean base losses of all processes, and where they have set a sigma.
+        """
         losses, usable = entries.usable_means(step, group)
         optimum = how.optimum(entries, losses, usable)
         # What heads with their scale inside have fitted by themselves is averaged over processes.
@@ -66,7 +75,9 @@ class Estimator(KeepsDtype, ABC):
         before = entries.log_vars().detach()
         entries.write(how.within(entries, optimum), counts, inside=True)
         self.start = Start()
-        self.start.watch(entries, how, entries.unless_frozen(usable), optimum, before)
+        usable = entries.unless_frozen(usable)
+        self.start.watch(entries, how, usable, optimum, before)
+        return losses, usable
 
     def reset_parameters(self) -> None:
         """Forget what came before."""
@@ -79,6 +90,10 @@ class Estimator(KeepsDtype, ABC):
 
 class Learned(Estimator):
     """Sigma is a parameter: the first usable loss sets it, then an optimizer moves it."""
+
+    def check(self, entries: Entries) -> None:
+        """Raise if FSDP has lost what was written to the parameters."""
+        self.start.check_that_it_stayed(entries)
 
     def observe(self, entries: Entries, how: Constraint, step: Measured, group: Group) -> None:
         """Set the sigmas that have none yet to the optimum of this step's losses."""
@@ -163,12 +178,13 @@ class ClosedForm(Estimator):
         running = self._running(entries)
         return how.within(entries, how.optimum(entries, running, ~running.isnan()))
 
-    def initialize(self, entries: Entries, how: Constraint, step: Measured, group: Group) -> None:
+    def initialize(
+        self, entries: Entries, how: Constraint, step: Measured, group: Group
+    ) -> tuple[Tensor, Tensor]:
         """Let the running means begin with these base losses."""
-        super().initialize(entries, how, step, group)
-        losses, usable = entries.usable_means(step, group)
-        usable = entries.unless_frozen(usable)
+        losses, usable = super().initialize(entries, how, step, group)
         write((self.running_losses, torch.where(usable, losses, self.running_losses)))
+        return losses, usable
 
     def reset_parameters(self) -> None:
         """Forget the running means."""

@@ -97,8 +97,8 @@ class WeighedTasks(nn.Module):
                 self.scales.initialize(entries, self.constraint, step, self.process_group)
 
     def _observe(self, entries: Entries, step: Measured) -> None:
-        if isinstance(self.scales, Learned) and not torch.compiler.is_compiling():
-            self.scales.start.check_that_it_stayed(entries)
+        if not torch.compiler.is_compiling():
+            self.scales.check(entries)
         if not self.scales.has_to_observe():
             return
         # `global_counts` has joined the losses; without a start from data there is nothing to join.
