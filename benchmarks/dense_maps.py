@@ -55,7 +55,7 @@ def measure(case: Case, settings: Settings, rounds: int, *, is_compiled: bool) -
 
 
 def compared(case: Case, timings: Timings) -> list[list[object]]:
-    """Return a row for each pair of which both were measured."""
+    """Return one row for each candidate and peer, where both were measured."""
     return [
         [
             case.title,

@@ -35,7 +35,7 @@ class Case:
     """Which candidate is compared with which."""
 
     def step(self, loss: Loss) -> Callable[[], None]:
-        """Return what is measured: forward, backward, and dropping the prediction's gradient."""
+        """Return the timed function: forward, backward, then drop the gradient."""
         return forward_backward(lambda: loss(self.prediction), [self.prediction])
 
 
