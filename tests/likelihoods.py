@@ -6,8 +6,8 @@ from torch import Tensor
 
 from uncertainty_mtl.forms import GAUSSIAN, LAPLACE, SOFTMAX
 from uncertainty_mtl.functional import (
-    GAUSSIAN_CONSTANT,
-    LAPLACE_CONSTANT,
+    GAUSSIAN_NOISE,
+    LAPLACE_NOISE,
     absolute_error,
     cross_entropy,
     mean_nll,
@@ -20,7 +20,7 @@ def gaussian_nll(
 ) -> Tensor:
     """Return what a Gaussian head of this log-variance returns."""
     base = squared_error(prediction, target, mask, num_channels=log_var.numel())
-    return mean_nll(GAUSSIAN, base, log_var, GAUSSIAN_CONSTANT if full else 0.0)
+    return mean_nll(GAUSSIAN, base, log_var, GAUSSIAN_NOISE.constant if full else 0.0)
 
 
 def laplace_nll(
@@ -28,7 +28,7 @@ def laplace_nll(
 ) -> Tensor:
     """Return what a Laplace head of this log-variance returns."""
     base = absolute_error(prediction, target, mask, num_channels=log_var.numel())
-    return mean_nll(LAPLACE, base, log_var, LAPLACE_CONSTANT if full else 0.0)
+    return mean_nll(LAPLACE, base, log_var, LAPLACE_NOISE.constant if full else 0.0)
 
 
 def scaled_softmax_nll(

@@ -198,7 +198,7 @@ def test_losses_on_two_devices_say_which_task_is_where():
     ("options", "message"),
     [
         ({"estimator": "moving"}, r"`estimator` should be one of \['learned', 'closed_form'"),
-        ({"momentum": 0.0}, "`momentum` should be above 0 and at most 1.*Found 0.0"),
+        ({"momentum": 0.0}, "`momentum`.*above 0 and at most 1. Found 0.0"),
         ({"constraint": "sum"}, r"`constraint` should be one of \[None, 'unit_sum'"),
         ({"form": "kendall"}, r"`form` should be one of .*Found 'kendall'"),
         ({"priorities": {"c": 1.0}}, r"`priorities`.*unknown: \['c'\]"),

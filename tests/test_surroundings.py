@@ -181,7 +181,7 @@ def test_patterns_of_absent_tasks_do_not_pile_up():
     for number in range(600):
         loss_fn({t: leaf(1) if number >> i & 1 else None for i, t in enumerate(tasks)})
     (entries,) = loss_fn._entries_of.values()
-    assert len(entries._weighings) <= 256
+    assert len(entries._patterns) <= 256
 
 
 def test_a_label_beyond_the_class_weights_says_so():

@@ -12,23 +12,21 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+WAYS_TO_A_TENSOR = {
+    "loss": "Pass the loss as it was computed, without `.item()`; a task without labels in this "
+    "step is passed as None.",
+    "prediction": "A task without labels in this step has None as its target.",
+    "target": "Convert it with `torch.as_tensor(target)`.",
+}
+
 
 def check_floating(name: str, tensor: object) -> None:
     """Raise unless ``tensor`` is a real floating-point tensor."""
     if not isinstance(tensor, Tensor):
-        way_out = ""
+        way_out = WAYS_TO_A_TENSOR.get(name, "")
         if name == "loss" and isinstance(tensor, list | tuple):
-            way_out = " Reduce several losses of one task to their sum or mean."
-        elif name == "loss":
-            way_out = (
-                " Pass the loss as it was computed, without `.item()`; a task without labels in "
-                "this step is passed as None."
-            )
-        elif name == "prediction" and tensor is None:
-            way_out = " A task without labels in this step has None as its target."
-        elif name == "target" and tensor is not None:
-            way_out = " Convert it with `torch.as_tensor(target)`."
-        raise TypeError(f"`{name}` should be a tensor. Found {type(tensor).__name__}.{way_out}")
+            way_out = "Reduce several losses of one task to their sum or mean."
+        raise TypeError(f"`{name}` should be a tensor. Found {type(tensor).__name__}. {way_out}")
     if not tensor.is_floating_point():
         raise TypeError(
             f"`{name}` should be a floating-point tensor. Found dtype {tensor.dtype}. "
@@ -160,19 +158,20 @@ def check_reduced_loss(loss: object, shape: tuple[int, ...]) -> None:
     if isinstance(loss, Tensor) and loss.shape == shape and loss.is_floating_point():
         return
     check_floating("loss", loss)
-    found = tuple(cast(Tensor, loss).shape)
-    if found != shape:
-        expected = "a scalar, shape ()" if not shape else f"one value per channel, shape {shape}"
-        raise ValueError(
-            f"An already reduced loss should be {expected}. Found shape {found}. Reduce it "
-            "with `.mean()`, or give predictions and targets: `loss_fn(predictions, targets)`."
-        )
+    expected = "a scalar, shape ()" if not shape else f"one value per channel, shape {shape}"
+    raise ValueError(
+        f"An already reduced loss should be {expected}. Found shape "
+        f"{tuple(cast(Tensor, loss).shape)}. Reduce it with `.mean()`, or give predictions and "
+        "targets: `loss_fn(predictions, targets)`."
+    )
 
 
-def check_positive(name: str, value: float) -> None:
-    """Raise unless ``value`` is a finite number above 0."""
-    if not (isinstance(value, int | float) and math.isfinite(value) and value > 0):
-        raise ValueError(f"`{name}` should be a finite number above 0. Found {value!r}.")
+def check_between(name: str, value: object, low: float, high: float = math.inf) -> None:
+    """Raise unless ``value`` is a finite number, above ``low`` and at most ``high``."""
+    if isinstance(value, int | float) and math.isfinite(value) and low < value <= high:
+        return
+    at_most = "" if high == math.inf else f" and at most {high}"
+    raise ValueError(f"`{name}` should be a finite number above {low}{at_most}. Found {value!r}.")
 
 
 def check_sigma(init_sigma: float | None, bounds: tuple[float, float]) -> None:
@@ -180,13 +179,14 @@ def check_sigma(init_sigma: float | None, bounds: tuple[float, float]) -> None:
     if not (isinstance(bounds, tuple | list) and len(bounds) == 2):
         raise ValueError(f"`sigma_bounds` should be a pair (low, high). Found {bounds!r}.")
     low, high = bounds
-    if init_sigma is not None:
-        check_positive("init_sigma", init_sigma)
-    check_positive("sigma_bounds[0]", low)
-    check_positive("sigma_bounds[1]", high)
+    check_between("sigma_bounds[0]", low, 0)
+    check_between("sigma_bounds[1]", high, 0)
     if low >= high:
         raise ValueError(f"`sigma_bounds` should be (low, high) with low < high. Found {bounds}.")
-    if init_sigma is not None and not low <= init_sigma <= high:
+    if init_sigma is None:
+        return
+    check_between("init_sigma", init_sigma, 0)
+    if not low <= init_sigma <= high:
         raise ValueError(
             f"`init_sigma` should lie within `sigma_bounds`. Found {init_sigma} and {bounds}. "
             "Widen the bounds or start inside them."
@@ -202,33 +202,16 @@ def check_num_channels(num_channels: int | None) -> None:
         )
 
 
-def check_class_weight(class_weight: Tensor | None) -> None:
-    """Raise unless ``class_weight`` is None or a floating 1-D tensor."""
-    if class_weight is not None:
-        check_floating("class_weight", class_weight)
-        if class_weight.ndim != 1:
-            raise ValueError(
-                "`class_weight` should have shape (C,), one weight per class. Found "
-                f"`class_weight.shape = {tuple(class_weight.shape)}`."
-            )
-
-
-def check_number_of_classes(class_weight: Tensor | None, logits: object) -> None:
-    """Raise unless ``class_weight`` has one entry per class of ``logits``, axis 1."""
-    if class_weight is None or not isinstance(logits, Tensor) or logits.ndim < 2:
-        return
-    if class_weight.shape[0] != logits.shape[1]:
+def check_class_weight(class_weight: Tensor, logits: object = None) -> None:
+    """Raise unless ``class_weight`` holds one number per class, of the logits if there are any."""
+    check_floating("class_weight", class_weight)
+    num_classes = logits.shape[1] if isinstance(logits, Tensor) and logits.ndim > 1 else None
+    if class_weight.ndim != 1 or num_classes not in (None, class_weight.shape[0]):
+        classes = "" if num_classes is None else f" ({num_classes} on axis 1 of the logits)"
         raise ValueError(
-            f"`class_weight` should have one weight per class, {logits.shape[1]} for logits of "
-            f"shape {tuple(logits.shape)}. Found `class_weight.shape = "
-            f"{tuple(class_weight.shape)}`. Classes are on axis 1 of the logits."
+            f"`class_weight` should have shape (C,), one weight per class{classes}. Found "
+            f"`class_weight.shape = {tuple(class_weight.shape)}`."
         )
-
-
-def check_label_smoothing(label_smoothing: float) -> None:
-    """Raise unless ``label_smoothing`` is in [0, 1]."""
-    if not 0 <= label_smoothing <= 1:
-        raise ValueError(f"`label_smoothing` should be in [0, 1]. Found {label_smoothing}.")
 
 
 def check_tasks(
@@ -238,35 +221,22 @@ def check_tasks(
     if isinstance(found, Mapping) and found.keys() == dict.fromkeys(tasks).keys():
         return
     tasks, optional = list(tasks), list(may_be_left_out)
+    expected = f"`{argument}` should be a mapping with the tasks {tasks}. Found"
     if not isinstance(found, Mapping):
         raise TypeError(
-            f"`{argument}` should be a mapping with the tasks {tasks}. Found "
-            f"{type(found).__name__}."
-            + (
-                " Only already reduced losses may come in order, as a sequence or a 1-D tensor."
-                if argument == "predictions"
-                else ""
-            )
+            f"{expected} {type(found).__name__}. Already reduced losses may also come in order, as "
+            "a sequence or a 1-D tensor, without `targets`."
         )
     missing = [name for name in tasks if name not in found and name not in optional]
     unknown = [name for name in found if name not in tasks]
     if missing or unknown:
         raise ValueError(
-            f"`{argument}` should have the tasks {tasks}. Found {list(found)}"
+            f"{expected} {list(found)}"
             + (f"; missing: {missing}" if missing else "")
             + (f"; unknown: {unknown}" if unknown else "")
             + "."
             + (" A task without labels in this step is passed as None." if missing else "")
             + (" Leave out what is no task of this loss." if unknown else "")
-        )
-
-
-def check_no_masks(masks: object) -> None:
-    """Raise if masks come without targets."""
-    if masks is not None:
-        raise ValueError(
-            "`masks` should come with `targets`. Found `masks` alone: an already reduced loss has "
-            "no elements left to mask."
         )
 
 
@@ -280,12 +250,3 @@ def check_choice(name: str, value: object, choices: Iterable[object]) -> None:
     choices = list(choices)
     if value not in choices:
         raise ValueError(f"`{name}` should be one of {choices}. Found {value!r}.")
-
-
-def check_momentum(momentum: float) -> None:
-    """Raise unless ``momentum`` is above 0 and at most 1."""
-    if not 0 < momentum <= 1:
-        raise ValueError(
-            "`momentum` should be above 0 and at most 1 (the newest batch alone). Found "
-            f"{momentum}."
-        )

@@ -7,7 +7,7 @@ from urllib.parse import unquote
 from torch import nn
 
 from uncertainty_mtl._checks import (
-    check_positive,
+    check_between,
     check_tasks,
 )
 from uncertainty_mtl.heads import GaussianHead, LaplaceHead
@@ -89,36 +89,20 @@ def all_heads(heads: HeadsByName) -> Iterator[tuple[str, TaskHead]]:
                 yield f"{task}.{name}", head
 
 
-def groups(heads: HeadsByName) -> dict[str, Any]:
-    """Return the groups, each a loss of its own, by task."""
-    return {
-        task: entry for task, entry in tasks_of(heads).items() if not isinstance(entry, TaskHead)
-    }
-
-
 def task_of(heads: HeadsByName, task: str) -> Any:
     """Return the head or group of a task; raise with the names that there are."""
     tasks = tasks_of(heads)
     if task not in tasks:
-        within = [
-            f"loss_fn[{group!r}]" for group in groups(heads) if str(task).startswith(f"{group}.")
-        ]
+        group = str(task).partition(".")[0]
         raise ValueError(
             f"The tasks of this loss are {list(tasks)}. Found {task!r}."
-            + (f" A group has tasks of its own: ask `{within[0]}` for them." if within else "")
+            + (
+                f" A group has tasks of its own: ask `loss_fn[{group!r}]` for them."
+                if group in tasks
+                else ""
+            )
         )
     return tasks[task]
-
-
-def flattened(by_task: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what is a mapping by task itself, that of a group, as ``"group.task"``."""
-    found: dict[str, Any] = {}
-    for task, value in by_task.items():
-        if isinstance(value, Mapping):
-            found |= {f"{task}.{name}": each for name, each in value.items()}
-        else:
-            found[task] = value
-    return found
 
 
 def module_name(task: object) -> str:
@@ -176,10 +160,10 @@ def check_options(
     priorities: Mapping[str, float],
 ) -> None:
     """Raise unless the options of a loss are in range, and combine with its heads."""
-    check_tasks("priorities", priorities, tasks_of(heads), may_be_left_out=tasks_of(heads))
+    tasks, own = tasks_of(heads), own_heads(heads)
+    check_tasks("priorities", priorities, tasks, may_be_left_out=tasks)
     for task, priority in priorities.items():
-        check_positive(f"priorities[{task!r}]", priority)
-    own = own_heads(heads)
+        check_between(f"priorities[{task!r}]", priority, 0)
     for task, head in own.items():
         if head.form is None and form != "nll":
             raise ValueError(
@@ -191,24 +175,23 @@ def check_options(
                 f"Task {task!r}: {type(head).__name__} should learn its scale by gradient, as it "
                 "has no closed form. Use `estimator='learned'`, or another head."
             )
-    if constraint is None:
-        return
-    if groups(heads) or priorities:
-        raise ValueError(
-            f"`constraint={constraint!r}` should come without priorities and groups, as the "
-            f"weights of the tasks themselves sum to 1. Found priorities {dict(priorities)} and "
-            f"groups {list(groups(heads))}. Give the constraint to a group's own loss, or leave it "
-            "out."
-        )
-    for task, head in own.items():
-        if head.form is None or form == "liebel_koerner" or head.num_channels is not None:
+        if constraint is not None and (
+            head.form is None or form == "liebel_koerner" or head.num_channels is not None
+        ):
             raise ValueError(
                 f"`constraint={constraint!r}` should have heads with one sigma each, of a form "
                 f"whose penalty is the logarithm of its weight. Found {head} with form {form!r} "
                 f"for task {task!r}. Leave out `num_channels`, `exact` or the form, or the "
                 "constraint."
             )
-    if len({id(head) for head in own.values()}) < len(own):
+    if constraint is not None and (len(own) < len(tasks) or priorities):
+        raise ValueError(
+            f"`constraint={constraint!r}` should come without priorities and groups, as the "
+            f"weights of the tasks themselves sum to 1. Found priorities {dict(priorities)} and "
+            f"groups {[t for t in tasks if t not in own]}. Give the constraint to a group's own "
+            "loss, or leave it out."
+        )
+    if constraint is not None and len({id(head) for head in own.values()}) < len(own):
         raise ValueError(
             f"`constraint={constraint!r}` should have a head of its own for every task. Found a "
             "shared head. Leave out `share_heads` or the constraint."

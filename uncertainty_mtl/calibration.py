@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from uncertainty_mtl._checks import check_labels, check_mask, check_positive, check_same_shape
+from uncertainty_mtl._checks import check_between, check_labels, check_mask, check_same_shape
 from uncertainty_mtl.softmax import ScaledSoftmaxHead
 
 
@@ -72,7 +72,7 @@ def reliability_curve(
         ValueError: If the shapes do not fit.
     """
     check_labels(probability, target)
-    check_positive("bins", bins)
+    check_between("bins", bins, 0)
     valid = target != ignore_index
     confidence, predicted = probability.max(dim=1)
     confidence, correct = confidence[valid].double(), (predicted == target)[valid].double()

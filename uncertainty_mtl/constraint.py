@@ -7,7 +7,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from uncertainty_mtl.entries import Entries, Measured
+from uncertainty_mtl.entries import Entries, Step
 from uncertainty_mtl.forms import PowerForm
 from uncertainty_mtl.parameters import KeepsDtype, write
 
@@ -36,7 +36,7 @@ class Constraint(KeepsDtype, ABC):
         return torch.where(moves, self.within(entries, optimum), entries.log_vars().detach())
 
     @abstractmethod
-    def in_graph(self, entries: Entries, step: Measured, *, training: bool) -> Tensor:
+    def in_graph(self, entries: Entries, step: Step, *, training: bool) -> Tensor:
         """Return the allowed log-variances of this step with the gradient of the parameters."""
 
     def warn_if_outside(self, entries: Entries, optimum: Tensor) -> None:
@@ -58,7 +58,7 @@ class Free(Constraint):
         """Return the values within the bounds."""
         return log_vars.detach().clamp(entries.low, entries.high)
 
-    def in_graph(self, entries: Entries, step: Measured, *, training: bool) -> Tensor:
+    def in_graph(self, entries: Entries, step: Step, *, training: bool) -> Tensor:
         """Return the parameters, in training put within their bounds."""
         if not training:
             return entries.log_vars().clamp(entries.low, entries.high)
@@ -150,7 +150,7 @@ class UnitSum(Constraint):
         moves = moves.any() & entries.is_from_data
         return super().started(entries, optimum, moves)
 
-    def in_graph(self, entries: Entries, step: Measured, *, training: bool) -> Tensor:
+    def in_graph(self, entries: Entries, step: Step, *, training: bool) -> Tensor:
         """Return the parameters on the simplex, with the gradient of a joint normalisation.
 
         In training the parameters themselves are put there, too.
@@ -164,7 +164,7 @@ class UnitSum(Constraint):
         log_weights = _log_weights(entries, values + (log_vars - log_vars.detach()))
         # Only the shares of the labelled tasks move: they are normalised among themselves. Minus
         # 1e4 is a weight of 0 in any dtype; minus infinity would make the gradient nan.
-        normaliser = torch.where(step.weighing.num_valid > 0, log_weights, -1e4).logsumexp(0)
+        normaliser = torch.where(step.num_valid > 0, log_weights, -1e4).logsumexp(0)
         return _log_vars(entries, log_weights - (normaliser - normaliser.detach()))
 
     def reset_parameters(self) -> None:

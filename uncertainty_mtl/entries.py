@@ -12,31 +12,26 @@ from uncertainty_mtl.forms import BaseLoss, Form, PowerForm
 from uncertainty_mtl.parameters import CAPTURED, gathered, is_usable, project, write
 from uncertainty_mtl.task_head import TaskHead
 
-MOST_WEIGHINGS = 256
-"""Patterns of tasks without labels that are kept."""
+MOST_PATTERNS = 256
+"""Patterns of tasks without labels whose constants are kept."""
 
 
-class Weighing(NamedTuple):
-    """How the entries are weighed in a step, which follows from how many elements are valid.
+class Step(NamedTuple):
+    """What was measured in a step, and how its entries are weighed.
 
     Attributes:
+        losses: Mean base losses; 0 without labels.
         num_valid: The valid elements that each mean runs over.
         form: The form of each entry, times its share in its task.
         constant: What is added to each entry, times that share.
         blank: Added to the errors, so that tasks without labels read nan.
     """
 
+    losses: Tensor
     num_valid: Tensor
     form: Form
     constant: Tensor | None
     blank: Tensor
-
-
-class Measured(NamedTuple):
-    """What was measured in a step: mean base losses, 0 without labels, and their weighing."""
-
-    losses: Tensor
-    weighing: Weighing
 
 
 class Entries:
@@ -65,7 +60,7 @@ class Entries:
         self.sizes = [head.num_channels or 1 for head in self.heads]
         self.has_channels = any(head.num_channels is not None for head in self.heads)
         self._options: Any = {"dtype": like.dtype, "device": like.device}
-        self._weighings: dict[tuple[float, ...], Weighing] = {}
+        self._patterns: dict[tuple[float, ...], Step] = {}
 
         powers = [each if isinstance(each, PowerForm) else forms.SYMMETRIC for each in used]
         columns = zip(*((p.amplitude, p.power, p.slope) for p in powers), strict=True)
@@ -90,7 +85,7 @@ class Entries:
         self._same_head = (owner.unsqueeze(0) == owner.unsqueeze(1)).to(like.dtype)
         self._shares_heads = len(set(owners)) < len(owners)
 
-    def measured(self, summed: Tensor, counts: Sequence[Any], group: Group = False) -> Measured:
+    def step(self, summed: Tensor, counts: Sequence[Any], group: Group = False) -> Step:
         """Return the step's mean losses and how they are to be weighed.
 
         Args:
@@ -98,24 +93,26 @@ class Entries:
             counts: Valid elements by task; 1.0 for a reduced loss, 0.0 for a task without labels.
             group: The processes whose elements are joined.
         """
-        if num_ranks(group) == 1 and all(isinstance(count, float) for count in counts):
-            # Reduced losses are means already. Kept: copying constants to a GPU stalls the host.
-            if torch.compiler.is_compiling():
-                return Measured(summed, self._weighing(self._vector(counts)))
-            key = tuple(counts)
-            if key not in self._weighings:
-                if len(self._weighings) == MOST_WEIGHINGS:
-                    self._weighings.clear()
-                with torch.inference_mode(False):  # an evaluation makes constants for training, too
-                    self._weighings[key] = self._weighing(self._vector(counts))
-            return Measured(summed, self._weighings[key])
-        num_valid = [
-            count.reshape(-1) if isinstance(count, Tensor) else self._full(size, count)
-            for count, size in zip(counts, self.sizes, strict=True)
-        ]
-        base = BaseLoss(summed, torch.cat(num_valid).to(summed.dtype))
-        base = sum_over_ranks(base, group)
-        return Measured(base.mean(), self._weighing(base.num_valid))
+        if num_ranks(group) > 1 or not all(isinstance(count, float) for count in counts):
+            num_valid = [
+                count.reshape(-1) if isinstance(count, Tensor) else self._full(size, count)
+                for count, size in zip(counts, self.sizes, strict=True)
+            ]
+            base = BaseLoss(summed, torch.cat(num_valid).to(summed.dtype))
+            base = sum_over_ranks(base, group)
+            return self._step(base.mean(), base.num_valid)
+        # Reduced losses are means already. Their constants are kept: copying them to a GPU in each
+        # step would stall the host.
+        if torch.compiler.is_compiling():
+            return self._step(summed, self._vector(counts))
+        key = tuple(counts)
+        if key not in self._patterns:
+            if len(self._patterns) == MOST_PATTERNS:
+                self._patterns.clear()
+            with torch.inference_mode(False):  # an evaluation makes constants for training, too
+                num_valid_of_key = self._vector(counts)
+                self._patterns[key] = self._step(num_valid_of_key, num_valid_of_key)
+        return self._patterns[key]._replace(losses=summed)
 
     def split(self, vector: Tensor) -> Sequence[Tensor]:
         """Return each task's part of a vector without a graph, ``()`` or ``(C,)``."""
@@ -188,15 +185,15 @@ class Entries:
         pairs = zip(self.sizes, self.heads, strict=True)
         return where & (torch.cat([self._full(n, head.frozen) for n, head in pairs]) == 0)
 
-    def usable_means(self, step: Measured, group: Group) -> tuple[Tensor, Tensor]:
+    def usable_means(self, step: Step, group: Group) -> tuple[Tensor, Tensor]:
         """Return the mean base losses that sigmas follow, detached, and where there are any.
 
         They are joined over the processes of a group, and averaged over tasks that share a head, by
         priority: the sum of such tasks' terms is least there.
         """
-        means, num_valid = step.losses.detach(), step.weighing.num_valid
-        usable = is_usable(means) & (num_valid > 0) & self.can_start
-        num_valid = torch.where(usable, num_valid, 0.0)
+        means = step.losses.detach()
+        usable = is_usable(means) & (step.num_valid > 0) & self.can_start
+        num_valid = torch.where(usable, step.num_valid, 0.0)
         base = BaseLoss(torch.where(usable, means, 0.0) * num_valid, num_valid)
         base = sum_over_ranks(base, group)
         if self._shares_heads:
@@ -213,7 +210,7 @@ class Entries:
         weights = torch.where(self.can_start, self.form.weight(log_vars), torch.exp(-log_vars))
         return weights * self.priority
 
-    def _weighing(self, num_valid: Tensor) -> Weighing:
+    def _step(self, losses: Tensor, num_valid: Tensor) -> Step:
         if self.has_channels:
             parts = torch.split(num_valid, self.sizes)
             shares = torch.cat([forms.shares_of(part) for part in parts]) * self.priority
@@ -221,7 +218,7 @@ class Entries:
             shares = (num_valid > 0) * self.priority
         blank = torch.zeros_like(num_valid).masked_fill(num_valid == 0, torch.nan)
         constant = None if self._adds_nothing else self._constant * shares
-        return Weighing(num_valid, self.form.times(shares), constant, blank)
+        return Step(losses, num_valid, self.form.times(shares), constant, blank)
 
     def _log_var(self, parameter: Tensor | None, frozen: bool) -> Tensor:
         if parameter is None:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from uncertainty_mtl.collectives import Group, sum_over_ranks
 from uncertainty_mtl.constraint import Constraint
-from uncertainty_mtl.entries import Entries, Measured
+from uncertainty_mtl.entries import Entries, Step
 from uncertainty_mtl.forms import BaseLoss
 from uncertainty_mtl.parameters import KeepsDtype, write
 from uncertainty_mtl.start import Start
@@ -43,21 +43,21 @@ class Estimator(KeepsDtype, ABC):
         """Raise if what an earlier training step has set is not there any more."""
 
     @abstractmethod
-    def observe(self, entries: Entries, how: Constraint, step: Measured, group: Group) -> None:
+    def observe(self, entries: Entries, constraint: Constraint, step: Step, group: Group) -> None:
         """Take note of the base losses of a training step."""
 
     @abstractmethod
     def in_graph(
-        self, entries: Entries, how: Constraint, step: Measured, *, training: bool
+        self, entries: Entries, constraint: Constraint, step: Step, *, training: bool
     ) -> Tensor:
         """Return the log-variances of a step, with the gradient that the parameters get."""
 
     @abstractmethod
-    def log_vars(self, entries: Entries, how: Constraint) -> Tensor:
+    def log_vars(self, entries: Entries, constraint: Constraint) -> Tensor:
         """Return the log-variances that the next forward would use, detached."""
 
     def initialize(
-        self, entries: Entries, how: Constraint, step: Measured, group: Group
+        self, entries: Entries, constraint: Constraint, step: Step, group: Group
     ) -> tuple[Tensor, Tensor]:
         """Set every sigma to its optimum for these base losses, where they are usable.
 
@@ -65,18 +65,18 @@ class Estimator(KeepsDtype, ABC):
             The mean base losses of all processes, and where they have set a sigma.
         """
         losses, usable = entries.usable_means(step, group)
-        optimum = how.optimum(entries, losses, usable)
+        optimum = constraint.optimum(entries, losses, usable)
         # What heads with their scale inside have fitted by themselves is averaged over processes.
-        num_valid = torch.where(entries.can_start, 0.0, step.weighing.num_valid)
+        num_valid = torch.where(entries.can_start, 0.0, step.num_valid)
         fitted = sum_over_ranks(BaseLoss(optimum * num_valid, num_valid), group)
         optimum = torch.where(fitted.num_valid > 0, fitted.mean(), optimum)
         counts = entries.counts()
         counts = torch.where(usable, counts.clamp(min=1), counts)
         before = entries.log_vars().detach()
-        entries.write(how.within(entries, optimum), counts, inside=True)
+        entries.write(constraint.within(entries, optimum), counts, inside=True)
         self.start = Start()
         usable = entries.unless_frozen(usable)
-        self.start.watch(entries, how, usable, optimum, before)
+        self.start.watch(entries, constraint, usable, optimum, before)
         return losses, usable
 
     def reset_parameters(self) -> None:
@@ -95,26 +95,26 @@ class Learned(Estimator):
         """Raise if FSDP has lost what was written to the parameters."""
         self.start.check_that_it_stayed(entries)
 
-    def observe(self, entries: Entries, how: Constraint, step: Measured, group: Group) -> None:
+    def observe(self, entries: Entries, constraint: Constraint, step: Step, group: Group) -> None:
         """Set the sigmas that have none yet to the optimum of this step's losses."""
         losses, usable = entries.usable_means(step, group)
         counts, stored = entries.counts(), entries.log_vars().detach()
         starts = entries.unless_frozen(usable & (counts == 0))
         moves = starts & entries.is_from_data
-        optimum = how.optimum(entries, losses, usable)
-        entries.write(how.started(entries, optimum, moves), counts + starts)
+        optimum = constraint.optimum(entries, losses, usable)
+        entries.write(constraint.started(entries, optimum, moves), counts + starts)
         if not torch.compiler.is_compiling():  # within a graph nothing is read
-            self.start.watch(entries, how, moves, optimum, stored)
+            self.start.watch(entries, constraint, moves, optimum, stored)
 
     def in_graph(
-        self, entries: Entries, how: Constraint, step: Measured, *, training: bool
+        self, entries: Entries, constraint: Constraint, step: Step, *, training: bool
     ) -> Tensor:
         """Return the parameters as the constraint allows them."""
-        return how.in_graph(entries, step, training=training)
+        return constraint.in_graph(entries, step, training=training)
 
-    def log_vars(self, entries: Entries, how: Constraint) -> Tensor:
+    def log_vars(self, entries: Entries, constraint: Constraint) -> Tensor:
         """Return the parameters as the constraint allows them, detached."""
-        return how.within(entries, entries.log_vars())
+        return constraint.within(entries, entries.log_vars())
 
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
@@ -149,7 +149,7 @@ class ClosedForm(Estimator):
         """Return that every step counts."""
         return True
 
-    def observe(self, entries: Entries, how: Constraint, step: Measured, group: Group) -> None:
+    def observe(self, entries: Entries, constraint: Constraint, step: Step, group: Group) -> None:
         """Update the running means, and set the parameters to their optimum."""
         # The first batch is joined over all processes; later ones, with `global_counts`.
         losses, usable = entries.usable_means(step, group if self.start.is_pending else False)
@@ -157,32 +157,32 @@ class ClosedForm(Estimator):
         before, counts = self._running(entries), entries.counts()
         moved = torch.where(before.isnan(), losses, before + self.momentum * (losses - before))
         running = torch.where(usable, moved, before)
-        optimum = how.optimum(entries, running, ~running.isnan())
-        entries.write(how.within(entries, optimum), counts + usable)
+        optimum = constraint.optimum(entries, running, ~running.isnan())
+        entries.write(constraint.within(entries, optimum), counts + usable)
         write((self.running_losses, running))
         if self.start.is_pending and not torch.compiler.is_compiling():
             # What FSDP may lose in the parameters is still in the running means.
             starts, stored = usable & (counts == 0), entries.log_vars().detach()
-            self.start.watch(entries, how, starts, optimum, stored)
+            self.start.watch(entries, constraint, starts, optimum, stored)
 
     def in_graph(
-        self, entries: Entries, how: Constraint, step: Measured, *, training: bool
+        self, entries: Entries, constraint: Constraint, step: Step, *, training: bool
     ) -> Tensor:
         """Return the optimum, from which the parameters get a zero gradient."""
         parameters = entries.log_vars()
-        log_vars = parameters.detach() if training else self.log_vars(entries, how)
+        log_vars = parameters.detach() if training else self.log_vars(entries, constraint)
         return torch.where(torch.ones_like(log_vars) > 0, log_vars, parameters)
 
-    def log_vars(self, entries: Entries, how: Constraint) -> Tensor:
+    def log_vars(self, entries: Entries, constraint: Constraint) -> Tensor:
         """Return the optimum of the running means, detached."""
         running = self._running(entries)
-        return how.within(entries, how.optimum(entries, running, ~running.isnan()))
+        return constraint.within(entries, constraint.optimum(entries, running, ~running.isnan()))
 
     def initialize(
-        self, entries: Entries, how: Constraint, step: Measured, group: Group
+        self, entries: Entries, constraint: Constraint, step: Step, group: Group
     ) -> tuple[Tensor, Tensor]:
         """Let the running means begin with these base losses."""
-        losses, usable = super().initialize(entries, how, step, group)
+        losses, usable = super().initialize(entries, constraint, step, group)
         write((self.running_losses, torch.where(usable, losses, self.running_losses)))
         return losses, usable
 
@@ -208,11 +208,11 @@ class ClosedForm(Estimator):
 
 
 def observe(
-    scales: Estimator, entries: Entries, how: Constraint, step: Measured, group: Group
+    estimator: Estimator, entries: Entries, constraint: Constraint, step: Step, group: Group
 ) -> None:
     """Let an estimator take note of a training step."""
     with torch.no_grad():
-        scales.observe(entries, how, step, group)
+        estimator.observe(entries, constraint, step, group)
 
 
 REASON = (

@@ -133,7 +133,14 @@ LIEBEL_KOERNER = LiebelKoernerForm()
 SCALE_INSIDE = PowerForm(amplitude=1.0, power=0.0, slope=0.0)
 """A base loss that is a negative log-likelihood already, with weight 1 and no penalty."""
 
-NAMES = ("nll", "symmetric", "paper", "libmtl", "liebel_koerner")
+FOUND_ELSEWHERE: dict[str, Form] = {
+    "symmetric": SYMMETRIC,
+    "libmtl": GAUSSIAN,
+    "liebel_koerner": LIEBEL_KOERNER,
+}
+"""Forms that are the same for every likelihood."""
+
+NAMES = ("nll", "paper", *FOUND_ELSEWHERE)
 """The names that :func:`named_form` knows."""
 
 
@@ -141,15 +148,9 @@ def named_form(name: str, likelihood: Form) -> Form:
     """Return the form called ``name``, one of ``NAMES``, for a head of this likelihood."""
     if name == "nll":
         return likelihood
-    if name == "paper":
-        # The paper gives absolute errors the factor of the Gaussian, too.
+    if name == "paper":  # It gives absolute errors the factor of the Gaussian, too.
         return SOFTMAX if likelihood == SOFTMAX else GAUSSIAN
-    others: dict[str, Form] = {
-        "symmetric": SYMMETRIC,
-        "libmtl": GAUSSIAN,
-        "liebel_koerner": LIEBEL_KOERNER,
-    }
-    return others[name]
+    return FOUND_ELSEWHERE[name]
 
 
 def weigh(form: Form, losses: Tensor, log_var: Tensor, constant: Tensor | None = None) -> Tensor:

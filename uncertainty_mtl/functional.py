@@ -7,11 +7,12 @@ The heads hold the parameter and call these functions: an error, and :func:`mean
 
 import math
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.distributions import Distribution, Laplace, Normal
 
 from uncertainty_mtl._checks import (
     check_channels,
@@ -25,6 +26,7 @@ from uncertainty_mtl._checks import (
 )
 from uncertainty_mtl.forms import (
     GAUSSIAN,
+    LAPLACE,
     BaseLoss,
     Form,
     PowerForm,
@@ -33,32 +35,72 @@ from uncertainty_mtl.forms import (
 )
 
 Mask: TypeAlias = Tensor | None
+ErrorFunction: TypeAlias = Callable[..., Tensor]
 
-GAUSSIAN_CONSTANT = 0.5 * math.log(2 * math.pi)
-"""What the Gaussian negative log-likelihood drops unless ``full=True``."""
 
-LAPLACE_CONSTANT = 0.5 * math.log(2)
-"""What the Laplace negative log-likelihood drops unless ``full=True``."""
+class Noise(NamedTuple):
+    """A family of distributions around a prediction.
+
+    Attributes:
+        form: How its standard deviation enters the negative log-likelihood.
+        error: The error that it scores, a function like :func:`torch.nn.functional.mse_loss`.
+        constant: What the form drops of the negative log-likelihood of an element.
+        around: Returns the distribution of a given mean and standard deviation.
+    """
+
+    form: PowerForm
+    error: ErrorFunction
+    constant: float
+    around: Callable[[Tensor, Tensor], Distribution]
+
+
+GAUSSIAN_NOISE = Noise(GAUSSIAN, F.mse_loss, 0.5 * math.log(2 * math.pi), Normal)
+"""Gaussian noise."""
+
+LAPLACE_NOISE = Noise(
+    LAPLACE, F.l1_loss, 0.5 * math.log(2), lambda mean, sigma: Laplace(mean, sigma / math.sqrt(2))
+)
+"""Laplace noise, whose scale is b = sigma / sqrt(2)."""
 
 
 def squared_error(
     prediction: Tensor, target: Tensor, mask: Mask = None, *, num_channels: int = 1
 ) -> BaseLoss:
-    """Return the squared error, summed per channel if ``num_channels`` is above 1.
-
-    Shapes and errors as in :class:`~uncertainty_mtl.GaussianHead`.
-    """
-    return _summed_error(F.mse_loss, prediction, target, mask, num_channels)
+    """Return the squared error, summed; see :func:`summed_error`."""
+    return summed_error(F.mse_loss, prediction, target, mask, num_channels=num_channels)
 
 
 def absolute_error(
     prediction: Tensor, target: Tensor, mask: Mask = None, *, num_channels: int = 1
 ) -> BaseLoss:
-    """Return the absolute error, summed per channel if ``num_channels`` is above 1.
+    """Return the absolute error, summed; see :func:`summed_error`."""
+    return summed_error(F.l1_loss, prediction, target, mask, num_channels=num_channels)
 
-    Shapes and errors as in :class:`~uncertainty_mtl.LaplaceHead`.
+
+def summed_error(
+    error: ErrorFunction,
+    prediction: Tensor,
+    target: Tensor,
+    mask: Mask = None,
+    *,
+    num_channels: int = 1,
+) -> BaseLoss:
+    """Return the summed error of a regression and the number of valid elements.
+
+    Both are summed per channel if ``num_channels`` is above 1. Shapes and errors are those of
+    :class:`~uncertainty_mtl.GaussianHead`.
     """
-    return _summed_error(F.l1_loss, prediction, target, mask, num_channels)
+    prediction, target, mask = _checked(prediction, target, mask)
+    if mask is not None:
+        prediction, target = _blanked(mask, prediction, target)
+    if num_channels == 1:
+        return BaseLoss(error(prediction, target, reduction="sum"), _count(prediction, mask))
+    check_channels(prediction, num_channels)
+    axes = tuple(axis for axis in range(prediction.ndim) if axis != 1)
+    summed = error(prediction, target, reduction="none").sum(axes)
+    if mask is None:
+        return BaseLoss(summed, _count(prediction, None).expand(num_channels) / num_channels)
+    return BaseLoss(summed, mask.expand_as(prediction).sum(axes).to(prediction.dtype))
 
 
 def cross_entropy(
@@ -92,7 +134,7 @@ def cross_entropy(
 
 
 def noise_nll(
-    form: PowerForm,
+    noise: Noise,
     mean: Tensor,
     log_var: Tensor,
     target: Tensor,
@@ -100,24 +142,20 @@ def noise_nll(
     *,
     full: bool = False,
 ) -> BaseLoss:
-    r"""Return the likelihood of ``GAUSSIAN`` or ``LAPLACE`` with a sigma per element, summed.
+    r"""Return the negative log-likelihood of a noise with a sigma per element, summed.
 
-    See :class:`~uncertainty_mtl.HeteroscedasticGaussianHead` and
-    :class:`~uncertainty_mtl.HeteroscedasticLaplaceHead`.
+    See :class:`~uncertainty_mtl.HeteroscedasticGaussianHead`.
     """
     mean, target, mask = _checked(mean, target, mask)
     check_floating("log_var", log_var)
     check_same_shape(mean, log_var, names=("prediction[0]", "prediction[1]"))
     log_var = log_var.to(mean.dtype)
-    error, constant = (
-        (F.mse_loss, GAUSSIAN_CONSTANT) if form == GAUSSIAN else (F.l1_loss, LAPLACE_CONSTANT)
-    )
     if mask is not None:
-        mean, target, log_var = (torch.where(mask, x, 0.0) for x in (mean, target, log_var))
-    nll = form.weight(log_var) * error(mean, target, reduction="none") + form.penalty(log_var)
-    if full:
-        nll = nll + constant if mask is None else nll + constant * mask
-    return BaseLoss(nll.sum(), _num_valid(mean, mask, None))
+        mean, target, log_var = _blanked(mask, mean, target, log_var)
+    error = noise.error(mean, target, reduction="none")
+    nll = noise.form.weight(log_var) * error + noise.form.penalty(log_var)
+    count = _count(mean, mask)
+    return BaseLoss(nll.sum() + (noise.constant * count if full else 0.0), count)
 
 
 def noisy_softmax_nll(
@@ -164,7 +202,7 @@ def mean_nll(form: Form, base: BaseLoss, log_var: Tensor, constant: float = 0.0)
         form: How the error is weighed.
         base: The error, ``()`` or ``(C,)`` per channel.
         log_var: :math:`s`, shape ``()``, ``(1,)`` or ``(C,)``.
-        constant: What is added per valid element, such as ``GAUSSIAN_CONSTANT``.
+        constant: What is added per valid element, such as ``GAUSSIAN_NOISE.constant``.
     """
     num_valid = torch.as_tensor(base.num_valid, dtype=base.summed.dtype, device=base.summed.device)
     summed, num_valid = base.summed.reshape(-1), num_valid.reshape(-1)
@@ -183,36 +221,16 @@ def _cross_entropy(
         raise wrong_label(logits, target[target != ignore_index], ignore_index) from error
 
 
-def _summed_error(
-    error: Callable[..., Tensor],
-    prediction: Tensor,
-    target: Tensor,
-    mask: Mask,
-    num_channels: int,
-) -> BaseLoss:
-    prediction, target, mask = _checked(prediction, target, mask)
-    if mask is not None:
-        # Both are blanked before they meet: an invalid target may be nan, and 0 * nan is nan.
-        # `where`, not `prediction[mask]`: indexing by a mask makes the host wait for the GPU.
-        prediction, target = torch.where(mask, prediction, 0.0), torch.where(mask, target, 0.0)
-    if num_channels == 1:
-        return BaseLoss(
-            error(prediction, target, reduction="sum"), _num_valid(prediction, mask, None)
-        )
-    check_channels(prediction, num_channels)
-    axes = tuple(axis for axis in range(prediction.ndim) if axis != 1)
-    summed = error(prediction, target, reduction="none").sum(axes)
-    return BaseLoss(summed, _num_valid(prediction, mask, axes))
+def _blanked(mask: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
+    # Before they meet: an invalid target may be nan, and 0 * nan is nan. `where`, not
+    # `prediction[mask]`: indexing by a mask makes the host wait for the GPU.
+    return tuple(torch.where(mask, tensor, 0.0) for tensor in tensors)
 
 
-def _num_valid(prediction: Tensor, mask: Mask, axes: tuple[int, ...] | None) -> Tensor:
-    """Return how many elements are used: in all, or of each channel if there are ``axes``."""
+def _count(prediction: Tensor, mask: Mask) -> Tensor:
+    """Return how many elements are used."""
     if mask is None:
-        num_channels = 1 if axes is None else prediction.shape[1]
-        shape = () if axes is None else (num_channels,)
-        return prediction.new_full(shape, prediction.numel() / num_channels)
-    if axes is not None:
-        return mask.expand_as(prediction).sum(axes).to(prediction.dtype)
+        return prediction.new_full((), prediction.numel())
     # Counted before it is expanded, as a mask may lack the channel axis.
     count = torch.count_nonzero(mask) * (prediction.numel() // max(1, mask.numel()))
     return count.to(prediction.dtype)

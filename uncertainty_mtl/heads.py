@@ -1,20 +1,55 @@
 """The heads for regression: Gaussian and Laplace."""
 
-import math
+from abc import ABC
+from typing import ClassVar
 
 import torch
 from torch import Tensor
-from torch.distributions import Laplace, Normal
+from torch.distributions import Distribution
 
 from uncertainty_mtl import functional
-from uncertainty_mtl._checks import (
-    check_floating,
-)
-from uncertainty_mtl.forms import GAUSSIAN, LAPLACE, BaseLoss
+from uncertainty_mtl._checks import check_floating
+from uncertainty_mtl.forms import BaseLoss
+from uncertainty_mtl.functional import Noise
 from uncertainty_mtl.task_head import TaskHead
 
 
-class GaussianHead(TaskHead):
+class RegressionHead(TaskHead, ABC):
+    """What the two heads for regression share; see :class:`~uncertainty_mtl.GaussianHead`."""
+
+    noise: ClassVar[Noise]
+    """The distribution of the noise, which a class of its own decides."""
+
+    def __init__(
+        self,
+        *,
+        init_sigma: float | None = None,
+        sigma_bounds: tuple[float, float] = (1e-6, 1e6),
+        full: bool = False,
+        num_channels: int | None = None,
+    ) -> None:
+        super().__init__(
+            form=self.noise.form,
+            init_sigma=init_sigma,
+            sigma_bounds=sigma_bounds,
+            num_channels=num_channels,
+            constant=self.noise.constant if full else 0.0,
+        )
+
+    def base_loss(self, prediction: Tensor, target: Tensor, mask: Tensor | None = None) -> BaseLoss:
+        """Return the error, summed, and the number of valid elements."""
+        return functional.summed_error(
+            self.noise.error, prediction, target, mask, num_channels=self.num_channels or 1
+        )
+
+    def distribution(self, prediction: Tensor) -> Distribution:
+        """Return the distribution around ``prediction`` whose standard deviation is sigma."""
+        check_floating("prediction", prediction)
+        sigma = torch.exp(0.5 * self.bounded_log_var())
+        return self.noise.around(prediction, self._per_channel(sigma, prediction.ndim))
+
+
+class GaussianHead(RegressionHead):
     r"""Gaussian likelihood, for regression scored by squared error.
 
     Returns the mean negative log-likelihood per valid element, less its constant
@@ -59,37 +94,10 @@ class GaussianHead(TaskHead):
         2018, equations 5 and 7.
     """
 
-    def __init__(
-        self,
-        *,
-        init_sigma: float | None = None,
-        sigma_bounds: tuple[float, float] = (1e-6, 1e6),
-        full: bool = False,
-        num_channels: int | None = None,
-    ) -> None:
-        super().__init__(
-            form=GAUSSIAN,
-            init_sigma=init_sigma,
-            sigma_bounds=sigma_bounds,
-            num_channels=num_channels,
-            constant=functional.GAUSSIAN_CONSTANT if full else 0.0,
-        )
-        self.full = full
-
-    def base_loss(self, prediction: Tensor, target: Tensor, mask: Tensor | None = None) -> BaseLoss:
-        """Return the squared error, summed, and the number of valid elements."""
-        return functional.squared_error(
-            prediction, target, mask, num_channels=self.num_channels or 1
-        )
-
-    def distribution(self, prediction: Tensor) -> Normal:
-        """Return ``Normal(prediction, sigma)``."""
-        check_floating("prediction", prediction)
-        sigma = torch.exp(0.5 * self.bounded_log_var())
-        return Normal(prediction, self._per_channel(sigma, prediction.ndim))
+    noise = functional.GAUSSIAN_NOISE
 
 
-class LaplaceHead(TaskHead):
+class LaplaceHead(RegressionHead):
     r"""Laplace likelihood, for regression scored by absolute error.
 
     Returns the mean negative log-likelihood per valid element, less its constant
@@ -104,20 +112,7 @@ class LaplaceHead(TaskHead):
     :math:`\sqrt2/\sigma = 1/b`; for fixed predictions the optimum is
     :math:`\sigma = \sqrt2\,\text{MAE}`. The loss may be negative: a density may exceed 1.
 
-    Args:
-        init_sigma: Where :math:`\sigma` starts, in the units of the target; ``None`` takes it from
-            the first batch.
-        sigma_bounds: The interval that :math:`\sigma` is kept in; see
-            :class:`~uncertainty_mtl.TaskHead`.
-        full: Whether to add the constant.
-        num_channels: ``None`` for one sigma in all, or C for one per channel.
-
-    Shape:
-        As :class:`~uncertainty_mtl.GaussianHead`; the output is a scalar.
-
-    Raises:
-        TypeError: If prediction or target is not floating, or the mask is not bool.
-        ValueError: If the shapes differ, or an argument is out of its range.
+    Arguments, shapes and errors are those of :class:`~uncertainty_mtl.GaussianHead`.
 
     Example:
         >>> head = LaplaceHead(init_sigma=2**0.5)  # b = 1
@@ -131,31 +126,4 @@ class LaplaceHead(TaskHead):
         :math:`1/(2\sigma^2)`; this is the likelihood that belongs to absolute errors.
     """
 
-    def __init__(
-        self,
-        *,
-        init_sigma: float | None = None,
-        sigma_bounds: tuple[float, float] = (1e-6, 1e6),
-        full: bool = False,
-        num_channels: int | None = None,
-    ) -> None:
-        super().__init__(
-            form=LAPLACE,
-            init_sigma=init_sigma,
-            sigma_bounds=sigma_bounds,
-            num_channels=num_channels,
-            constant=functional.LAPLACE_CONSTANT if full else 0.0,
-        )
-        self.full = full
-
-    def base_loss(self, prediction: Tensor, target: Tensor, mask: Tensor | None = None) -> BaseLoss:
-        """Return the absolute error, summed, and the number of valid elements."""
-        return functional.absolute_error(
-            prediction, target, mask, num_channels=self.num_channels or 1
-        )
-
-    def distribution(self, prediction: Tensor) -> Laplace:
-        r"""Return ``Laplace(prediction, b)``, :math:`b = \sigma/\sqrt2`."""
-        check_floating("prediction", prediction)
-        scale = torch.exp(0.5 * self.bounded_log_var()) / math.sqrt(2)
-        return Laplace(prediction, self._per_channel(scale, prediction.ndim))
+    noise = functional.LAPLACE_NOISE

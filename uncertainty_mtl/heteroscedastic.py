@@ -1,20 +1,22 @@
 """Heads whose noise depends on the data: the network predicts a scale for every element."""
 
-from typing import Any, TypeAlias
+from abc import ABC
+from typing import Any, ClassVar, TypeAlias
 
 import torch
 from torch import Tensor
-from torch.distributions import Categorical, Laplace, Normal
+from torch.distributions import Categorical, Distribution
 
 from uncertainty_mtl import functional
-from uncertainty_mtl._checks import check_floating, check_pair, check_positive
-from uncertainty_mtl.forms import GAUSSIAN, LAPLACE, BaseLoss
-from uncertainty_mtl.task_head import TaskHead, changed_settings
+from uncertainty_mtl._checks import check_between, check_floating, check_pair
+from uncertainty_mtl.forms import BaseLoss
+from uncertainty_mtl.functional import Noise
+from uncertainty_mtl.task_head import TaskHead
 
 Pair: TypeAlias = tuple[Tensor, Tensor]
 
 
-class NoiseHead(TaskHead):
+class NoiseHead(TaskHead, ABC):
     """What heads with data-dependent noise share: they have no sigma, the network predicts it.
 
     ``sigma`` is nan and ``weight`` is 1: the weight of every element is in the likelihood itself.
@@ -29,7 +31,30 @@ class NoiseHead(TaskHead):
         return mean, log_var.clamp(*self.log_var_bounds())
 
 
-class HeteroscedasticGaussianHead(NoiseHead):
+class NoisyRegressionHead(NoiseHead, ABC):
+    """What the two regressions share; see :class:`~uncertainty_mtl.HeteroscedasticGaussianHead`."""
+
+    noise: ClassVar[Noise]
+    """The distribution of the noise, which a class of its own decides."""
+
+    def __init__(
+        self, *, sigma_bounds: tuple[float, float] = (1e-6, 1e6), full: bool = False
+    ) -> None:
+        super().__init__(sigma_bounds)
+        self.full = full
+
+    def base_loss(self, prediction: Any, target: Tensor, mask: Tensor | None = None) -> BaseLoss:
+        """Return the negative log-likelihood, summed, and the number of valid elements."""
+        mean, log_var = self._split(prediction)
+        return functional.noise_nll(self.noise, mean, log_var, target, mask, full=self.full)
+
+    def distribution(self, prediction: Any) -> Distribution:
+        """Return the distribution around the mean with the predicted standard deviation."""
+        mean, log_var = self._split(prediction)
+        return self.noise.around(mean, torch.exp(0.5 * log_var))
+
+
+class HeteroscedasticGaussianHead(NoisyRegressionHead):
     r"""Gaussian likelihood whose variance the network predicts for every element.
 
     Returns the mean over valid elements, less :math:`\tfrac12 \log 2\pi` unless ``full``, of
@@ -61,45 +86,18 @@ class HeteroscedasticGaussianHead(NoiseHead):
         Vision?*, NeurIPS 2017, equation 8.
     """
 
-    def __init__(
-        self, *, sigma_bounds: tuple[float, float] = (1e-6, 1e6), full: bool = False
-    ) -> None:
-        super().__init__(sigma_bounds)
-        self.full = full
-
-    def base_loss(self, prediction: Any, target: Tensor, mask: Tensor | None = None) -> BaseLoss:
-        """Return the negative log-likelihood, summed, and the number of valid elements."""
-        mean, log_var = self._split(prediction)
-        return functional.noise_nll(GAUSSIAN, mean, log_var, target, mask, full=self.full)
-
-    def distribution(self, prediction: Any) -> Normal:
-        """Return ``Normal(mean, exp(log_var / 2))``."""
-        mean, log_var = self._split(prediction)
-        return Normal(mean, torch.exp(0.5 * log_var))
+    noise = functional.GAUSSIAN_NOISE
 
 
-class HeteroscedasticLaplaceHead(NoiseHead):
+class HeteroscedasticLaplaceHead(NoisyRegressionHead):
     r"""Laplace likelihood whose scale the network predicts for every element.
 
     Returns the mean over valid elements, less :math:`\tfrac12 \log 2` unless ``full``, of
 
     .. math:: \sqrt2\, e^{-s_i/2} |f_i - y_i| + \tfrac12 s_i, \qquad s_i = \log \sigma_i^2,
 
-    where :math:`\sigma_i` is the standard deviation.
-
-    Args:
-        sigma_bounds: The interval that every predicted :math:`\sigma_i` is clamped to.
-        full: Whether to add the constant.
-
-    Shape:
-        - ``prediction``: a pair ``(mean, log_var)``, both :math:`(*)`.
-        - ``target``: same as ``mean``; floating.
-        - ``mask``: same as ``mean``, or that shape without its channel axis (axis 1); bool.
-        - output: scalar; exactly 0 if no element is valid.
-
-    Raises:
-        TypeError: If the prediction is no pair, a tensor is not floating, or the mask not bool.
-        ValueError: If the shapes differ.
+    where :math:`\sigma_i` is the standard deviation. Arguments, shapes and errors are those of
+    :class:`~uncertainty_mtl.HeteroscedasticGaussianHead`.
 
     Example:
         >>> head = HeteroscedasticLaplaceHead()
@@ -112,21 +110,7 @@ class HeteroscedasticLaplaceHead(NoiseHead):
         Vision?*, NeurIPS 2017, section 3.
     """
 
-    def __init__(
-        self, *, sigma_bounds: tuple[float, float] = (1e-6, 1e6), full: bool = False
-    ) -> None:
-        super().__init__(sigma_bounds)
-        self.full = full
-
-    def base_loss(self, prediction: Any, target: Tensor, mask: Tensor | None = None) -> BaseLoss:
-        """Return the negative log-likelihood, summed, and the number of valid elements."""
-        mean, log_var = self._split(prediction)
-        return functional.noise_nll(LAPLACE, mean, log_var, target, mask, full=self.full)
-
-    def distribution(self, prediction: Any) -> Laplace:
-        r"""Return ``Laplace(mean, sigma / sqrt(2))``."""
-        mean, log_var = self._split(prediction)
-        return Laplace(mean, torch.exp(0.5 * log_var) / 2**0.5)
+    noise = functional.LAPLACE_NOISE
 
 
 class HeteroscedasticSoftmaxHead(NoiseHead):
@@ -174,7 +158,7 @@ class HeteroscedasticSoftmaxHead(NoiseHead):
         sigma_bounds: tuple[float, float] = (1e-6, 1e6),
     ) -> None:
         super().__init__(sigma_bounds)
-        check_positive("num_samples", num_samples)
+        check_between("num_samples", num_samples, 0)
         self.num_samples = num_samples
         self.ignore_index = ignore_index
 
@@ -195,7 +179,6 @@ class HeteroscedasticSoftmaxHead(NoiseHead):
         ]
         return Categorical(probs=torch.stack(samples).mean(0).movedim(1, -1))
 
-    def extra_repr(self) -> str:
-        """Return the settings that differ from their defaults, for printing."""
-        own = changed_settings(self, {"num_samples": 10, "ignore_index": -100})
-        return ", ".join(filter(None, [super().extra_repr(), own]))
+    def settings(self) -> dict[str, Any]:
+        """Return the settings and their defaults, for printing."""
+        return super().settings() | {"num_samples": 10, "ignore_index": -100}

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from uncertainty_mtl._checks import check_positive
+from uncertainty_mtl._checks import check_between
 from uncertainty_mtl._tasks import all_heads
 from uncertainty_mtl.loss import UncertaintyWeightedLoss
 from uncertainty_mtl.result import MultiTaskLoss
@@ -60,7 +60,7 @@ class SigmaHistory:
         flush_every: int = 100,
         stuck_after: int | None = 1000,
     ) -> None:
-        check_positive("flush_every", flush_every)
+        check_between("flush_every", flush_every, 0)
         self.loss_fn = loss_fn
         self.flush_every = flush_every
         self.stuck_after = stuck_after

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from uncertainty_mtl._checks import check_no_masks, check_tasks
+from uncertainty_mtl._checks import check_tasks
 from uncertainty_mtl.task_head import TaskHead
 
 
@@ -17,7 +17,11 @@ def inputs_of_call(
     """Return what each task was given: ``(loss,)``, or ``(prediction, target, mask)``."""
     predictions = _by_field(predictions)
     if targets is None:
-        check_no_masks(masks)
+        if masks is not None:
+            raise ValueError(
+                "`masks` should come with `targets`. Found `masks` alone: an already reduced loss "
+                "has no elements left to mask."
+            )
         predictions = _in_order(tasks, predictions)
         check_tasks("predictions", predictions, tasks)
         return {task: (predictions[task],) for task in tasks}

@@ -8,10 +8,9 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from uncertainty_mtl import _tasks, forms
-from uncertainty_mtl._checks import check_choice, check_momentum, check_optimizers
+from uncertainty_mtl._checks import check_between, check_choice, check_optimizers
 from uncertainty_mtl._tasks import HeadsByName, tasks_of
 from uncertainty_mtl.collectives import Group
-from uncertainty_mtl.entries import Entries
 from uncertainty_mtl.result import MultiTaskLoss
 from uncertainty_mtl.task_head import TaskHead, changed_settings
 from uncertainty_mtl.weighed_tasks import ByTask, WeighedTasks
@@ -102,7 +101,7 @@ class UncertaintyWeightedLoss(WeighedTasks):
         check_choice("estimator", estimator, ("learned", "closed_form"))
         check_choice("form", form, forms.NAMES)
         check_choice("constraint", constraint, (None, "unit_sum"))
-        check_momentum(momentum)
+        check_between("momentum", momentum, 0, 1)
         super().__init__(
             HeadsByName(heads, share_heads),
             estimator=estimator,
@@ -181,14 +180,14 @@ class UncertaintyWeightedLoss(WeighedTasks):
         The tasks of a group come as ``"group.task"``. If FSDP has sharded the sigmas, they are
         gathered: every process has to ask.
         """
-        return self._by_task(Entries.sigmas, lambda group: group.sigmas())
+        return self._by_task("sigmas")
 
     def weights(self) -> dict[str, Tensor]:
         """Return the factor now multiplying each task's base loss, as :meth:`sigmas` does.
 
         Priorities are part of it.
         """
-        weights = self._by_task(Entries.weights, lambda group: group.weights())
+        weights = self._by_task("weights")
         for task, priority in self.priorities.items():
             if not isinstance(self[task], TaskHead):  # a group does not know of it
                 weights |= {n: w * priority for n, w in weights.items() if n.startswith(f"{task}.")}

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.distributions import Categorical
 from torch.nn.modules.dropout import _DropoutNd
 
-from uncertainty_mtl._checks import check_positive
+from uncertainty_mtl._checks import check_between
 from uncertainty_mtl.loss import UncertaintyWeightedLoss
 from uncertainty_mtl.task_head import TaskHead
 
@@ -87,8 +87,8 @@ def mc_dropout(
         Gal and Ghahramani, *Dropout as a Bayesian Approximation*, ICML 2016; Kendall and Gal, *What
         Uncertainties Do We Need in Bayesian Deep Learning for Computer Vision?*, NeurIPS 2017.
     """
-    check_positive("samples", samples)
-    check_positive("samples_at_once", samples if samples_at_once is None else samples_at_once)
+    check_between("samples", samples, 0)
+    check_between("samples_at_once", samples if samples_at_once is None else samples_at_once, 0)
     with torch.no_grad(), _only_dropout_is_stochastic(model):
         outputs = _sample(model, inputs, samples, samples_at_once or samples)
         if not isinstance(outputs[0], Mapping):

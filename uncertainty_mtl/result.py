@@ -1,13 +1,13 @@
 """What a loss returns, and how it is computed from base losses and log-variances."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from uncertainty_mtl import forms
-from uncertainty_mtl.entries import Entries, Measured
+from uncertainty_mtl.entries import Entries, Step
 
 
 class MultiTaskLoss(NamedTuple):
@@ -29,21 +29,20 @@ class MultiTaskLoss(NamedTuple):
     counts: dict[str, Tensor]
 
 
-def weigh_tasks(entries: Entries, step: Measured, log_vars: Tensor) -> MultiTaskLoss:
+def weigh_tasks(entries: Entries, step: Step, log_vars: Tensor) -> MultiTaskLoss:
     """Return the result for the tasks that are in no group."""
-    losses, (num_valid, form, constant, blank) = step
-    terms = forms.weigh(form, losses, log_vars, constant)
-    errors = losses.detach() + blank
+    terms = forms.weigh(step.form, step.losses, log_vars, step.constant)
+    errors = step.losses.detach() + step.blank
     return MultiTaskLoss(
         terms.sum(),
         dict(zip(entries.tasks, entries.summed(terms), strict=True)),
         dict(zip(entries.tasks, entries.split(errors), strict=True)),
-        dict(zip(entries.tasks, entries.split(num_valid.clone()), strict=True)),
+        dict(zip(entries.tasks, entries.split(step.num_valid.clone()), strict=True)),
     )
 
 
 def with_groups(
-    order: Sequence[str],
+    order: Iterable[str],
     own: MultiTaskLoss | None,
     groups: Mapping[str, MultiTaskLoss],
     priorities: Mapping[str, float],
@@ -56,9 +55,8 @@ def with_groups(
         if task in groups:
             group = groups[task]
             tasks[task] = group.total * priorities.get(task, 1.0)
-            for name in group.errors:
-                errors[f"{task}.{name}"] = group.errors[name]
-                counts[f"{task}.{name}"] = group.counts[name]
+            errors.update({f"{task}.{name}": error for name, error in group.errors.items()})
+            counts.update({f"{task}.{name}": count for name, count in group.counts.items()})
         elif own is not None:
             tasks[task] = own.tasks[task]
             errors[task], counts[task] = own.errors[task], own.counts[task]

@@ -8,14 +8,10 @@ from torch import Tensor
 from torch.distributions import Categorical
 
 from uncertainty_mtl import functional
-from uncertainty_mtl._checks import (
-    check_class_weight,
-    check_label_smoothing,
-    check_number_of_classes,
-)
+from uncertainty_mtl._checks import check_class_weight
 from uncertainty_mtl.forms import SOFTMAX, BaseLoss
 from uncertainty_mtl.parameters import write
-from uncertainty_mtl.task_head import TaskHead, changed_settings
+from uncertainty_mtl.task_head import TaskHead
 
 
 class ScaledSoftmaxHead(TaskHead):
@@ -90,8 +86,8 @@ class ScaledSoftmaxHead(TaskHead):
             sigma_bounds=sigma_bounds,
             scale_inside=exact,
         )
-        check_label_smoothing(label_smoothing)
-        self.full = full
+        if not 0 <= label_smoothing <= 1:
+            raise ValueError(f"`label_smoothing` should be in [0, 1]. Found {label_smoothing}.")
         self.ignore_index = ignore_index
         self.exact = exact
         self.label_smoothing = label_smoothing
@@ -145,15 +141,16 @@ class ScaledSoftmaxHead(TaskHead):
             given = torch.as_tensor(given, dtype=torch.float32, device=self.class_weight.device)
             self.class_weight.copy_(given)
 
-    def extra_repr(self) -> str:
-        """Return the settings that differ from their defaults, for printing."""
+    def settings(self) -> dict[str, Any]:
+        """Return the settings that are printed, with their defaults."""
         own = {"ignore_index": -100, "exact": False, "label_smoothing": 0.0}
-        return ", ".join(filter(None, [super().extra_repr(), changed_settings(self, own)]))
+        return super().settings() | own
 
     def _cross_entropy(
         self, logits: Tensor, target: Tensor, mask: Tensor | None, log_var: Tensor | None
     ) -> BaseLoss:
-        check_number_of_classes(self.class_weight, logits)
+        if self.class_weight is not None:
+            check_class_weight(self.class_weight, logits)
         return functional.cross_entropy(
             logits,
             target,

@@ -27,25 +27,30 @@ class Start:
         self._is_lost: Tensor | None = None
 
     def watch(
-        self, entries: Entries, how: Constraint, starts: Tensor, optimum: Tensor, before: Tensor
+        self,
+        entries: Entries,
+        constraint: Constraint,
+        starts: Tensor,
+        optimum: Tensor,
+        before: Tensor,
     ) -> None:
         """Look at a step that has just set sigmas.
 
         Args:
             entries: The heads.
-            how: What ties their sigmas together.
+            constraint: What ties their sigmas together.
             starts: Which entries this step has set for the first time, bool.
             optimum: What it has set them to, not yet within their bounds.
             before: The log-variances before.
         """
         self._num_steps += 1
         optimum = torch.where(starts, optimum, math.nan)
-        self._before, self._after = before, how.within(entries, optimum)
+        self._before, self._after = before, constraint.within(entries, optimum)
         # Include starts from steps whose values were not read.
         found = optimum if self._optimum is None else self._optimum
         self._optimum = torch.where(starts, optimum, found)
         if _is_power_of_two(self._num_steps) and not before.is_meta:
-            how.warn_if_outside(entries, self._optimum)
+            constraint.warn_if_outside(entries, self._optimum)
             self._optimum = None
             is_done = (entries.counts() > 0) | ~entries.unless_frozen(entries.can_start)
             self.is_pending = not bool(is_done.all())

@@ -226,10 +226,13 @@ class TaskHead(KeepsDtype, ABC):
             moved = (self.log_var != start).view_as(self.num_batches_tracked).long()
             self.num_batches_tracked.copy_(torch.maximum(self.num_batches_tracked, moved))
 
+    def settings(self) -> dict[str, Any]:
+        """Return the settings that are printed, with their defaults."""
+        return {"init_sigma": None, "sigma_bounds": (1e-6, 1e6), "num_channels": None}
+
     def extra_repr(self) -> str:
         """Return the settings that differ from their defaults, for printing."""
-        settings = {"init_sigma": None, "sigma_bounds": (1e-6, 1e6), "num_channels": None}
-        return changed_settings(self, settings)
+        return changed_settings(self, self.settings())
 
     def _read(self, function: Callable[[Tensor], Tensor], without: float) -> Tensor:
         if self.log_var is None:

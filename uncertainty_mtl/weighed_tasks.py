@@ -10,7 +10,7 @@ from uncertainty_mtl import _tasks, forms
 from uncertainty_mtl._tasks import HeadsByName, own_heads, tasks_of
 from uncertainty_mtl.collectives import Group, num_ranks
 from uncertainty_mtl.constraint import Constraint, Free, UnitSum
-from uncertainty_mtl.entries import Entries, Measured, settings_of
+from uncertainty_mtl.entries import Entries, Step, settings_of
 from uncertainty_mtl.estimators import (
     ClosedForm,
     Estimator,
@@ -73,30 +73,51 @@ class WeighedTasks(nn.Module):
         return len(tasks_of(self.heads))
 
     def __getstate__(self) -> dict[str, Any]:
-        # Copies make the constants anew.
+        # A copy makes its own constants.
         return {**self.__dict__, "_entries_of": {}}
 
     def _weigh(self, predictions: Any, targets: Any, masks: Any) -> MultiTaskLoss:
-        groups, measured = self._measure(predictions, targets, masks)
-        own = None
-        if measured is not None:
-            entries, step = measured
+        inputs = inputs_of_call(tasks_of(self.heads), predictions, targets, masks)
+        own, groups = own_heads(self.heads), self._of_groups(lambda group, *x: group(*x), inputs)
+        result = None
+        if own:
+            entries, step = self._measure(own, inputs)
             if self.training:
                 self._observe(entries, step)
             log_vars = self.scales.in_graph(entries, self.constraint, step, training=self.training)
-            own = weigh_tasks(entries, step, log_vars)
+            result = weigh_tasks(entries, step, log_vars)
             if not groups:
-                return own
-        return with_groups(list(tasks_of(self.heads)), own, groups, self.priorities)
+                return result
+        return with_groups(tasks_of(self.heads), result, groups, self.priorities)
 
     def _initialize(self, predictions: Any, targets: Any, masks: Any) -> None:
-        with torch.no_grad():
-            _, measured = self._measure(predictions, targets, masks, initialize=True)
-            if measured is not None:
-                entries, step = measured
+        inputs = inputs_of_call(tasks_of(self.heads), predictions, targets, masks)
+        own = own_heads(self.heads)
+        self._of_groups(lambda group, *x: group._initialize(*x), inputs)
+        for task, head in own.items():
+            if len(inputs[task]) > 1 and inputs[task][1] is not None and not head.frozen:
+                naming(task, head.fit_scale, *inputs[task])
+        if own:
+            with torch.no_grad():
+                entries, step = self._measure(own, inputs)
                 self.scales.initialize(entries, self.constraint, step, self.process_group)
 
-    def _observe(self, entries: Entries, step: Measured) -> None:
+    def _of_groups(
+        self, function: Callable[..., Any], inputs: Mapping[str, Sequence[Any]]
+    ) -> dict[str, Any]:
+        """Return what a function of each group and its own inputs returns, by the group's name."""
+        found = {}
+        for task, entry in tasks_of(self.heads).items():
+            if not isinstance(entry, TaskHead):
+                # A group is None where none of its tasks has labels, and so is each of them.
+                nothing = dict.fromkeys(list(tasks_of(entry.heads)))
+                values = [nothing if v is None else v for v in inputs[task][:2]]
+                values += inputs[task][2:]
+                values += [None] * (3 - len(values))
+                found[task] = naming(task, function, entry, *values)
+        return found
+
+    def _observe(self, entries: Entries, step: Step) -> None:
         if not torch.compiler.is_compiling():
             self.scales.check(entries)
         if not self.scales.has_to_observe():
@@ -109,37 +130,17 @@ class WeighedTasks(nn.Module):
         look(self.scales, entries, self.constraint, step, group)
 
     def _measure(
-        self, predictions: Any, targets: Any, masks: Any, *, initialize: bool = False
-    ) -> tuple[dict[str, Any], tuple[Entries, Measured] | None]:
-        """Return what groups return, and the base losses of all other tasks as vectors."""
-        tasks = tasks_of(self.heads)
-        inputs = inputs_of_call(tasks, predictions, targets, masks)
-        own = {task: entry for task, entry in tasks.items() if isinstance(entry, TaskHead)}
-        groups = {
-            task: naming(task, entry._as_group, inputs[task], initialize)
-            for task, entry in tasks.items()
-            if task not in own
-        }
+        self, own: Mapping[str, TaskHead], inputs: Mapping[str, tuple[Any, ...]]
+    ) -> tuple[Entries, Step]:
+        """Return the base losses of all tasks that are in no group, as vectors."""
         summed, counts = measure(own, inputs)
-        if initialize:
-            for task, head in own.items():
-                if len(inputs[task]) > 1 and inputs[task][1] is not None and not head.frozen:
-                    head.fit_scale(*inputs[task])
         if self.training and torch.is_grad_enabled() and not torch.compiler.is_compiling():
             warn_if_graph_is_cut(inputs, summed, self._warned_of)
-        if not own:
-            return groups, None
         vector = joined(summed, own)
         entries = self._entries(own, vector)
-        group = self.process_group if self.global_counts else False
-        return groups, (entries, entries.measured(vector, counts, group))
-
-    def _as_group(self, inputs: Sequence[Any], initialize: bool) -> Any:
-        # A group is None where none of its tasks has labels, and so is each of them.
-        nothing = dict.fromkeys(tasks_of(self.heads))
-        values = [nothing if v is None else v for v in inputs[:2]] + list(inputs[2:])
-        values += [None] * (3 - len(values))
-        return self._initialize(*values) if initialize else self(*values)
+        return entries, entries.step(
+            vector, counts, self.process_group if self.global_counts else False
+        )
 
     def _entries(self, own: Mapping[str, TaskHead], like: Tensor) -> Entries:
         if torch.compiler.is_compiling():
@@ -156,21 +157,19 @@ class WeighedTasks(nn.Module):
         entries.parameters = [head.log_var for head in own.values()]
         return entries
 
-    def _by_task(
-        self,
-        of_heads: Callable[[Entries, Tensor], Tensor],
-        of_group: Callable[[Any], dict[str, Tensor]],
-    ) -> dict[str, Tensor]:
-        """Return a function of the log-variances by task, of a group's tasks as "group.task"."""
+    def _by_task(self, name: str) -> dict[str, Tensor]:
+        """Return the "sigmas" or "weights" of all tasks, those of a group as ``"group.task"``."""
         own, found = own_heads(self.heads), {}
+        values: dict[str, Tensor] = {}
         if own:
             like = next((h.log_var for h in own.values() if h.log_var is not None), torch.zeros(()))
             entries = self._entries(own, like.new_empty((), dtype=torch.float32))
-            values = of_heads(entries, self.scales.log_vars(entries, self.constraint))
-            found = dict(zip(own, entries.split(values), strict=True))
-        return _tasks.flattened(
-            {
-                task: of_group(entry) if isinstance(entry, WeighedTasks) else found[task]
-                for task, entry in tasks_of(self.heads).items()
-            }
-        )
+            log_vars = self.scales.log_vars(entries, self.constraint)
+            values = dict(zip(own, entries.split(getattr(entries, name)(log_vars)), strict=True))
+        for task, entry in tasks_of(self.heads).items():
+            if isinstance(entry, WeighedTasks):
+                of_group = getattr(entry, name)()
+                found.update({f"{task}.{inner}": value for inner, value in of_group.items()})
+            else:
+                found[task] = values[task]
+        return found
