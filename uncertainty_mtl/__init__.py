@@ -1,6 +1,7 @@
 """Multi-task losses weighted by learned task uncertainty."""
 
 from uncertainty_mtl import calibration, forms, functional
+from uncertainty_mtl.classification import ScaledSigmoidHead, ScaledSoftmaxHead
 from uncertainty_mtl.heads import GaussianHead, LaplaceHead
 from uncertainty_mtl.heteroscedastic import (
     HeteroscedasticGaussianHead,
@@ -15,7 +16,6 @@ from uncertainty_mtl.model_uncertainty import (
     mc_dropout,
 )
 from uncertainty_mtl.result import MultiTaskLoss
-from uncertainty_mtl.softmax import ScaledSoftmaxHead
 from uncertainty_mtl.task_head import TaskHead
 
 __version__ = "0.1.0"
@@ -29,6 +29,7 @@ __all__ = [
     "LaplaceHead",
     "MultiTaskLoss",
     "RegressionUncertainty",
+    "ScaledSigmoidHead",
     "ScaledSoftmaxHead",
     "SigmaHistory",
     "TaskHead",

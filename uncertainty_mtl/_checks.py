@@ -102,16 +102,23 @@ def check_labels(logits: Tensor, target: object) -> None:
         raise TypeError(f"`target` should be a tensor of labels. Found {type(target).__name__}.")
     if target.is_floating_point() or target.is_complex() or target.dtype == torch.bool:
         raise TypeError(
-            f"`target` should hold integer class labels. Found dtype {target.dtype}. Convert "
-            "labels with `target.long()`; class probabilities turn into labels with `.argmax(1)`."
+            f"`target` should hold integer class labels. Found dtype {target.dtype}. Binary and "
+            "multi-label targets, one number from 0 to 1 for each logit, belong to "
+            "`ScaledSigmoidHead`. Labels turn into integers with `target.long()`. For soft labels, "
+            "as in mixup, pass the reduced loss `F.cross_entropy(logits, target)` itself."
         )
     if logits.ndim < 2 or target.shape != without_channels(logits):
         raise ValueError(
             "`prediction` should hold logits of shape (N, C, *) and `target` labels of shape (N, "
             f"*), without the channel axis. Found `prediction.shape = {tuple(logits.shape)}` and "
-            f"`target.shape = {tuple(target.shape)}`. A channel axis of size 1 can be dropped with "
-            "`.squeeze(1)`; one-hot targets turn into labels with `.argmax(1)`; channels in the "
-            "last place move with `.movedim(-1, 1)`."
+            f"`target.shape = {tuple(target.shape)}`. "
+            + (
+                "Logits and targets of one shape, as in binary tasks, belong to "
+                "`ScaledSigmoidHead`; one-hot targets turn into labels with `.argmax(1)`."
+                if logits.shape == target.shape
+                else "A channel axis of size 1 can be dropped with `.squeeze(1)`; channels in the "
+                "last place move with `.movedim(-1, 1)`."
+            )
         )
 
 
@@ -125,13 +132,14 @@ def wrong_label(logits: Tensor, used: Tensor, ignore_index: int) -> ValueError:
 
 
 def check_mask(mask: object, *shapes: Iterable[int]) -> None:
-    """Raise unless ``mask`` is a bool tensor of one of ``shapes``."""
+    """Raise unless ``mask`` is a bool or floating tensor of one of ``shapes``."""
     if not isinstance(mask, Tensor):
-        raise TypeError(f"`mask` should be a bool tensor or None. Found {type(mask).__name__}.")
-    if mask.dtype != torch.bool:
+        raise TypeError(f"`mask` should be a tensor or None. Found {type(mask).__name__}.")
+    if mask.dtype != torch.bool and not mask.is_floating_point():
         raise TypeError(
-            f"`mask` should be a bool tensor, True where the target is used. Found dtype "
-            f"{mask.dtype}. Convert it with `mask.bool()`."
+            "`mask` should be a bool tensor, True where the target is used, or a floating one, the "
+            f"weight of each element. Found dtype {mask.dtype}. Convert it with `mask.bool()` or "
+            "`mask.float()`."
         )
     # Compared one by one: a set of shapes would bind a compiled graph to these sizes.
     if not any(tuple(mask.shape) == tuple(shape) for shape in shapes):
@@ -143,13 +151,14 @@ def check_mask(mask: object, *shapes: Iterable[int]) -> None:
         )
 
 
-def check_channels(tensor: Tensor, num_channels: int) -> None:
-    """Raise unless axis 1 of ``tensor`` has ``num_channels`` entries."""
+def check_channels(tensor: Tensor, num_channels: int, setting: str = "num_channels") -> None:
+    """Raise unless axis 1 of ``tensor`` has as many channels as a setting of the head says."""
     if tensor.ndim < 2 or tensor.shape[1] != num_channels:
         raise ValueError(
             f"`prediction` should have {num_channels} channels on axis 1, one per entry of "
-            f"`log_var`. Found `prediction.shape = {tuple(tensor.shape)}`. Set `num_channels` of "
-            "the head to the number of channels, or leave it out for one sigma in all."
+            f"`{'log_var' if setting == 'num_channels' else setting}`. Found `prediction.shape = "
+            f"{tuple(tensor.shape)}`. Set `{setting}` of the head for the number of channels that "
+            "there are, or leave it out for one in all."
         )
 
 
@@ -166,12 +175,16 @@ def check_reduced_loss(loss: object, shape: tuple[int, ...]) -> None:
     )
 
 
-def check_between(name: str, value: object, low: float, high: float = math.inf) -> None:
+def check_between(
+    name: str, value: object, low: float, high: float = math.inf, *, may_be_low: bool = False
+) -> None:
     """Raise unless ``value`` is a finite number, above ``low`` and at most ``high``."""
-    if isinstance(value, int | float) and math.isfinite(value) and low < value <= high:
+    is_number = isinstance(value, int | float) and math.isfinite(value)
+    if is_number and low <= cast(float, value) <= high and (may_be_low or value != low):
         return
-    at_most = "" if high == math.inf else f" and at most {high}"
-    raise ValueError(f"`{name}` should be a finite number above {low}{at_most}. Found {value!r}.")
+    expected = f"{'of at least' if may_be_low else 'above'} {low}"
+    expected += "" if high == math.inf else f" and at most {high}"
+    raise ValueError(f"`{name}` should be a finite number {expected}. Found {value!r}.")
 
 
 def check_sigma(init_sigma: float | None, bounds: tuple[float, float]) -> None:

@@ -6,18 +6,15 @@ from urllib.parse import unquote
 
 from torch import nn
 
-from uncertainty_mtl._checks import (
-    check_between,
-    check_tasks,
-)
+from uncertainty_mtl.classification import ScaledSigmoidHead, ScaledSoftmaxHead
 from uncertainty_mtl.heads import GaussianHead, LaplaceHead
-from uncertainty_mtl.softmax import ScaledSoftmaxHead
 from uncertainty_mtl.task_head import TaskHead
 
 LIKELIHOODS: dict[str, Callable[[], TaskHead]] = {
     "gaussian": GaussianHead,
     "laplace": LaplaceHead,
     "softmax": ScaledSoftmaxHead,
+    "sigmoid": ScaledSigmoidHead,
 }
 """The heads that a name stands for, each with its default settings."""
 
@@ -150,52 +147,6 @@ def check_checkpoint(expected: Mapping[str, Any], found: Mapping[str, Any]) -> N
 def _tasks_in(state_dict: Mapping[str, Any]) -> list[str]:
     keys = [key.split(".") for key in state_dict if key.startswith("heads.")]
     return list(dict.fromkeys(unquote(key[1]) for key in keys))
-
-
-def check_options(
-    heads: HeadsByName,
-    estimator: str,
-    form: str,
-    constraint: str | None,
-    priorities: Mapping[str, float],
-) -> None:
-    """Raise unless the options of a loss are in range, and combine with its heads."""
-    tasks, own = tasks_of(heads), own_heads(heads)
-    check_tasks("priorities", priorities, tasks, may_be_left_out=tasks)
-    for task, priority in priorities.items():
-        check_between(f"priorities[{task!r}]", priority, 0)
-    for task, head in own.items():
-        if head.form is None and form != "nll":
-            raise ValueError(
-                f"Task {task!r}: {type(head).__name__} should have `form='nll'`, as its scale is "
-                f"part of the likelihood. Found {form!r}. Choose a head that weighs its error."
-            )
-        if head.form is None and head.log_var is not None and estimator == "closed_form":
-            raise ValueError(
-                f"Task {task!r}: {type(head).__name__} should learn its scale by gradient, as it "
-                "has no closed form. Use `estimator='learned'`, or another head."
-            )
-        if constraint is not None and (
-            head.form is None or form == "liebel_koerner" or head.num_channels is not None
-        ):
-            raise ValueError(
-                f"`constraint={constraint!r}` should have heads with one sigma each, of a form "
-                f"whose penalty is the logarithm of its weight. Found {head} with form {form!r} "
-                f"for task {task!r}. Leave out `num_channels`, `exact` or the form, or the "
-                "constraint."
-            )
-    if constraint is not None and (len(own) < len(tasks) or priorities):
-        raise ValueError(
-            f"`constraint={constraint!r}` should come without priorities and groups, as the "
-            f"weights of the tasks themselves sum to 1. Found priorities {dict(priorities)} and "
-            f"groups {[t for t in tasks if t not in own]}. Give the constraint to a group's own "
-            "loss, or leave it out."
-        )
-    if constraint is not None and len({id(head) for head in own.values()}) < len(own):
-        raise ValueError(
-            f"`constraint={constraint!r}` should have a head of its own for every task. Found a "
-            "shared head. Leave out `share_heads` or the constraint."
-        )
 
 
 def _check_names(heads: HeadsByName) -> None:

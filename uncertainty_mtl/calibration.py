@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from uncertainty_mtl._checks import check_between, check_labels, check_mask, check_same_shape
-from uncertainty_mtl.softmax import ScaledSoftmaxHead
+from uncertainty_mtl.classification import ScaledSoftmaxHead
 
 
 class ReliabilityCurve(NamedTuple):

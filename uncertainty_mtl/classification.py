@@ -1,20 +1,47 @@
-"""The head for classification: softmax with a learned temperature."""
+"""The heads for classification: softmax and sigmoid with a learned temperature."""
 
+from abc import ABC
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
-from torch.distributions import Categorical
+from torch.distributions import Bernoulli, Categorical
 
 from uncertainty_mtl import functional
-from uncertainty_mtl._checks import check_class_weight
+from uncertainty_mtl._checks import (
+    check_between,
+    check_channels,
+    check_class_weight,
+    check_floating,
+)
 from uncertainty_mtl.forms import SOFTMAX, BaseLoss
 from uncertainty_mtl.parameters import write
 from uncertainty_mtl.task_head import TaskHead
 
+Numbers: TypeAlias = Tensor | Sequence[float] | float
 
-class ScaledSoftmaxHead(TaskHead):
+
+class ClassificationHead(TaskHead, ABC):
+    """What both heads share: weights of classes, which are settings and not learned."""
+
+    def _keep(self, name: str, given: Numbers | None) -> None:
+        # Kept as it was given, too: `reset_parameters` restores it after `to_empty`. Not in the
+        # state_dict, as it is a setting.
+        self._given = name, given
+        value = None if given is None else torch.as_tensor(given, dtype=torch.float32)
+        self.register_buffer(name, value, persistent=False)
+
+    def reset_parameters(self) -> None:
+        """Put sigma back to where it started, and the weights of classes to what was given."""
+        super().reset_parameters()
+        name, given = self._given
+        buffer = getattr(self, name)
+        if buffer is not None and not getattr(given, "is_meta", False):
+            buffer.copy_(torch.as_tensor(given, dtype=torch.float32, device=buffer.device))
+
+
+class ScaledSoftmaxHead(ClassificationHead):
     r"""Softmax with a learned temperature, for classification scored by cross-entropy.
 
     Returns, per valid element and with :math:`\sigma^2` the temperature, the paper's form
@@ -29,7 +56,7 @@ class ScaledSoftmaxHead(TaskHead):
     .. math:: \mathcal{L} = \overline{\mathrm{CE}(e^{-s} f, y)}.
 
     They agree at :math:`\sigma = 1`. The exact form is temperature scaling. It cannot weigh a task
-    whose last layer is trained along, as scaling logits and :math:`\sigma^2` together changes
+    whose last layer is also being trained, as scaling logits and :math:`\sigma^2` together changes
     nothing: use it to calibrate frozen logits.
 
     Args:
@@ -47,11 +74,13 @@ class ScaledSoftmaxHead(TaskHead):
     Shape:
         - ``prediction``: logits, :math:`(N, C, *)`.
         - ``target``: labels, :math:`(N, *)`; any integer dtype.
-        - ``mask``: same as ``target``; bool, True where the target is used.
+        - ``mask``: same as ``target``; bool, True where the target is used, or floating, the weight
+          of each element.
         - output: scalar; exactly 0 if no element is valid. float32, or float64 for float64.
 
     Raises:
-        TypeError: If the logits are not floating, the labels not integers, or the mask not bool.
+        TypeError: If the logits are not floating, the labels not integers, or the mask
+            neither bool nor floating.
         ValueError: If the shapes do not fit, or an argument is out of its range. On the CPU also
             for a label outside 0..C-1; a CUDA device stops with its own assertion, as looking at
             the labels would make the host wait for it.
@@ -86,18 +115,13 @@ class ScaledSoftmaxHead(TaskHead):
             sigma_bounds=sigma_bounds,
             scale_inside=exact,
         )
-        if not 0 <= label_smoothing <= 1:
-            raise ValueError(f"`label_smoothing` should be in [0, 1]. Found {label_smoothing}.")
+        check_between("label_smoothing", label_smoothing, 0, 1, may_be_low=True)
         self.ignore_index = ignore_index
         self.exact = exact
         self.label_smoothing = label_smoothing
-        # Kept as it was given, too: `reset_parameters` restores it after `to_empty`.
-        self._given_class_weight = class_weight
-        if class_weight is not None:
-            class_weight = torch.as_tensor(class_weight, dtype=torch.float32)
-            check_class_weight(class_weight)
-        # Not in the state_dict, as it is a setting and not something learned.
-        self.register_buffer("class_weight", class_weight, persistent=False)
+        self._keep("class_weight", class_weight)
+        if self.class_weight is not None:
+            check_class_weight(self.class_weight)
 
     def base_loss(self, prediction: Tensor, target: Tensor, mask: Tensor | None = None) -> BaseLoss:
         """Return the cross-entropy, summed, and the number of valid elements.
@@ -133,14 +157,6 @@ class ScaledSoftmaxHead(TaskHead):
         logits = functional.temper(prediction, self.bounded_log_var())
         return Categorical(logits=logits.movedim(1, -1))
 
-    def reset_parameters(self) -> None:
-        """Put sigma back to where it started, and the class weights to what was given."""
-        super().reset_parameters()
-        given = self._given_class_weight
-        if self.class_weight is not None and not getattr(given, "is_meta", False):
-            given = torch.as_tensor(given, dtype=torch.float32, device=self.class_weight.device)
-            self.class_weight.copy_(given)
-
     def settings(self) -> dict[str, Any]:
         """Return the settings that are printed, with their defaults."""
         own = {"ignore_index": -100, "exact": False, "label_smoothing": 0.0}
@@ -160,3 +176,98 @@ class ScaledSoftmaxHead(TaskHead):
             label_smoothing=self.label_smoothing,
             log_var=log_var,
         )
+
+
+class ScaledSigmoidHead(ClassificationHead):
+    r"""Sigmoid with a learned temperature, for binary and multi-label tasks.
+
+    Returns, per valid element and with :math:`\sigma^2` the temperature,
+
+    .. math:: \mathcal{L} = e^{-s}\, \overline{\mathrm{BCE}(f, y)} + \tfrac12 s,
+              \qquad s = \log \sigma^2,
+
+    the paper's form of the softmax for two classes. The weight on the mean binary cross-entropy is
+    :math:`1/\sigma^2`, and the optimum for fixed predictions is :math:`\sigma^2 = 2\,\text{BCE}`.
+
+    Args:
+        init_sigma: Where :math:`\sigma` starts, the root of the temperature; ``None`` takes it from
+            the first batch.
+        sigma_bounds: The interval that :math:`\sigma` is kept in; see
+            :class:`~uncertainty_mtl.TaskHead`.
+        full: Accepted as in the other heads; this likelihood drops no constant.
+        num_channels: ``None`` for one sigma in all, or C for one per label (axis 1).
+        pos_weight: Weight of the positive targets, a number or one per label, as in
+            :class:`torch.nn.BCEWithLogitsLoss`, with the labels on axis 1.
+        ignore_nan: Whether a nan target is a missing one.
+
+    Shape:
+        - ``prediction``: logits, :math:`(*)`, any number of axes; :math:`(N, C, *)` with
+          ``num_channels`` or a ``pos_weight`` per label.
+        - ``target``: same as ``prediction``, never broadcast; floating, from 0 to 1.
+        - ``mask``: same as ``prediction``, or that shape without its channel axis (axis 1); bool,
+          True where the target is used, or floating, the weight of each element.
+        - output: scalar; exactly 0 if no element is valid. float32, or float64 for float64.
+
+    Raises:
+        TypeError: If logits or target are not floating, or the mask neither bool nor floating.
+        ValueError: If the shapes differ, or an argument is out of its range.
+
+    Example:
+        >>> head = ScaledSigmoidHead()
+        >>> round(head(torch.zeros(3), torch.tensor([0.0, 1.0, 1.0])).item(), 4)  # log(2)
+        0.6931
+
+    References:
+        Kendall, Gal and Cipolla, *Multi-Task Learning Using Uncertainty to Weigh Losses for Scene
+        Geometry and Semantics*, CVPR 2018, equations 8 to 10, for two classes.
+    """
+
+    pos_weight: Tensor | None
+
+    def __init__(
+        self,
+        *,
+        init_sigma: float | None = None,
+        sigma_bounds: tuple[float, float] = (1e-6, 1e6),
+        full: bool = False,
+        num_channels: int | None = None,
+        pos_weight: Numbers | None = None,
+        ignore_nan: bool = False,
+    ) -> None:
+        super().__init__(
+            form=SOFTMAX,
+            init_sigma=init_sigma,
+            sigma_bounds=sigma_bounds,
+            num_channels=num_channels,
+        )
+        self.ignore_nan = ignore_nan
+        self._keep("pos_weight", pos_weight)
+        if self.pos_weight is not None and self.pos_weight.ndim > 1:
+            raise ValueError(
+                "`pos_weight` should be a number, or hold one for each label, shape (C,). Found "
+                f"`pos_weight.shape = {tuple(self.pos_weight.shape)}`."
+            )
+
+    def base_loss(self, prediction: Tensor, target: Tensor, mask: Tensor | None = None) -> BaseLoss:
+        """Return the binary cross-entropy, summed, and the number of valid elements."""
+        weight = self.pos_weight
+        if weight is not None and weight.ndim == 1 and isinstance(prediction, Tensor):
+            check_channels(prediction, weight.shape[0], "pos_weight")
+        return functional.binary_cross_entropy(
+            prediction,
+            target,
+            mask,
+            num_channels=self.num_channels or 1,
+            ignore_nan=self.ignore_nan,
+            pos_weight=weight,
+        )
+
+    def distribution(self, prediction: Tensor) -> Bernoulli:
+        """Return the Bernoulli distribution of the tempered logits."""
+        check_floating("prediction", prediction)
+        log_var = self._per_channel(self.bounded_log_var(), prediction.ndim)
+        return Bernoulli(logits=functional.temper(prediction, log_var))
+
+    def settings(self) -> dict[str, Any]:
+        """Return the settings that are printed, with their defaults."""
+        return super().settings() | {"ignore_nan": False}

@@ -67,8 +67,11 @@ class Entries:
         self.form: Form = PowerForm(*map(self._vector, columns))
         if not all(isinstance(each, PowerForm) for each in used):
             self.form = forms.LIEBEL_KOERNER  # which is then the form of all
-        self._constant = self._vector([head.constant for head in self.heads])
-        self._adds_nothing = not any(head.constant for head in self.heads)
+        # A fixed weight leaves nothing of the likelihood: no sigma, no constant.
+        has_form = [head.form is not None for head in self.heads]
+        is_fixed = [f and p.power == 0 for f, p in zip(has_form, powers, strict=True)]
+        constants = [0.0 if f else h.constant for f, h in zip(is_fixed, self.heads, strict=True)]
+        self._constant = self._vector(constants) if any(constants) else None
         self.priority = self._vector([priorities.get(task, 1.0) for task in heads])
         bounds = [head.log_var_bounds() for head in self.heads]
         self.low, self.high = (self._vector(each) for each in zip(*bounds, strict=True))
@@ -76,9 +79,10 @@ class Entries:
         outside = [b for b, h in zip(bounds, self.heads, strict=True) if h.form is not None]
         # A single bound is twice as fast as a list of equal ones.
         self._bounds = [list(e) if len(set(e)) > 1 else e[0] for e in zip(*outside, strict=True)]
-        self._has_no_sigma = self._vector([p is None for p in self.parameters]) > 0
+        no_sigma = [f or p is None for f, p in zip(is_fixed, self.parameters, strict=True)]
+        self._has_no_sigma = self._vector(no_sigma) > 0
         # A scale inside of the likelihood has no closed form that could set it.
-        self.can_start = self._vector([head.form is not None for head in self.heads]) > 0
+        self.can_start = self._vector(has_form) > 0
         self.is_from_data = self._vector([head.init_sigma is None for head in self.heads]) > 0
         owners = [self.heads.index(head) for head in self.heads]
         owner = self._vector(owners)
@@ -98,7 +102,7 @@ class Entries:
                 count.reshape(-1) if isinstance(count, Tensor) else self._full(size, count)
                 for count, size in zip(counts, self.sizes, strict=True)
             ]
-            base = BaseLoss(summed, torch.cat(num_valid).to(summed.dtype))
+            base = BaseLoss(summed, torch.cat([n.to(summed.dtype) for n in num_valid]))
             base = sum_over_ranks(base, group)
             return self._step(base.mean(), base.num_valid)
         # Reduced losses are means already. Their constants are kept: copying them to a GPU in each
@@ -217,7 +221,7 @@ class Entries:
         else:
             shares = (num_valid > 0) * self.priority
         blank = torch.zeros_like(num_valid).masked_fill(num_valid == 0, torch.nan)
-        constant = None if self._adds_nothing else self._constant * shares
+        constant = None if self._constant is None else self._constant * shares
         return Step(losses, num_valid, self.form.times(shares), constant, blank)
 
     def _log_var(self, parameter: Tensor | None, frozen: bool) -> Tensor:

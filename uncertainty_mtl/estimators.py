@@ -1,21 +1,25 @@
 """How sigmas are found: learned by gradient, or in closed form from a running mean.
 
-===============  ==========================  =======================================
-estimator        ``constraint=None``         ``constraint="unit_sum"``
-===============  ==========================  =======================================
-``learned``      every head and form         heads with one sigma and a power form
-``closed_form``  heads that weigh an error   heads with one sigma and a power form
-===============  ==========================  =======================================
+===============  ==========================  ============================  ===============
+estimator        ``constraint=None``         ``"unit_sum"``                ``"softmax"``
+===============  ==========================  ============================  ===============
+``learned``      every head and form         heads with one sigma and a    no
+                                             power form
+``closed_form``  heads that weigh an error   the same                      the same
+``fixed``        heads that weigh an error,  no                            no
+                 or have no sigma
+===============  ==========================  ============================  ===============
 
-A power form is every one but ``liebel_koerner``. Heads that hold their scale inside of the
-likelihood (exact softmax, data-dependent noise) weigh no error.
+Combinations marked "no" raise in the constructor. A power form is every one but ``liebel_koerner``.
+Heads that hold their scale inside of the likelihood (exact softmax, data-dependent noise) weigh no
+error.
 """
 
 import inspect
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +27,7 @@ from torch import Tensor, nn
 from uncertainty_mtl.collectives import Group, sum_over_ranks
 from uncertainty_mtl.constraint import Constraint
 from uncertainty_mtl.entries import Entries, Step
-from uncertainty_mtl.forms import BaseLoss
+from uncertainty_mtl.forms import BaseLoss, PowerForm
 from uncertainty_mtl.parameters import KeepsDtype, write
 from uncertainty_mtl.start import Start
 
@@ -55,6 +59,18 @@ class Estimator(KeepsDtype, ABC):
     @abstractmethod
     def log_vars(self, entries: Entries, constraint: Constraint) -> Tensor:
         """Return the log-variances that the next forward would use, detached."""
+
+    def weighed(self, entries: Entries, step: Step) -> Step:
+        """Return the step with the weights that the estimator gives it."""
+        return step
+
+    def sigmas(self, entries: Entries, constraint: Constraint) -> Tensor:
+        """Return the sigmas that the next forward would use."""
+        return entries.sigmas(self.log_vars(entries, constraint))
+
+    def weights(self, entries: Entries, constraint: Constraint) -> Tensor:
+        """Return the factors on the base losses that the next forward would use."""
+        return entries.weights(self.log_vars(entries, constraint))
 
     def initialize(
         self, entries: Entries, constraint: Constraint, step: Step, group: Group
@@ -124,8 +140,38 @@ class Learned(Estimator):
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
 
+class Fixed(Estimator):
+    """The weights are constant: their forms have no power, so that sigma changes nothing."""
+
+    def has_to_observe(self) -> bool:
+        """Return that no step changes anything."""
+        return False
+
+    def observe(self, entries: Entries, constraint: Constraint, step: Step, group: Group) -> None:
+        """Do nothing."""
+
+    def in_graph(
+        self, entries: Entries, constraint: Constraint, step: Step, *, training: bool
+    ) -> Tensor:
+        """Return the parameters, which get a zero gradient: DistributedDataParallel waits for one.
+
+        A parameter that is not finite would turn the weights into nan.
+        """
+        return entries.log_vars().clamp(entries.low, entries.high)
+
+    def log_vars(self, entries: Entries, constraint: Constraint) -> Tensor:
+        """Return the parameters, detached."""
+        return constraint.within(entries, entries.log_vars())
+
+    def initialize(
+        self, entries: Entries, constraint: Constraint, step: Step, group: Group
+    ) -> tuple[Tensor, Tensor]:
+        """Do nothing."""
+        return step.losses, torch.zeros_like(entries.can_start)
+
+
 class ClosedForm(Estimator):
-    """Sigma is the optimum for a running mean of the base loss; no optimizer moves it.
+    r"""Sigma is the optimum for a running mean of the base loss; no optimizer moves it.
 
     As in batch norm the first batch sets the mean, evaluation leaves it alone, and every call in
     training counts. The parameter of each head follows, for checkpoints and ``head.sigma``; it gets
@@ -135,13 +181,15 @@ class ClosedForm(Estimator):
     Args:
         num_entries: How many entries the loss has.
         momentum: Share of the newest batch in the running mean.
+        temperature: If there is one, the weights are :math:`\operatorname{softmax}(1/(L T))` of
+            the running means :math:`L`, whatever sigma is.
     """
 
     running_losses: Tensor
 
-    def __init__(self, num_entries: int, momentum: float) -> None:
+    def __init__(self, num_entries: int, momentum: float, temperature: float | None) -> None:
         super().__init__()
-        self.momentum = momentum
+        self.momentum, self.temperature = momentum, temperature
         nothing = torch.full((num_entries,), math.nan, dtype=torch.float32)
         self.register_buffer("running_losses", nothing)
 
@@ -178,6 +226,19 @@ class ClosedForm(Estimator):
         running = self._running(entries)
         return constraint.within(entries, constraint.optimum(entries, running, ~running.isnan()))
 
+    def weighed(self, entries: Entries, step: Step) -> Step:
+        """Return the step with the softmax's weights, if there is a temperature."""
+        if self.temperature is None:
+            return step
+        weights = self._softmax(entries) * (step.num_valid > 0)
+        return step._replace(form=PowerForm(weights, 0.0, 0.0), constant=None)
+
+    def weights(self, entries: Entries, constraint: Constraint) -> Tensor:
+        """Return the factors on the base losses."""
+        if self.temperature is None:
+            return super().weights(entries, constraint)
+        return self._softmax(entries)
+
     def initialize(
         self, entries: Entries, constraint: Constraint, step: Step, group: Group
     ) -> tuple[Tensor, Tensor]:
@@ -190,6 +251,14 @@ class ClosedForm(Estimator):
         """Forget the running means."""
         super().reset_parameters()
         nn.init.constant_(self.running_losses, math.nan)
+
+    def _softmax(self, entries: Entries) -> Tensor:
+        losses = self._running(entries)
+        # Bounded, as a difference of infinities is nan. A task that no loss is known of yet gets
+        # the score of an average one: before any data, all weights are equal.
+        scores = (1 / (losses * cast(float, self.temperature))).clamp(max=1e30)
+        average = scores.nanmean().nan_to_num(0.0)
+        return torch.where(losses.isnan(), average, scores).softmax(0)
 
     def _running(self, entries: Entries) -> Tensor:
         if not self.start.is_pending:

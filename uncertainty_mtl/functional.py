@@ -14,27 +14,19 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.distributions import Distribution, Laplace, Normal
 
-from uncertainty_mtl._checks import (
-    check_channels,
-    check_floating,
-    check_labels,
-    check_logit_noise,
-    check_mask,
-    check_same_shape,
-    without_channels,
-    wrong_label,
+from uncertainty_mtl._checks import check_floating, check_logit_noise, check_same_shape, wrong_label
+from uncertainty_mtl.elements import (
+    Mask,
+    at_least_float32,
+    blanked,
+    counted,
+    counted_labels,
+    summed,
+    used_elements,
+    used_labels,
 )
-from uncertainty_mtl.forms import (
-    GAUSSIAN,
-    LAPLACE,
-    BaseLoss,
-    Form,
-    PowerForm,
-    shares_of,
-    weigh,
-)
+from uncertainty_mtl.forms import GAUSSIAN, LAPLACE, BaseLoss, Form, PowerForm, shares_of, weigh
 
-Mask: TypeAlias = Tensor | None
 ErrorFunction: TypeAlias = Callable[..., Tensor]
 
 
@@ -64,17 +56,27 @@ LAPLACE_NOISE = Noise(
 
 
 def squared_error(
-    prediction: Tensor, target: Tensor, mask: Mask = None, *, num_channels: int = 1
+    prediction: Tensor,
+    target: Tensor,
+    mask: Mask = None,
+    *,
+    num_channels: int = 1,
+    ignore_nan: bool = False,
 ) -> BaseLoss:
     """Return the squared error, summed; see :func:`summed_error`."""
-    return summed_error(F.mse_loss, prediction, target, mask, num_channels=num_channels)
+    return summed_error(F.mse_loss, prediction, target, mask, num_channels, ignore_nan)
 
 
 def absolute_error(
-    prediction: Tensor, target: Tensor, mask: Mask = None, *, num_channels: int = 1
+    prediction: Tensor,
+    target: Tensor,
+    mask: Mask = None,
+    *,
+    num_channels: int = 1,
+    ignore_nan: bool = False,
 ) -> BaseLoss:
     """Return the absolute error, summed; see :func:`summed_error`."""
-    return summed_error(F.l1_loss, prediction, target, mask, num_channels=num_channels)
+    return summed_error(F.l1_loss, prediction, target, mask, num_channels, ignore_nan)
 
 
 def summed_error(
@@ -82,25 +84,54 @@ def summed_error(
     prediction: Tensor,
     target: Tensor,
     mask: Mask = None,
-    *,
     num_channels: int = 1,
+    ignore_nan: bool = False,
 ) -> BaseLoss:
-    """Return the summed error of a regression and the number of valid elements.
+    """Return the summed error of a regression, and the number of valid elements.
 
     Both are summed per channel if ``num_channels`` is above 1. Shapes and errors are those of
     :class:`~uncertainty_mtl.GaussianHead`.
+
+    Args:
+        error: :func:`torch.nn.functional.mse_loss`, or a function like it.
+        prediction: What was predicted.
+        target: What it should have been.
+        mask: Which elements count, or how much.
+        num_channels: How many channels, on axis 1, have an error each.
+        ignore_nan: Whether a nan target is a missing one.
     """
-    prediction, target, mask = _checked(prediction, target, mask)
-    if mask is not None:
-        prediction, target = _blanked(mask, prediction, target)
-    if num_channels == 1:
-        return BaseLoss(error(prediction, target, reduction="sum"), _count(prediction, mask))
-    check_channels(prediction, num_channels)
-    axes = tuple(axis for axis in range(prediction.ndim) if axis != 1)
-    summed = error(prediction, target, reduction="none").sum(axes)
-    if mask is None:
-        return BaseLoss(summed, _count(prediction, None).expand(num_channels) / num_channels)
-    return BaseLoss(summed, mask.expand_as(prediction).sum(axes).to(prediction.dtype))
+    prediction, target, mask = used_elements(prediction, target, mask, num_channels, ignore_nan)
+    count = counted(prediction, mask, num_channels)
+    if num_channels == 1 and (mask is None or mask.dtype == torch.bool):
+        return BaseLoss(error(prediction, target, reduction="sum"), count)
+    return BaseLoss(summed(error(prediction, target, reduction="none"), mask, num_channels), count)
+
+
+def binary_cross_entropy(
+    logits: Tensor,
+    target: Tensor,
+    mask: Mask = None,
+    *,
+    num_channels: int = 1,
+    ignore_nan: bool = False,
+    pos_weight: Tensor | None = None,
+) -> BaseLoss:
+    """Return the binary cross-entropy of logits; see :class:`~uncertainty_mtl.ScaledSigmoidHead`.
+
+    ``pos_weight`` is that of :func:`torch.nn.functional.binary_cross_entropy_with_logits`, 0-dim,
+    or ``(C,)`` for the channels on axis 1.
+    """
+    logits, target, mask = used_elements(logits, target, mask, num_channels, ignore_nan)
+    if pos_weight is not None:
+        pos_weight = pos_weight.to(logits.dtype)
+        if pos_weight.ndim == 1:
+            pos_weight = pos_weight.view(-1, *[1] * (logits.ndim - 2))
+    errors = F.binary_cross_entropy_with_logits(
+        logits, target, reduction="none", pos_weight=pos_weight
+    )
+    # The error of a blank element is log(2), so every mask has to be a weight here.
+    weight = None if mask is None else mask.to(logits.dtype)
+    return BaseLoss(summed(errors, weight, num_channels), counted(logits, mask, num_channels))
 
 
 def cross_entropy(
@@ -120,17 +151,20 @@ def cross_entropy(
     logits divided by the temperature, as :func:`temper` returns them.
     """
     check_floating("prediction", logits)
-    target = _checked_labels(logits, target, mask, ignore_index)
-    logits = _at_least_float32(logits) if log_var is None else temper(logits, log_var)
+    target, weight = used_labels(logits, target, mask, ignore_index)
+    logits = at_least_float32(logits) if log_var is None else temper(logits, log_var)
     class_weight = None if class_weight is None else class_weight.to(logits.dtype)
-    summed = _cross_entropy(
-        logits, target, ignore_index, weight=class_weight, label_smoothing=label_smoothing
+    errors = _cross_entropy(
+        logits,
+        target,
+        ignore_index,
+        reduction="sum" if weight is None else "none",
+        weight=class_weight,
+        label_smoothing=label_smoothing,
     )
-    valid = target != ignore_index
-    if class_weight is None:
-        return BaseLoss(summed, torch.count_nonzero(valid).to(logits.dtype))
-    weights = torch.where(valid, class_weight[torch.where(valid, target, 0)], 0.0)
-    return BaseLoss(summed, weights.sum())
+    count = counted_labels(target, ignore_index, weight, class_weight)
+    errors = errors if weight is None else summed(errors, weight)
+    return BaseLoss(errors, count.to(logits.dtype))
 
 
 def noise_nll(
@@ -141,21 +175,31 @@ def noise_nll(
     mask: Mask = None,
     *,
     full: bool = False,
+    ignore_nan: bool = False,
+    beta: float = 0.0,
+    faithful: bool = False,
 ) -> BaseLoss:
     r"""Return the negative log-likelihood of a noise with a sigma per element, summed.
 
     See :class:`~uncertainty_mtl.HeteroscedasticGaussianHead`.
     """
-    mean, target, mask = _checked(mean, target, mask)
+    mean, target, mask = used_elements(mean, target, mask, ignore_nan=ignore_nan)
     check_floating("log_var", log_var)
-    check_same_shape(mean, log_var, names=("prediction[0]", "prediction[1]"))
+    check_same_shape(target, log_var, names=("prediction[0]", "prediction[1]"))
     log_var = log_var.to(mean.dtype)
     if mask is not None:
-        mean, target, log_var = _blanked(mask, mean, target, log_var)
+        log_var = blanked(log_var, mask)
     error = noise.error(mean, target, reduction="none")
-    nll = noise.form.weight(log_var) * error + noise.form.penalty(log_var)
-    count = _count(mean, mask)
-    return BaseLoss(nll.sum() + (noise.constant * count if full else 0.0), count)
+    nll = noise.form.weight(log_var) * (error.detach() if faithful else error)
+    nll = nll + noise.form.penalty(log_var)
+    if full:
+        nll = nll + noise.constant
+    if beta:
+        nll = nll * torch.exp(beta * log_var.detach())
+    if faithful:  # the mean is fitted as if every sigma were 1
+        nll = nll + noise.form.weight(torch.zeros_like(log_var)) * error
+    weight = None if mask is None else mask.to(nll.dtype)
+    return BaseLoss(summed(nll, weight), counted(mean, mask))
 
 
 def noisy_softmax_nll(
@@ -172,23 +216,24 @@ def noisy_softmax_nll(
     """
     check_floating("prediction[0]", logits)
     check_floating("prediction[1]", log_var)
-    target = _checked_labels(logits, target, mask, ignore_index)
+    target, weight = used_labels(logits, target, mask, ignore_index)
     check_logit_noise(logits, log_var)
-    logits = _at_least_float32(logits)
+    logits = at_least_float32(logits)
     sigma = torch.exp(0.5 * log_var.to(logits.dtype))
     nll_of_samples = [
         _cross_entropy(logits + sigma * torch.randn_like(logits), target, ignore_index, "none")
         for _ in range(num_samples)
     ]
-    valid = target != ignore_index
     nll = math.log(num_samples) - torch.stack(nll_of_samples).neg().logsumexp(0)
-    return BaseLoss(torch.where(valid, nll, 0.0).sum(), torch.count_nonzero(valid).to(nll.dtype))
+    nll = torch.where(target != ignore_index, nll, 0.0)
+    count = counted_labels(target, ignore_index, weight, None)
+    return BaseLoss(summed(nll, weight), count.to(nll.dtype))
 
 
 def temper(logits: Tensor, log_var: Tensor) -> Tensor:
     r"""Return the logits divided by their temperature, :math:`e^{-s} f = f/\sigma^2`."""
     check_floating("prediction", logits)
-    logits = _at_least_float32(logits)
+    logits = at_least_float32(logits)
     return logits * torch.exp(-log_var.to(logits.dtype))
 
 
@@ -219,49 +264,3 @@ def _cross_entropy(
         )
     except IndexError as error:  # On the CPU only: a CUDA device stops with its own assertion.
         raise wrong_label(logits, target[target != ignore_index], ignore_index) from error
-
-
-def _blanked(mask: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
-    # Before they meet: an invalid target may be nan, and 0 * nan is nan. `where`, not
-    # `prediction[mask]`: indexing by a mask makes the host wait for the GPU.
-    return tuple(torch.where(mask, tensor, 0.0) for tensor in tensors)
-
-
-def _count(prediction: Tensor, mask: Mask) -> Tensor:
-    """Return how many elements are used."""
-    if mask is None:
-        return prediction.new_full((), prediction.numel())
-    # Counted before it is expanded, as a mask may lack the channel axis.
-    count = torch.count_nonzero(mask) * (prediction.numel() // max(1, mask.numel()))
-    return count.to(prediction.dtype)
-
-
-def _checked(
-    prediction: Tensor, target: Tensor, mask: Mask
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Return all three, of at least float32, and the mask with a channel axis."""
-    check_floating("prediction", prediction)
-    check_floating("target", target)
-    check_same_shape(prediction, target)
-    prediction = _at_least_float32(prediction)
-    target = target.to(prediction.dtype)
-    if mask is not None:
-        check_mask(mask, prediction.shape, without_channels(prediction))
-        if mask.ndim < prediction.ndim:
-            mask = mask.unsqueeze(1)
-    return prediction, target, mask
-
-
-def _checked_labels(logits: Tensor, target: Tensor, mask: Mask, ignore_index: int) -> Tensor:
-    """Return the labels as int64, with ``ignore_index`` where masked."""
-    check_labels(logits, target)
-    target = target.long()
-    if mask is None:
-        return target
-    check_mask(mask, target.shape)
-    return torch.where(mask, target, ignore_index)
-
-
-def _at_least_float32(tensor: Tensor) -> Tensor:
-    # Half precision has 8 to 11 bits: a mean over a dense map would be wrong in the third digit.
-    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor

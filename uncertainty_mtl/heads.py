@@ -1,7 +1,7 @@
 """The heads for regression: Gaussian and Laplace."""
 
 from abc import ABC
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -27,6 +27,7 @@ class RegressionHead(TaskHead, ABC):
         sigma_bounds: tuple[float, float] = (1e-6, 1e6),
         full: bool = False,
         num_channels: int | None = None,
+        ignore_nan: bool = False,
     ) -> None:
         super().__init__(
             form=self.noise.form,
@@ -35,11 +36,12 @@ class RegressionHead(TaskHead, ABC):
             num_channels=num_channels,
             constant=self.noise.constant if full else 0.0,
         )
+        self.ignore_nan = ignore_nan
 
     def base_loss(self, prediction: Tensor, target: Tensor, mask: Tensor | None = None) -> BaseLoss:
         """Return the error, summed, and the number of valid elements."""
         return functional.summed_error(
-            self.noise.error, prediction, target, mask, num_channels=self.num_channels or 1
+            self.noise.error, prediction, target, mask, self.num_channels or 1, self.ignore_nan
         )
 
     def distribution(self, prediction: Tensor) -> Distribution:
@@ -47,6 +49,10 @@ class RegressionHead(TaskHead, ABC):
         check_floating("prediction", prediction)
         sigma = torch.exp(0.5 * self.bounded_log_var())
         return self.noise.around(prediction, self._per_channel(sigma, prediction.ndim))
+
+    def settings(self) -> dict[str, Any]:
+        """Return the settings that are printed, with their defaults."""
+        return super().settings() | {"ignore_nan": False}
 
 
 class GaussianHead(RegressionHead):
@@ -69,19 +75,23 @@ class GaussianHead(RegressionHead):
             :class:`~uncertainty_mtl.TaskHead`.
         full: Whether to add the constant.
         num_channels: ``None`` for one sigma in all, or C for one per channel.
+        ignore_nan: Whether a nan target is a missing one.
 
     Shape:
         - ``prediction``: :math:`(*)`, any number of axes; :math:`(N, C, *)` with ``num_channels``.
         - ``target``: same as ``prediction``, never broadcast; floating.
         - ``mask``: same as ``prediction``, or that shape without its channel axis (axis 1); bool,
-          True where the target is used. What is masked may be nan.
+          True where the target is used, or floating, the weight of each element: the mean is that
+          of the weighted errors, divided by the sum of the weights. What is left out, by False or
+          0, may be nan.
         - output: scalar; exactly 0 if no element is valid. float32, or float64 for float64.
 
     The mean runs over elements and components alike: a map of two-component vectors has one
     :math:`\tfrac12 s` for each component.
 
     Raises:
-        TypeError: If prediction or target is not floating, or the mask is not bool.
+        TypeError: If prediction or target is not floating, or the mask is neither bool nor
+            floating.
         ValueError: If the shapes differ, or an argument is out of its range.
 
     Example:

@@ -38,20 +38,48 @@ class NoisyRegressionHead(NoiseHead, ABC):
     """The distribution of the noise, which a class of its own decides."""
 
     def __init__(
-        self, *, sigma_bounds: tuple[float, float] = (1e-6, 1e6), full: bool = False
+        self,
+        *,
+        sigma_bounds: tuple[float, float] = (1e-6, 1e6),
+        full: bool = False,
+        ignore_nan: bool = False,
+        beta: float = 0.0,
+        faithful: bool = False,
     ) -> None:
         super().__init__(sigma_bounds)
-        self.full = full
+        check_between("beta", beta, 0, 1, may_be_low=True)
+        if beta and faithful:
+            raise ValueError(
+                "`beta` and `faithful` are two remedies for one problem: give one of them. Found "
+                f"beta={beta} and faithful={faithful}."
+            )
+        self.full, self.ignore_nan = full, ignore_nan
+        self.beta, self.faithful = beta, faithful
 
     def base_loss(self, prediction: Any, target: Tensor, mask: Tensor | None = None) -> BaseLoss:
         """Return the negative log-likelihood, summed, and the number of valid elements."""
         mean, log_var = self._split(prediction)
-        return functional.noise_nll(self.noise, mean, log_var, target, mask, full=self.full)
+        return functional.noise_nll(
+            self.noise,
+            mean,
+            log_var,
+            target,
+            mask,
+            full=self.full,
+            ignore_nan=self.ignore_nan,
+            beta=self.beta,
+            faithful=self.faithful,
+        )
 
     def distribution(self, prediction: Any) -> Distribution:
         """Return the distribution around the mean with the predicted standard deviation."""
         mean, log_var = self._split(prediction)
         return self.noise.around(mean, torch.exp(0.5 * log_var))
+
+    def settings(self) -> dict[str, Any]:
+        """Return the settings that are printed, with their defaults."""
+        own = {"full": False, "ignore_nan": False, "beta": 0.0, "faithful": False}
+        return super().settings() | own
 
 
 class HeteroscedasticGaussianHead(NoisyRegressionHead):
@@ -64,15 +92,26 @@ class HeteroscedasticGaussianHead(NoisyRegressionHead):
     Args:
         sigma_bounds: The interval that every predicted :math:`\sigma_i` is clamped to.
         full: Whether to add the constant.
+        ignore_nan: Whether a nan target is a missing one.
+        beta: Multiplies the term of each element by :math:`\sigma_i^{2\beta}`, without a gradient.
+            The plain likelihood (0) divides the gradient of the mean by the variance, so that
+            elements whose noise is overestimated are hardly fitted any more; 0.5 mends that, and
+            1 gives the mean the gradient of the plain error.
+        faithful: Fits the mean by the error of :math:`\sigma_i = 1`, which is added, and the
+            variance by the likelihood of the detached mean: the mean is then as good as without a
+            variance. To keep the variance out of layers that both share, detach their output
+            before the layer that predicts ``log_var``.
 
     Shape:
         - ``prediction``: a pair ``(mean, log_var)``, both :math:`(*)`.
         - ``target``: same as ``mean``; floating.
-        - ``mask``: same as ``mean``, or that shape without its channel axis (axis 1); bool.
+        - ``mask``: same as ``mean``, or that shape without its channel axis (axis 1); bool, or
+          floating, the weight of each element.
         - output: scalar; exactly 0 if no element is valid.
 
     Raises:
-        TypeError: If the prediction is no pair, a tensor is not floating, or the mask not bool.
+        TypeError: If the prediction is no pair, a tensor is not floating, or the mask
+            neither bool nor floating.
         ValueError: If the shapes differ.
 
     Example:
@@ -83,7 +122,10 @@ class HeteroscedasticGaussianHead(NoisyRegressionHead):
 
     References:
         Kendall and Gal, *What Uncertainties Do We Need in Bayesian Deep Learning for Computer
-        Vision?*, NeurIPS 2017, equation 8.
+        Vision?*, NeurIPS 2017, equation 8; ``beta``: Seitzer et al., *On the Pitfalls of
+        Heteroscedastic Uncertainty Estimation with Probabilistic Neural Networks*, ICLR 2022;
+        ``faithful``: Stirn et al., *Faithful Heteroscedastic Regression with Neural Networks*,
+        AISTATS 2023.
     """
 
     noise = functional.GAUSSIAN_NOISE
@@ -132,7 +174,7 @@ class HeteroscedasticSoftmaxHead(NoiseHead):
         - ``prediction``: a pair ``(logits, log_var)``, :math:`(N, C, *)` and the same, or
           :math:`(N, 1, *)` for one noise scale per element.
         - ``target``: labels, :math:`(N, *)`; any integer dtype.
-        - ``mask``: same as ``target``; bool.
+        - ``mask``: same as ``target``; bool, or floating, the weight of each element.
         - output: scalar; exactly 0 if no element is valid.
 
     Raises:

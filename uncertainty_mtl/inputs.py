@@ -1,13 +1,13 @@
 """Turns the arguments of a call into base losses."""
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from uncertainty_mtl._checks import check_tasks
+from uncertainty_mtl._checks import check_reduced_loss, check_tasks
 from uncertainty_mtl.task_head import TaskHead
 
 
@@ -15,7 +15,6 @@ def inputs_of_call(
     tasks: Mapping[str, Any], predictions: Any, targets: Any, masks: Any
 ) -> dict[str, tuple[Any, ...]]:
     """Return what each task was given: ``(loss,)``, or ``(prediction, target, mask)``."""
-    predictions = _by_field(predictions)
     if targets is None:
         if masks is not None:
             raise ValueError(
@@ -25,7 +24,7 @@ def inputs_of_call(
         predictions = _in_order(tasks, predictions)
         check_tasks("predictions", predictions, tasks)
         return {task: (predictions[task],) for task in tasks}
-    targets, masks = _by_field(targets), {} if masks is None else _by_field(masks)
+    masks = {} if masks is None else masks
     check_tasks("predictions", predictions, tasks)
     reduced = [task for task, entry in tasks.items() if _is_reduced(entry, predictions[task])]
     check_tasks("targets", targets, tasks, may_be_left_out=reduced)
@@ -44,13 +43,46 @@ def inputs_of_call(
     }
 
 
+def without_extra(
+    tasks: Mapping[str, Any], extra: str, arguments: Sequence[Any]
+) -> tuple[list[Any], dict[str, Tensor]]:
+    """Return the arguments of a call without entries that are no tasks, and the losses among these.
+
+    Namedtuples become dicts by field.
+
+    Args:
+        tasks: The tasks of the loss.
+        extra: ``"raise"`` leaves such entries to the checks that follow, ``"ignore"`` drops them,
+            ``"add"`` returns those of the predictions, which should be scalar losses.
+        arguments: The predictions, targets and masks.
+    """
+    arguments = [_by_field(values) for values in arguments]
+    if extra == "raise":
+        return arguments, {}
+    added: dict[str, Tensor] = {}
+    if extra == "add" and isinstance(arguments[0], Mapping):
+        for name, loss in arguments[0].items():
+            if name not in tasks and loss is not None:
+                naming(name, check_reduced_loss, loss, ())
+                added[name] = loss
+    kept = [
+        {name: value for name, value in values.items() if name in tasks}
+        if isinstance(values, Mapping)
+        else values
+        for values in arguments
+    ]
+    return kept, added
+
+
 def measure(
-    heads: Mapping[str, TaskHead], inputs: Mapping[str, tuple[Any, ...]]
+    heads: Mapping[str, TaskHead],
+    inputs: Mapping[str, tuple[Any, ...]],
+    zero_is_missing: Collection[str] = (),
 ) -> tuple[dict[str, Tensor], list[Tensor | float]]:
     """Return the summed error of each task, and its number of valid elements.
 
-    The number is a float where no mask and no label decides it: 1.0 for a reduced loss, 0.0 for a
-    task without labels.
+    The number is a float where no mask, label or value decides it: 1.0 for a reduced loss, 0.0 for
+    a task without labels.
     """
     summed: dict[str, Tensor] = {}
     counts: list[Tensor | float] = []
@@ -63,7 +95,7 @@ def measure(
         elif len(given) == 1:
             naming(task, head.check_reduced, label)
             summed[task] = label
-            counts.append(1.0)
+            counts.append(label.detach() != 0 if task in zero_is_missing else 1.0)
         else:
             summed[task], count = naming(task, head.base_loss, *given)
             # A head of a user's own may count in Python.

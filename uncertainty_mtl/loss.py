@@ -1,16 +1,17 @@
 """The multi-task loss: one head per task, matched by name, and the sum of their likelihoods."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from uncertainty_mtl import _tasks, forms
-from uncertainty_mtl._checks import check_between, check_choice, check_optimizers
+from uncertainty_mtl import _tasks
+from uncertainty_mtl._checks import check_optimizers
 from uncertainty_mtl._tasks import HeadsByName, tasks_of
 from uncertainty_mtl.collectives import Group
+from uncertainty_mtl.options import check_options
 from uncertainty_mtl.result import MultiTaskLoss
 from uncertainty_mtl.task_head import TaskHead, changed_settings
 from uncertainty_mtl.weighed_tasks import ByTask, WeighedTasks
@@ -28,14 +29,17 @@ class UncertaintyWeightedLoss(WeighedTasks):
 
     Args:
         heads: One head per task, by name: a :class:`TaskHead`, one of the names ``"gaussian"``,
-            ``"laplace"`` and ``"softmax"``, or another ``UncertaintyWeightedLoss`` for a group of
-            tasks, whose arguments and results are then mappings themselves. The heads are not
+            ``"laplace"``, ``"softmax"`` and ``"sigmoid"``, or another ``UncertaintyWeightedLoss``
+            for a group of tasks, whose arguments and results are then mappings. The heads are not
             changed: form, estimator and constraint belong to the loss.
         estimator: ``"learned"``: sigmas are parameters. The first usable loss (finite and above 0)
             of a task in training sets its sigma, unless the head has an ``init_sigma``; an
             optimizer moves it from there. ``"closed_form"``: sigmas are the optimum for a running
             mean of the base loss, and no optimizer is needed; every call in training counts.
+            ``"fixed"``: the weights are constants, and nothing is learned.
         momentum: Share of the newest batch in that running mean.
+        weights: For ``estimator="fixed"``: the weight of each task's mean base loss, by task. Tasks
+            that are left out have 1.
         form: ``"nll"`` for each head's likelihood, or a form found elsewhere, for comparison:
             ``"symmetric"`` (:math:`e^{-s} L + s`, optimum :math:`e^s = L`; the authors' notebook,
             MultiMAE), ``"paper"`` (:math:`\tfrac12 e^{-s} L + \tfrac12 s`, optimum :math:`L`, for
@@ -46,7 +50,11 @@ class UncertaintyWeightedLoss(WeighedTasks):
             optimum :math:`p^2 = (L + \sqrt{L^2 + 8L})/4`; AutomaticWeightedLoss). A head by itself
             keeps its likelihood's weight; :meth:`weights` has that of the form.
         constraint: ``"unit_sum"`` keeps the sum of the task weights at 1; see
-            :class:`~uncertainty_mtl.constraint.UnitSum`.
+            :class:`~uncertainty_mtl.constraint.UnitSum`. ``"softmax"``, in closed form only, weighs
+            the base losses by :math:`\operatorname{softmax}(1/(L_k T))`, without a penalty: UW-SO
+            of Kirchdorfer et al.; they take ``momentum=1``.
+        temperature: T of that softmax, in units of 1/loss: it has to be tuned to the units of the
+            losses. The smaller it is, the more the smallest loss gets.
         priorities: Factors on whole tasks, by task: sigma's optimum stays, the network sees the
             task ``priority`` times. Tasks that are left out have 1.
         global_counts: Whether means run over the valid elements of all processes, not of each:
@@ -56,6 +64,11 @@ class UncertaintyWeightedLoss(WeighedTasks):
         process_group: The processes that start their sigmas together, and that ``global_counts``
             joins: ``None`` for the default group, ``False`` if this process computes the loss by
             itself, as in a pipeline.
+        extra: What happens to entries of the predictions that are no tasks, such as a count in a
+            model's dict of losses: ``"raise"`` an error, ``"ignore"`` them (those of targets and
+            masks, too), or ``"add"`` them, as scalar losses of weight 1, to total and ``tasks``.
+        zero_is_missing: Whether a reduced loss of exactly 0 means that a task has no labels, like
+            ``None``: detectors return 0 for images without objects. True, or the names of tasks.
 
     Raises:
         TypeError: If a head is something else.
@@ -74,43 +87,48 @@ class UncertaintyWeightedLoss(WeighedTasks):
         >>> losses.total.backward()
         >>> round((loss_fn.weights()["depth"] * losses.errors["depth"]).item(), 4)
         1.0
-
-        Losses computed elsewhere go in as they are:
-
         >>> mae, mse = torch.ones(2, requires_grad=True)
-        >>> losses = loss_fn({"depth": mae, "normals": mse})
+        >>> losses = loss_fn({"depth": mae, "normals": mse})  # losses computed elsewhere
 
     References:
         Kendall, Gal and Cipolla, *Multi-Task Learning Using Uncertainty to Weigh Losses for Scene
-        Geometry and Semantics*, CVPR 2018.
+        Geometry and Semantics*, CVPR 2018. Kirchdorfer et al., *Analytical Uncertainty-Based Loss
+        Weighting in Multi-Task Learning*, GCPR 2024 (UW-O: ``estimator="closed_form"``,
+        ``momentum=1``, ``form="symmetric"``; and UW-SO).
     """
 
     def __init__(
         self,
         heads: Mapping[str, "TaskHead | UncertaintyWeightedLoss | str"],
         *,
-        estimator: Literal["learned", "closed_form"] = "learned",
+        estimator: Literal["learned", "closed_form", "fixed"] = "learned",
         momentum: float = 0.1,
+        weights: Mapping[str, float] | None = None,
         form: Literal["nll", "symmetric", "paper", "libmtl", "liebel_koerner"] = "nll",
-        constraint: Literal["unit_sum"] | None = None,
+        constraint: Literal["unit_sum", "softmax"] | None = None,
+        temperature: float | None = None,
         priorities: Mapping[str, float] | None = None,
         global_counts: bool = False,
         share_heads: bool = False,
         process_group: Group = None,
+        extra: Literal["raise", "ignore", "add"] = "raise",
+        zero_is_missing: bool | Collection[str] = False,
     ) -> None:
-        check_choice("estimator", estimator, ("learned", "closed_form"))
-        check_choice("form", form, forms.NAMES)
-        check_choice("constraint", constraint, (None, "unit_sum"))
-        check_between("momentum", momentum, 0, 1)
+        options: dict[str, Any] = {
+            "estimator": estimator,
+            "momentum": momentum,
+            "weights": weights,
+            "form": form,
+            "constraint": constraint,
+            "temperature": temperature,
+            "priorities": {} if priorities is None else priorities,
+            "extra": extra,
+            "zero_is_missing": zero_is_missing,
+        }
+        by_name = HeadsByName(heads, share_heads)
+        check_options(by_name, **options)
         super().__init__(
-            HeadsByName(heads, share_heads),
-            estimator=estimator,
-            momentum=momentum,
-            form=form,
-            constraint=constraint,
-            priorities={} if priorities is None else priorities,
-            global_counts=global_counts,
-            process_group=process_group,
+            by_name, global_counts=global_counts, process_group=process_group, **options
         )
 
     @torch.jit.unused  # A scripted model may hold a loss that it does not call.
@@ -240,7 +258,7 @@ class UncertaintyWeightedLoss(WeighedTasks):
         check_optimizers(optimizers, learning)
 
     def learned_heads(self) -> Iterator[tuple[str, TaskHead]]:
-        """Yield the heads whose sigma is a learned parameter, frozen or not, by task."""
+        """Yield the heads whose sigma is a learned parameter, frozen or not."""
         for task, entry in tasks_of(self.heads).items():
             if isinstance(entry, UncertaintyWeightedLoss):
                 yield from ((f"{task}.{name}", head) for name, head in entry.learned_heads())

@@ -61,3 +61,18 @@ def with_groups(
             tasks[task] = own.tasks[task]
             errors[task], counts[task] = own.errors[task], own.counts[task]
     return MultiTaskLoss(torch.stack(list(tasks.values())).sum(), tasks, errors, counts)
+
+
+def with_extra(losses: MultiTaskLoss, extra: Mapping[str, Tensor]) -> MultiTaskLoss:
+    """Return the result with losses that are no tasks, which are added as they are."""
+    try:
+        added = torch.stack([loss.to(losses.total.dtype) for loss in extra.values()]).sum()
+        total = losses.total + added
+    except RuntimeError as error:
+        places = {name: str(loss.device) for name, loss in extra.items()}
+        raise ValueError(
+            f"Losses that are no tasks should be on the device of the others, "
+            f"{str(losses.total.device)!r}. Found {places}."
+        ) from error
+    tasks = {**losses.tasks, **{name: loss.clone() for name, loss in extra.items()}}
+    return losses._replace(total=total, tasks=tasks)

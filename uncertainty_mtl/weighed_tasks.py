@@ -1,6 +1,6 @@
 """Computes a loss from the inputs of a call: heads, an estimator and a constraint at work."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import torch
@@ -14,12 +14,20 @@ from uncertainty_mtl.entries import Entries, Step, settings_of
 from uncertainty_mtl.estimators import (
     ClosedForm,
     Estimator,
+    Fixed,
     Learned,
     observe,
     observe_outside_of_graphs,
 )
-from uncertainty_mtl.inputs import inputs_of_call, joined, measure, naming, warn_if_graph_is_cut
-from uncertainty_mtl.result import MultiTaskLoss, weigh_tasks, with_groups
+from uncertainty_mtl.inputs import (
+    inputs_of_call,
+    joined,
+    measure,
+    naming,
+    warn_if_graph_is_cut,
+    without_extra,
+)
+from uncertainty_mtl.result import MultiTaskLoss, weigh_tasks, with_extra, with_groups
 from uncertainty_mtl.start import Start
 from uncertainty_mtl.task_head import TaskHead
 
@@ -36,26 +44,40 @@ class WeighedTasks(nn.Module):
         *,
         estimator: str,
         momentum: float,
+        weights: Mapping[str, float] | None,
         form: str,
         constraint: str | None,
+        temperature: float | None,
         priorities: Mapping[str, float],
         global_counts: bool,
         process_group: Group,
+        extra: str,
+        zero_is_missing: bool | Collection[str],
     ) -> None:
         super().__init__()
-        _tasks.check_options(heads, estimator, form, constraint, priorities)
         self.heads = heads
-        self.estimator, self.form = estimator, form
+        self.estimator, self.form, self.extra = estimator, form, extra
         self.priorities = dict(priorities)
         self.global_counts, self.process_group = global_counts, process_group
-        num_entries = sum(head.num_channels or 1 for head in own_heads(heads).values())
+        self.zero_is_missing = zero_is_missing
+        own = own_heads(heads)
+        num_entries = sum(head.num_channels or 1 for head in own.values())
         self.scales: Estimator = (
-            Learned() if estimator == "learned" else ClosedForm(num_entries, momentum)
+            Learned()
+            if estimator == "learned"
+            else Fixed()
+            if estimator == "fixed"
+            else ClosedForm(num_entries, momentum, temperature)
         )
-        self.constraint: Constraint = Free() if constraint is None else UnitSum(num_entries)
-        self._forms = [
-            forms.SCALE_INSIDE if head.form is None else forms.named_form(form, head.form)
-            for head in own_heads(heads).values()
+        self.constraint: Constraint = UnitSum(num_entries) if constraint == "unit_sum" else Free()
+        weights = weights or {}
+        self._forms: list[forms.Form] = [
+            forms.PowerForm(weights.get(task, 1.0), power=0.0, slope=0.0)
+            if estimator == "fixed"
+            else forms.SCALE_INSIDE
+            if head.form is None
+            else forms.named_form(form, head.form)
+            for task, head in own.items()
         ]
         self._entries_of: dict[Any, Entries] = {}
         self._warned_of: set[str] = set()
@@ -77,7 +99,7 @@ class WeighedTasks(nn.Module):
         return {**self.__dict__, "_entries_of": {}}
 
     def _weigh(self, predictions: Any, targets: Any, masks: Any) -> MultiTaskLoss:
-        inputs = inputs_of_call(tasks_of(self.heads), predictions, targets, masks)
+        inputs, extra = self._inputs(predictions, targets, masks)
         own, groups = own_heads(self.heads), self._of_groups(lambda group, *x: group(*x), inputs)
         result = None
         if own:
@@ -85,13 +107,13 @@ class WeighedTasks(nn.Module):
             if self.training:
                 self._observe(entries, step)
             log_vars = self.scales.in_graph(entries, self.constraint, step, training=self.training)
-            result = weigh_tasks(entries, step, log_vars)
-            if not groups:
-                return result
-        return with_groups(tasks_of(self.heads), result, groups, self.priorities)
+            result = weigh_tasks(entries, self.scales.weighed(entries, step), log_vars)
+        if groups or result is None:
+            result = with_groups(tasks_of(self.heads), result, groups, self.priorities)
+        return with_extra(result, extra) if extra else result
 
     def _initialize(self, predictions: Any, targets: Any, masks: Any) -> None:
-        inputs = inputs_of_call(tasks_of(self.heads), predictions, targets, masks)
+        inputs, _ = self._inputs(predictions, targets, masks)
         own = own_heads(self.heads)
         self._of_groups(lambda group, *x: group._initialize(*x), inputs)
         for task, head in own.items():
@@ -101,6 +123,11 @@ class WeighedTasks(nn.Module):
             with torch.no_grad():
                 entries, step = self._measure(own, inputs)
                 self.scales.initialize(entries, self.constraint, step, self.process_group)
+
+    def _inputs(self, *arguments: Any) -> tuple[dict[str, tuple[Any, ...]], dict[str, Tensor]]:
+        tasks = tasks_of(self.heads)
+        arguments_of_tasks, extra = without_extra(tasks, self.extra, arguments)
+        return inputs_of_call(tasks, *arguments_of_tasks), extra
 
     def _of_groups(
         self, function: Callable[..., Any], inputs: Mapping[str, Sequence[Any]]
@@ -133,7 +160,9 @@ class WeighedTasks(nn.Module):
         self, own: Mapping[str, TaskHead], inputs: Mapping[str, tuple[Any, ...]]
     ) -> tuple[Entries, Step]:
         """Return the base losses of all tasks that are in no group, as vectors."""
-        summed, counts = measure(own, inputs)
+        zero = self.zero_is_missing
+        zero_is_missing = (own if zero else ()) if isinstance(zero, bool) else zero
+        summed, counts = measure(own, inputs, zero_is_missing)
         if self.training and torch.is_grad_enabled() and not torch.compiler.is_compiling():
             warn_if_graph_is_cut(inputs, summed, self._warned_of)
         vector = joined(summed, own)
@@ -164,8 +193,8 @@ class WeighedTasks(nn.Module):
         if own:
             like = next((h.log_var for h in own.values() if h.log_var is not None), torch.zeros(()))
             entries = self._entries(own, like.new_empty((), dtype=torch.float32))
-            log_vars = self.scales.log_vars(entries, self.constraint)
-            values = dict(zip(own, entries.split(getattr(entries, name)(log_vars)), strict=True))
+            vector = getattr(self.scales, name)(entries, self.constraint)
+            values = dict(zip(own, entries.split(vector), strict=True))
         for task, entry in tasks_of(self.heads).items():
             if isinstance(entry, WeighedTasks):
                 of_group = getattr(entry, name)()
