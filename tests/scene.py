@@ -7,12 +7,23 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from uncertainty_mtl import GaussianHead, LaplaceHead, ScaledSoftmaxHead, UncertaintyWeightedLoss
+from uncertainty_mtl import (
+    GaussianHead,
+    LaplaceHead,
+    ScaledSigmoidHead,
+    ScaledSoftmaxHead,
+    UncertaintyWeightedLoss,
+)
 from uncertainty_mtl.forms import NAMES
 
 KINDS = ["gaussian", "laplace", "softmax"]
-HEADS = {"gaussian": GaussianHead, "laplace": LaplaceHead, "softmax": ScaledSoftmaxHead}
-C = {"gaussian": 0.5, "laplace": 1.0, "softmax": 0.5}
+HEADS = {
+    "gaussian": GaussianHead,
+    "laplace": LaplaceHead,
+    "softmax": ScaledSoftmaxHead,
+    "sigmoid": ScaledSigmoidHead,
+}
+C = {"gaussian": 0.5, "laplace": 1.0, "softmax": 0.5, "sigmoid": 0.5}
 """Weight times base loss at the optimum."""
 
 PAIR = {"a": "gaussian", "b": "laplace"}
@@ -22,6 +33,8 @@ OPTIONS = [
     {"estimator": "closed_form"},
     {"constraint": "unit_sum"},
     {"estimator": "closed_form", "constraint": "unit_sum"},
+    {"estimator": "closed_form", "constraint": "softmax", "temperature": 1.0},
+    {"estimator": "fixed", "weights": {"a": 0.3}},
     {"priorities": {"a": 3.0}},
     *({"form": name} for name in NAMES),
 ]

@@ -45,6 +45,17 @@ def classification_batches(draw: st.DrawFn, dtype: torch.dtype = torch.float64) 
     return Batch(logits, target, _mask(shape, generator))
 
 
+@st.composite
+def binary_batches(draw: st.DrawFn, dtype: torch.dtype = torch.float64) -> Batch:
+    """Draw a multi-label task: logits, and a target from 0 to 1 for each of them."""
+    shape, generator = draw(shapes), torch.Generator().manual_seed(draw(seeds))
+    logits = 3 * torch.randn(shape, generator=generator, dtype=dtype)
+    target = torch.rand(shape, generator=generator, dtype=dtype)
+    if draw(st.booleans()):
+        target = target.round()
+    return Batch(logits, target, _mask(shape, generator))
+
+
 def _mask(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
     mask = torch.rand(shape, generator=generator) < 0.6
     mask.view(-1)[0] = True  # An empty mask has tests of its own.

@@ -24,6 +24,9 @@ OPTIONS = [
     {"estimator": "closed_form"},
     {"constraint": "unit_sum"},
     {"estimator": "closed_form", "constraint": "unit_sum"},
+    {"estimator": "closed_form", "constraint": "softmax", "temperature": 1.0},
+    {"estimator": "fixed"},
+    {"extra": "add", "zero_is_missing": True},
 ]
 every_option = pytest.mark.parametrize("options", OPTIONS, ids=str)
 

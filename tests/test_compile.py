@@ -27,6 +27,9 @@ OPTIONS = [
     {"estimator": "closed_form", "constraint": "unit_sum"},
     {"form": "liebel_koerner"},
     {"priorities": {"depth": 3.0}},
+    {"estimator": "fixed", "weights": {"depth": 0.3}},
+    {"estimator": "closed_form", "constraint": "softmax", "temperature": 1.0},
+    {"extra": "add", "zero_is_missing": True},
 ]
 main_options = pytest.mark.parametrize("options", OPTIONS[:3], ids=str)
 pytestmark = pytest.mark.slow

@@ -13,8 +13,14 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.distributions import Categorical, Laplace, Normal
 
-from tests.strategies import Batch, classification_batches, regression_batches
-from uncertainty_mtl import GaussianHead, LaplaceHead, ScaledSoftmaxHead, TaskHead
+from tests.strategies import Batch, binary_batches, classification_batches, regression_batches
+from uncertainty_mtl import (
+    GaussianHead,
+    LaplaceHead,
+    ScaledSigmoidHead,
+    ScaledSoftmaxHead,
+    TaskHead,
+)
 
 
 class Case(NamedTuple):
@@ -57,6 +63,15 @@ HEADS = {
         lambda ce: math.sqrt(2 * ce),
         0.5,
     ),
+    "sigmoid": Case(
+        ScaledSigmoidHead,
+        binary_batches(torch.float32),
+        lambda f, y, sigma: (
+            F.binary_cross_entropy_with_logits(f, y, reduction="none") / sigma**2 + math.log(sigma)
+        ),
+        lambda bce: math.sqrt(2 * bce),
+        0.5,
+    ),
 }
 HEADS_AND_EXACT = {
     **HEADS,
@@ -68,7 +83,8 @@ HEADS_AND_EXACT = {
         math.nan,
     ),
 }
-DENSITIES = {name: case for name, case in HEADS_AND_EXACT.items() if name != "softmax"}
+NO_DENSITIES = ("softmax", "sigmoid")
+DENSITIES = {name: case for name, case in HEADS_AND_EXACT.items() if name not in NO_DENSITIES}
 every_head = pytest.mark.parametrize("case", HEADS_AND_EXACT.values(), ids=HEADS_AND_EXACT)
 weighing_heads = pytest.mark.parametrize("case", HEADS.values(), ids=HEADS)
 REGRESSION = [GaussianHead, LaplaceHead]
@@ -86,6 +102,9 @@ def fixed_batch(case: Case) -> Batch:
     if case.head in REGRESSION:
         prediction, target = torch.randn((2, 3, 4, 5), generator=generator)
         return Batch(prediction, target, mask)
+    if case.head is ScaledSigmoidHead:
+        logits, target = torch.randn((2, 3, 4, 5), generator=generator)
+        return Batch(logits, target.sigmoid(), mask)
     labels = torch.randint(4, (3, 4, 5), generator=generator)
     return Batch(torch.randn((3, 4, 4, 5), generator=generator), labels, mask)
 
@@ -130,6 +149,12 @@ def test_the_paper_softmax_has_tempered_probabilities(data, sigma):
     torch.testing.assert_close(found, tempered(logits, sigma).probs)
 
 
+@given(batch=binary_batches(torch.float32), sigma=sigmas)
+def test_the_sigmoid_has_tempered_probabilities(batch, sigma):
+    found = ScaledSigmoidHead(init_sigma=sigma).distribution(batch.prediction).probs
+    torch.testing.assert_close(found, torch.sigmoid(batch.prediction / sigma**2))
+
+
 @weighing_heads
 @given(sigma=sigmas, loss=st.floats(0.01, 10))
 def test_a_reduced_loss_is_weighed_like_a_mean_of_elements(case, sigma, loss):
@@ -137,6 +162,9 @@ def test_a_reduced_loss_is_weighed_like_a_mean_of_elements(case, sigma, loss):
     if case.head in REGRESSION:
         root = math.sqrt(loss) if case.head is GaussianHead else loss
         element = torch.zeros(1), torch.tensor([root])
+    elif case.head is ScaledSigmoidHead:
+        # A positive target with logit x: -log sigmoid(x) = log(1 + e^-x).
+        element = torch.tensor([-math.log(math.expm1(loss))]), torch.ones(1)
     else:
         # Two classes with logits 0 and x: -log softmax(f)_0 = log(1 + e^x).
         element = torch.tensor([[0.0, math.log(math.expm1(loss))]]), torch.tensor([0])

@@ -1,7 +1,7 @@
 """The heads for regression: Gaussian and Laplace."""
 
-from abc import ABC
-from typing import Any, ClassVar
+from abc import ABC, abstractmethod
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,9 +17,6 @@ from uncertainty_mtl.task_head import TaskHead
 class RegressionHead(TaskHead, ABC):
     """What the two heads for regression share; see :class:`~uncertainty_mtl.GaussianHead`."""
 
-    noise: ClassVar[Noise]
-    """The distribution of the noise, which a class of its own decides."""
-
     def __init__(
         self,
         *,
@@ -30,25 +27,29 @@ class RegressionHead(TaskHead, ABC):
         ignore_nan: bool = False,
     ) -> None:
         super().__init__(
-            form=self.noise.form,
+            form=self.noise().form,
             init_sigma=init_sigma,
             sigma_bounds=sigma_bounds,
             num_channels=num_channels,
-            constant=self.noise.constant if full else 0.0,
+            constant=self.noise().constant if full else 0.0,
         )
         self.ignore_nan = ignore_nan
+
+    @abstractmethod
+    def noise(self) -> Noise:
+        """Return the family of distributions around the prediction."""
 
     def base_loss(self, prediction: Tensor, target: Tensor, mask: Tensor | None = None) -> BaseLoss:
         """Return the error, summed, and the number of valid elements."""
         return functional.summed_error(
-            self.noise.error, prediction, target, mask, self.num_channels or 1, self.ignore_nan
+            self.noise().error, prediction, target, mask, self.num_channels or 1, self.ignore_nan
         )
 
     def distribution(self, prediction: Tensor) -> Distribution:
         """Return the distribution around ``prediction`` whose standard deviation is sigma."""
         check_floating("prediction", prediction)
         sigma = torch.exp(0.5 * self.bounded_log_var())
-        return self.noise.around(prediction, self._per_channel(sigma, prediction.ndim))
+        return self.noise().around(prediction, self._per_channel(sigma, prediction.ndim))
 
     def settings(self) -> dict[str, Any]:
         """Return the settings that are printed, with their defaults."""
@@ -104,7 +105,9 @@ class GaussianHead(RegressionHead):
         2018, equations 5 and 7.
     """
 
-    noise = functional.GAUSSIAN_NOISE
+    def noise(self) -> Noise:
+        """Return ``functional.GAUSSIAN_NOISE``."""
+        return functional.GAUSSIAN_NOISE
 
 
 class LaplaceHead(RegressionHead):
@@ -136,4 +139,6 @@ class LaplaceHead(RegressionHead):
         :math:`1/(2\sigma^2)`; this is the likelihood that belongs to absolute errors.
     """
 
-    noise = functional.LAPLACE_NOISE
+    def noise(self) -> Noise:
+        """Return ``functional.LAPLACE_NOISE``."""
+        return functional.LAPLACE_NOISE

@@ -1,7 +1,7 @@
 """Heads whose noise depends on the data: the network predicts a scale for every element."""
 
-from abc import ABC
-from typing import Any, ClassVar, TypeAlias
+from abc import ABC, abstractmethod
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -34,9 +34,6 @@ class NoiseHead(TaskHead, ABC):
 class NoisyRegressionHead(NoiseHead, ABC):
     """What the two regressions share; see :class:`~uncertainty_mtl.HeteroscedasticGaussianHead`."""
 
-    noise: ClassVar[Noise]
-    """The distribution of the noise, which a class of its own decides."""
-
     def __init__(
         self,
         *,
@@ -56,11 +53,15 @@ class NoisyRegressionHead(NoiseHead, ABC):
         self.full, self.ignore_nan = full, ignore_nan
         self.beta, self.faithful = beta, faithful
 
+    @abstractmethod
+    def noise(self) -> Noise:
+        """Return the family of distributions around the prediction."""
+
     def base_loss(self, prediction: Any, target: Tensor, mask: Tensor | None = None) -> BaseLoss:
         """Return the negative log-likelihood, summed, and the number of valid elements."""
         mean, log_var = self._split(prediction)
         return functional.noise_nll(
-            self.noise,
+            self.noise(),
             mean,
             log_var,
             target,
@@ -74,7 +75,7 @@ class NoisyRegressionHead(NoiseHead, ABC):
     def distribution(self, prediction: Any) -> Distribution:
         """Return the distribution around the mean with the predicted standard deviation."""
         mean, log_var = self._split(prediction)
-        return self.noise.around(mean, torch.exp(0.5 * log_var))
+        return self.noise().around(mean, torch.exp(0.5 * log_var))
 
     def settings(self) -> dict[str, Any]:
         """Return the settings that are printed, with their defaults."""
@@ -128,7 +129,9 @@ class HeteroscedasticGaussianHead(NoisyRegressionHead):
         AISTATS 2023.
     """
 
-    noise = functional.GAUSSIAN_NOISE
+    def noise(self) -> Noise:
+        """Return ``functional.GAUSSIAN_NOISE``."""
+        return functional.GAUSSIAN_NOISE
 
 
 class HeteroscedasticLaplaceHead(NoisyRegressionHead):
@@ -152,7 +155,9 @@ class HeteroscedasticLaplaceHead(NoisyRegressionHead):
         Vision?*, NeurIPS 2017, section 3.
     """
 
-    noise = functional.LAPLACE_NOISE
+    def noise(self) -> Noise:
+        """Return ``functional.LAPLACE_NOISE``."""
+        return functional.LAPLACE_NOISE
 
 
 class HeteroscedasticSoftmaxHead(NoiseHead):
