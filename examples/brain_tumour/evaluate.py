@@ -10,10 +10,11 @@ from examples.brain_tumour.checkpoint import read_checkpoint, write_atomically
 from examples.brain_tumour.config import TrainConfig
 from examples.brain_tumour.data import Split, batches, open_split
 from examples.brain_tumour.errors import InputError
-from examples.brain_tumour.losses import build_loss
+from examples.brain_tumour.losses import build_loss, learned_sigmas
 from examples.brain_tumour.metrics import REGIONS, masked_mse, region_dice
 from examples.brain_tumour.model import RSNet
 from examples.brain_tumour.train import numbers, pick_device
+from uncertainty_mtl import UncertaintyWeightedLoss
 
 Metrics = dict[str, Any]
 
@@ -24,7 +25,7 @@ def evaluate(config: TrainConfig) -> Metrics:
     model, loss_fn = load_trained(config)
     metrics = measure(model.to(device), open_split(config, "val"), config.missing, device)
     metrics["weight"] = weight = numbers(loss_fn.weights())
-    metrics["sigma"] = numbers(loss_fn.sigmas())
+    metrics["sigma"] = numbers(learned_sigmas(loss_fn))
     # The weight of segmentation where that of synthesis is 1, as the report's table gives it.
     synthesis = weight["synthesis"]
     metrics["weight_ratio"] = weight["segmentation"] / synthesis if synthesis else None
@@ -32,7 +33,7 @@ def evaluate(config: TrainConfig) -> Metrics:
     return metrics
 
 
-def load_trained(config: TrainConfig) -> tuple[RSNet, torch.nn.Module]:
+def load_trained(config: TrainConfig) -> tuple[RSNet, UncertaintyWeightedLoss]:
     """Return the network and the loss of a run's last checkpoint."""
     path = config.out / "last.pt"
     saved = read_checkpoint(path)
@@ -40,7 +41,8 @@ def load_trained(config: TrainConfig) -> tuple[RSNet, torch.nn.Module]:
     loss_fn = build_loss(config)
     try:
         model.load_state_dict(saved["model"])
-        loss_fn.load_state_dict(saved["loss"])
+        if saved["loss"]:  # runs with manual weights used to save nothing of their loss
+            loss_fn.load_state_dict(saved["loss"])
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[-1].strip()
         raise InputError(f"{path}: does not fit the run's config.json ({reason})") from error

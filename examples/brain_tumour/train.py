@@ -14,8 +14,9 @@ from examples.brain_tumour.checkpoint import save_checkpoint, write_atomically
 from examples.brain_tumour.config import TrainConfig, to_json
 from examples.brain_tumour.data import Batch, batches, open_split, training_order
 from examples.brain_tumour.errors import InputError, NonFiniteLossError
-from examples.brain_tumour.losses import build_loss
+from examples.brain_tumour.losses import build_loss, learned_sigmas
 from examples.brain_tumour.model import RSNet, count_parameters
+from uncertainty_mtl import UncertaintyWeightedLoss
 
 
 def train(config: TrainConfig) -> None:
@@ -53,14 +54,14 @@ def train(config: TrainConfig) -> None:
 
 
 def train_one_step(
-    model: RSNet, loss_fn: nn.Module, optimizer: Optimizer, batch: Batch
+    model: RSNet, loss_fn: UncertaintyWeightedLoss, optimizer: Optimizer, batch: Batch
 ) -> dict[str, Any]:
     """Take one optimizer step; returns what is logged of it."""
     losses = loss_fn(model(batch.inputs), batch.targets, batch.masks)
     line = {
         "loss": numbers(losses.errors),
         "nll": numbers(losses.tasks),
-        "sigma": numbers(loss_fn.sigmas()),
+        "sigma": numbers(learned_sigmas(loss_fn)),
         "weight": numbers(loss_fn.weights()),
     }
     # Without labels there is no loss, and 0 or nan would look like a perfect or a broken one.
@@ -72,7 +73,7 @@ def train_one_step(
     return line
 
 
-def build_optimizer(model: nn.Module, loss_fn: nn.Module, config: TrainConfig) -> Optimizer:
+def build_optimizer(model: nn.Module, loss_fn: UncertaintyWeightedLoss, config: TrainConfig) -> Optimizer:
     """Return Adam over the network and, in a group of its own, sigma."""
     network = {"params": model.parameters(), "lr": config.lr}
     optimizer = Adam([network, *loss_fn.param_groups(lr=config.sigma_lr)])
@@ -115,7 +116,7 @@ def pick_device(choice: str) -> torch.device:
 
 
 def save(
-    path: Path, model: nn.Module, loss_fn: nn.Module, optimizer: Optimizer, iteration: int
+    path: Path, model: nn.Module, loss_fn: UncertaintyWeightedLoss, optimizer: Optimizer, iteration: int
 ) -> None:
     """Write the checkpoint."""
     state = {

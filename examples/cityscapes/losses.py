@@ -1,7 +1,7 @@
 """The plain error of each task, and the ways of weighing them against each other."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from examples.cityscapes.config import TrainConfig, fixed_weights, initial_sigma
 from examples.cityscapes.labels import IGNORE_INDEX
@@ -19,14 +19,11 @@ from uncertainty_mtl.collectives import sum_over_ranks
 ByTask = dict[str, Tensor]
 
 
-def build_loss(config: TrainConfig) -> "UncertaintyWeightedLoss | FixedWeights":
-    """Return the loss that `--weighting` asks for; all of them are called alike.
+def build_loss(config: TrainConfig) -> UncertaintyWeightedLoss:
+    """Return the loss that `--weighting` asks for.
 
     On several processes every mean runs over the labels of all of them.
     """
-    weights = fixed_weights(config.weighting, config.tasks)
-    if weights is not None:
-        return FixedWeights(weights)
     start = {"init_sigma": initial_sigma(config.sigma_init)}
     heads = {
         "semantic": ScaledSoftmaxHead(ignore_index=IGNORE_INDEX, **start),
@@ -35,14 +32,27 @@ def build_loss(config: TrainConfig) -> "UncertaintyWeightedLoss | FixedWeights":
         if config.depth_noise == "per-pixel"
         else LaplaceHead(**start),
     }
+    heads = {task: heads[task] for task in config.tasks}
+    weights = fixed_weights(config.weighting, config.tasks)
+    if weights is not None:
+        # The paper's instance loss is |dx| + |dy| per pixel, twice the mean over components.
+        weights = {task: 2 * w if task == "instance" else w for task, w in weights.items()}
+        return UncertaintyWeightedLoss(
+            heads, estimator="fixed", weights=weights, global_counts=True
+        )
     return UncertaintyWeightedLoss(
-        {task: heads[task] for task in config.tasks},
+        heads,
         estimator=config.estimator,
         momentum=config.closed_form_momentum,
         form=config.form,
         constraint=None if config.constraint == "none" else config.constraint,
         global_counts=True,
     )
+
+
+def learned_sigmas(loss_fn: UncertaintyWeightedLoss) -> ByTask:
+    """Return the sigmas by task; none where the weights are fixed."""
+    return {} if loss_fn.estimator == "fixed" else loss_fn.sigmas()
 
 
 def base_losses(
@@ -77,7 +87,7 @@ def errors_of_step(
 
 
 def noise_of_step(
-    loss_fn: "UncertaintyWeightedLoss | FixedWeights",
+    loss_fn: UncertaintyWeightedLoss,
     predictions: dict[str, Output],
     masks: ByTask,
 ) -> dict[str, functional.BaseLoss]:
@@ -104,40 +114,3 @@ def over_all_ranks(errors: dict[str, functional.BaseLoss]) -> dict[str, function
     joint = sum_over_ranks(functional.BaseLoss(summed, num_valid))
     parts = zip(joint.summed, joint.num_valid, strict=True)
     return {task: functional.BaseLoss(*part) for task, part in zip(errors, parts, strict=True)}
-
-
-class FixedWeights(nn.Module):
-    """Weighted sum of the paper's losses, with the interface of `UncertaintyWeightedLoss`.
-
-    The paper's instance loss is `|dx| + |dy|` per pixel, twice the mean over components.
-    """
-
-    def __init__(self, weights: dict[str, float]) -> None:
-        super().__init__()
-        self.weight_of_mean = {
-            task: 2 * weight if task == "instance" else weight for task, weight in weights.items()
-        }
-
-    def forward(self, predictions: ByTask, targets: ByTask, masks: ByTask) -> MultiTaskLoss:
-        """Return the total, and each task's weighted loss, mean error and number of elements."""
-        base = over_all_ranks(base_losses(predictions, targets, masks))
-        means = {task: error.mean() for task, error in base.items()}
-        counts = {task: error.num_valid for task, error in base.items()}
-        tasks = {task: self.weight_of_mean[task] * mean for task, mean in means.items()}
-        errors = {
-            task: torch.where(counts[task] > 0, mean.detach(), torch.nan)
-            for task, mean in means.items()
-        }
-        return MultiTaskLoss(torch.stack(list(tasks.values())).sum(), tasks, errors, counts)
-
-    def sigmas(self) -> ByTask:
-        """Nothing is learned."""
-        return {}
-
-    def weights(self) -> ByTask:
-        """Return the factors of the mean errors, as the learned loss does."""
-        return {task: torch.tensor(weight) for task, weight in self.weight_of_mean.items()}
-
-    def param_groups(self, lr: float | None = None) -> list[dict[str, object]]:
-        """Nothing is learned."""
-        return []

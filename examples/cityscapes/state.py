@@ -121,7 +121,8 @@ def restore(path: Path, state: TrainingState, num_images: int, ranks: Ranks) -> 
                 "whose order would be another"
             )
         state.model.load_state_dict(saved["model"])
-        state.loss_fn.load_state_dict(saved["loss"])
+        if saved["loss"]:  # runs with fixed weights used to save nothing of their loss
+            state.loss_fn.load_state_dict(saved["loss"])
         for optimizer, saved_state in zip(state.optimizers, saved["optimizers"], strict=True):
             optimizer.load_state_dict(saved_state)
         restore_random(saved["rng"], ranks)

@@ -22,7 +22,7 @@ from examples.cityscapes.distributed import (
 from examples.cityscapes.feed import load, training_data, training_order, validation_data
 from examples.cityscapes.initial import backbone_state, initial_model
 from examples.cityscapes.interrupt import noted_sigterm
-from examples.cityscapes.losses import errors_of_step, noise_of_step
+from examples.cityscapes.losses import errors_of_step, learned_sigmas, noise_of_step
 from examples.cityscapes.metric_log import MetricLog, NonFiniteLossError, append_lines
 from examples.cityscapes.model import Output
 from examples.cityscapes.monitoring import Board, open_board, progress_bar, show_progress
@@ -198,7 +198,7 @@ def measurements(state: TrainingState, parts: list[Measured]) -> dict[str, ByTas
         "loss": {task: error.mean() for task, error in errors.items()},
         "num_labelled": {task: error.num_valid for task, error in errors.items()},
         "nll": {task: torch.stack([part.nll[task] for part in parts]).mean() for task in errors},
-        "sigma": state.loss_fn.sigmas() | noise,
+        "sigma": learned_sigmas(state.loss_fn) | noise,
         "weight": state.loss_fn.weights() | {t: 2**0.5 / sigma for t, sigma in noise.items()},
         "gradient_norm": {"network": torch.stack(gradients).norm()},
     }
