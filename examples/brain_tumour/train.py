@@ -73,7 +73,9 @@ def train_one_step(
     return line
 
 
-def build_optimizer(model: nn.Module, loss_fn: UncertaintyWeightedLoss, config: TrainConfig) -> Optimizer:
+def build_optimizer(
+    model: nn.Module, loss_fn: UncertaintyWeightedLoss, config: TrainConfig
+) -> Optimizer:
     """Return Adam over the network and, in a group of its own, sigma."""
     network = {"params": model.parameters(), "lr": config.lr}
     optimizer = Adam([network, *loss_fn.param_groups(lr=config.sigma_lr)])
@@ -116,7 +118,11 @@ def pick_device(choice: str) -> torch.device:
 
 
 def save(
-    path: Path, model: nn.Module, loss_fn: UncertaintyWeightedLoss, optimizer: Optimizer, iteration: int
+    path: Path,
+    model: nn.Module,
+    loss_fn: UncertaintyWeightedLoss,
+    optimizer: Optimizer,
+    iteration: int,
 ) -> None:
     """Write the checkpoint."""
     state = {
