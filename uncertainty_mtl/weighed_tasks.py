@@ -99,8 +99,8 @@ class WeighedTasks(nn.Module):
         return {**self.__dict__, "_entries_of": {}}
 
     def _weigh(self, predictions: Any, targets: Any, masks: Any) -> MultiTaskLoss:
-        inputs, extra = self._inputs(predictions, targets, masks)
-        own, groups = own_heads(self.heads), self._of_groups(lambda group, *x: group(*x), inputs)
+        tasks, own, inputs, extra = self._inputs(predictions, targets, masks)
+        groups = self._of_groups(tasks, inputs, lambda group, *x: group(*x))
         result = None
         if own:
             entries, step = self._measure(own, inputs)
@@ -109,13 +109,12 @@ class WeighedTasks(nn.Module):
             log_vars = self.scales.in_graph(entries, self.constraint, step, training=self.training)
             result = weigh_tasks(entries, self.scales.weighed(entries, step), log_vars)
         if groups or result is None:
-            result = with_groups(tasks_of(self.heads), result, groups, self.priorities)
+            result = with_groups(tasks, result, groups, self.priorities)
         return with_extra(result, extra) if extra else result
 
     def _initialize(self, predictions: Any, targets: Any, masks: Any) -> None:
-        inputs, _ = self._inputs(predictions, targets, masks)
-        own = own_heads(self.heads)
-        self._of_groups(lambda group, *x: group._initialize(*x), inputs)
+        tasks, own, inputs, _ = self._inputs(predictions, targets, masks)
+        self._of_groups(tasks, inputs, lambda group, *x: group._initialize(*x))
         for task, head in own.items():
             if len(inputs[task]) > 1 and inputs[task][1] is not None and not head.frozen:
                 naming(task, head.fit_scale, *inputs[task])
@@ -124,17 +123,24 @@ class WeighedTasks(nn.Module):
                 entries, step = self._measure(own, inputs)
                 self.scales.initialize(entries, self.constraint, step, self.process_group)
 
-    def _inputs(self, *arguments: Any) -> tuple[dict[str, tuple[Any, ...]], dict[str, Tensor]]:
+    def _inputs(
+        self, *arguments: Any
+    ) -> tuple[dict[str, Any], dict[str, TaskHead], dict[str, tuple[Any, ...]], dict[str, Tensor]]:
+        """Return all tasks, those in no group, what each was given, and losses of no task."""
         tasks = tasks_of(self.heads)
+        own = {task: head for task, head in tasks.items() if isinstance(head, TaskHead)}
         arguments_of_tasks, extra = without_extra(tasks, self.extra, arguments)
-        return inputs_of_call(tasks, *arguments_of_tasks), extra
+        return tasks, own, inputs_of_call(tasks, *arguments_of_tasks), extra
 
     def _of_groups(
-        self, function: Callable[..., Any], inputs: Mapping[str, Sequence[Any]]
+        self,
+        tasks: Mapping[str, Any],
+        inputs: Mapping[str, Sequence[Any]],
+        function: Callable[..., Any],
     ) -> dict[str, Any]:
         """Return what a function of each group and its own inputs returns, by the group's name."""
         found = {}
-        for task, entry in tasks_of(self.heads).items():
+        for task, entry in tasks.items():
             if not isinstance(entry, TaskHead):
                 # A group is None where none of its tasks has labels, and so is each of them.
                 nothing = dict.fromkeys(list(tasks_of(entry.heads)))
