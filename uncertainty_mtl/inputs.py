@@ -95,7 +95,11 @@ def measure(
         elif len(given) == 1:
             naming(task, head.check_reduced, label)
             summed[task] = label
-            counts.append(label.detach() != 0 if task in zero_is_missing else 1.0)
+            counts.append(1.0)
+            if task in zero_is_missing:
+                counts[-1] = is_there = label.detach() != 0
+                # Another process may have a loss of this task, which gives it a weight.
+                summed[task] = label * is_there
         else:
             summed[task], count = naming(task, head.base_loss, *given)
             # A head of a user's own may count in Python.

@@ -1,0 +1,89 @@
+"""On several ranks, weights per element and missing losses count as in one joined batch."""
+
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tests.ranks import on_two_ranks
+from uncertainty_mtl import ScaledSigmoidHead, UncertaintyWeightedLoss
+
+pytestmark = pytest.mark.slow
+
+ESTIMATORS = ("learned", "closed_form")
+
+
+def batch() -> tuple[Tensor, Tensor, Tensor]:
+    """Return a prediction, a target and weights, of which rank 0 has far more than rank 1."""
+    generator = torch.Generator().manual_seed(0)
+    prediction, target = torch.randn(2, 8, 3, generator=generator)
+    weights = torch.rand(8, 3, generator=generator)
+    weights[:4] *= 50
+    weights[1] = weights[5] = 0
+    return prediction, target, weights
+
+
+def weighed(rank: int, estimator: str) -> Any:
+    prediction, target, weights = (part[4 * rank : 4 * rank + 4] for part in batch())
+    target[1] = torch.nan  # under weight 0
+    loss_fn = UncertaintyWeightedLoss(
+        {"mse": "gaussian", "bce": ScaledSigmoidHead()}, estimator=estimator, global_counts=True
+    )
+    prediction.requires_grad_()
+    losses = loss_fn(
+        {"mse": prediction, "bce": prediction},
+        {"mse": target, "bce": target.sigmoid()},
+        {"mse": weights, "bce": weights},
+    )
+    losses.total.backward()
+    return {
+        "errors": losses.errors,
+        "counts": losses.counts,
+        "sigmas": loss_fn.sigmas(),
+        "gradient": prediction.grad,
+    }
+
+
+def zero_on_rank_0(rank: int, estimator: str) -> Any:
+    loss_fn = UncertaintyWeightedLoss(
+        {"boxes": "gaussian"}, estimator=estimator, global_counts=True, zero_is_missing=True
+    )
+    loss = torch.tensor(9.0 * rank, requires_grad=True)
+    losses = loss_fn({"boxes": loss})
+    losses.total.backward()
+    return {"sigma": loss_fn.sigmas(), "errors": losses.errors, "gradient": loss.grad}
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_global_counts_join_the_weights(tmp_path, estimator):
+    prediction, target, weights = batch()
+    prediction.requires_grad_()
+    errors = {
+        "mse": (prediction - target).square(),
+        "bce": F.binary_cross_entropy_with_logits(prediction, target.sigmoid(), reduction="none"),
+    }
+    means = {task: (error * weights).sum() / weights.sum() for task, error in errors.items()}
+    # At the optimum the weights are 1/2 over the mean.
+    total = sum(mean / (2 * mean.detach()) for mean in means.values())
+    total.backward()
+    expected = {"mse": means["mse"].sqrt(), "bce": (2 * means["bce"]).sqrt()}
+
+    for rank, found in enumerate(on_two_ranks(tmp_path, weighed, estimator)):
+        for task in ("mse", "bce"):
+            torch.testing.assert_close(found["errors"][task], means[task].detach())
+            torch.testing.assert_close(found["counts"][task], weights.sum())
+            torch.testing.assert_close(found["sigmas"][task], expected[task].detach())
+        # Gradients are averaged over the two ranks afterwards, which halves them.
+        half = prediction.grad[4 * rank : 4 * rank + 4]
+        torch.testing.assert_close(found["gradient"] / 2, half)
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_a_zero_on_one_rank_leaves_the_mean_to_the_other(tmp_path, estimator):
+    for rank, found in enumerate(on_two_ranks(tmp_path, zero_on_rank_0, estimator)):
+        assert found["errors"]["boxes"].item() == 9
+        assert found["sigma"]["boxes"].item() == pytest.approx(3)
+        # The weight is 1 / 18, times the two ranks that gradients are averaged over.
+        assert found["gradient"].item() == pytest.approx(rank * 2 / 18)
