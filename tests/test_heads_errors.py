@@ -74,9 +74,7 @@ def test_softmax_settings_out_of_range_are_refused():
         head = ScaledSoftmaxHead(class_weight=torch.ones(size))
         with pytest.raises(ValueError, match=rf"`class_weight`.*3 on axis 1.*Found .*\({size},\)"):
             head(torch.zeros(5, 3), torch.zeros(5, dtype=torch.long))
-    with pytest.raises(
-        ValueError, match=r"`label_smoothing`.*at most 1. Found 2"
-    ):
+    with pytest.raises(ValueError, match=r"`label_smoothing`.*at most 1. Found 2"):
         ScaledSoftmaxHead(label_smoothing=2)
 
 

@@ -231,7 +231,8 @@ class ClosedForm(Estimator):
         if self.temperature is None:
             return step
         weights = self._softmax(entries) * (step.num_valid > 0)
-        return step._replace(form=PowerForm(weights, 0.0, 0.0), constant=None)
+        # Not `_replace`, which torch 2.4 cannot compile.
+        return Step(step.losses, step.num_valid, PowerForm(weights, 0.0, 0.0), None, step.blank)
 
     def weights(self, entries: Entries, constraint: Constraint) -> Tensor:
         """Return the factors on the base losses."""

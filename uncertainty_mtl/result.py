@@ -75,4 +75,4 @@ def with_extra(losses: MultiTaskLoss, extra: Mapping[str, Tensor]) -> MultiTaskL
             f"{str(losses.total.device)!r}. Found {places}."
         ) from error
     tasks = {**losses.tasks, **{name: loss.clone() for name, loss in extra.items()}}
-    return losses._replace(total=total, tasks=tasks)
+    return MultiTaskLoss(total, tasks, losses.errors, losses.counts)
