@@ -12,7 +12,7 @@ import torch
 
 from benchmarks.results import describe_run, markdown, result_path, write_result
 from benchmarks.settings import EFFORTS, Settings
-from examples.cityscapes.errors import InputError
+from examples.common.errors import InputError
 
 NAMES = (
     "weighting_cost",

@@ -9,9 +9,9 @@ from sklearn.metrics import adjusted_rand_score, rand_score
 from benchmarks.results import Report, Table
 from benchmarks.settings import Settings
 from benchmarks.timing import duration, take_turns
-from examples.cityscapes import targets
-from examples.cityscapes.instances import Grouping, find_instances
-from examples.cityscapes.synthetic import sample_scene
+from examples.cityscapes.data import targets
+from examples.cityscapes.scene.instances import Grouping, find_instances
+from examples.rendered_scenes import sample_scene
 
 THREADS = 1  # scikit-learn uses no more, either
 

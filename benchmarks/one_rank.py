@@ -8,7 +8,7 @@ import torch
 
 from benchmarks.training_step import Run
 from examples.cityscapes.config import load_config
-from examples.cityscapes.distributed import joined_ranks
+from examples.cityscapes.training.distributed import joined_ranks
 
 
 def main(folder: Path, steps: int) -> None:

@@ -14,7 +14,7 @@ from benchmarks.timing import Ratio, duration, spread, take_turns
 from benchmarks.training_step import Run
 from benchmarks.weighting_cost import OURS, PEER, candidates
 from examples.cityscapes.config import TrainConfig, new_config, to_json
-from examples.cityscapes.distributed import Ranks
+from examples.cityscapes.training.distributed import Ranks
 
 THREADS = None
 

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from examples.cityscapes.prepare import prepare
-from examples.cityscapes.synthetic import synthesize
+from examples.cityscapes.data.prepare import prepare
+from examples.rendered_scenes import synthesize
 
 
 def raw_tree(

@@ -9,9 +9,9 @@ from benchmarks.scene_trees import raw_tree
 from benchmarks.settings import Settings
 from benchmarks.timing import take_turns
 from examples.cityscapes.config import TASKS
-from examples.cityscapes.data import CityscapesDataset
-from examples.cityscapes.synthetic import sample_scene
-from examples.cityscapes.synthetic.write import write_scene
+from examples.cityscapes.data.dataset import CityscapesDataset
+from examples.rendered_scenes import sample_scene
+from examples.rendered_scenes.write import write_scene
 
 THREADS = 1
 

@@ -17,16 +17,16 @@ from benchmarks.results import Goal, Report, Table
 from benchmarks.scene_trees import prepared_tree, raw_tree
 from benchmarks.settings import Settings
 from benchmarks.timing import Timings, duration, take_turns
-from examples.cityscapes import train as trainer
 from examples.cityscapes.config import TrainConfig, new_config
-from examples.cityscapes.data import Batch
-from examples.cityscapes.distributed import Ranks
-from examples.cityscapes.feed import load, training_data
-from examples.cityscapes.initial import initial_model
+from examples.cityscapes.data.dataset import Batch
 from examples.cityscapes.labels import IGNORE_INDEX
-from examples.cityscapes.metric_log import MetricLog
-from examples.cityscapes.monitoring import progress_bar, show_progress
-from examples.cityscapes.state import TrainingState, build_state, set_training_mode
+from examples.cityscapes.model.start import initial_model
+from examples.cityscapes.training import train as trainer
+from examples.cityscapes.training.board import progress_bar, show_progress
+from examples.cityscapes.training.distributed import Ranks
+from examples.cityscapes.training.loaders import load, training_data
+from examples.cityscapes.training.log import MetricLog
+from examples.cityscapes.training.state import TrainingState, build_state, set_training_mode
 
 THREADS = None
 

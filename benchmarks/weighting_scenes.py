@@ -10,13 +10,13 @@ from pathlib import Path
 from benchmarks.outcomes import Outcome
 from benchmarks.scene_trees import prepared_tree, raw_tree
 from benchmarks.settings import Settings
-from examples.cityscapes.checkpoint import read_checkpoint, write_atomically
 from examples.cityscapes.config import TrainConfig, new_config
-from examples.cityscapes.data import CityscapesDataset, batches, in_order
-from examples.cityscapes.distributed import Ranks
-from examples.cityscapes.initial import initial_model
-from examples.cityscapes.train import train
-from examples.cityscapes.validation import Figures, validate
+from examples.cityscapes.data.dataset import CityscapesDataset, batches, in_order
+from examples.cityscapes.model.start import initial_model
+from examples.cityscapes.training.distributed import Ranks
+from examples.cityscapes.training.train import train
+from examples.cityscapes.training.validation import Figures, validate
+from examples.common.checkpoint import read_checkpoint, write_atomically
 
 VARIANTS_OF_SCENES = ("learned", "closed form", "unit sum", "equal")
 GRID_OF_SCENES = ("1,0.1,0.3", "1,0.02,0.1", "1,0.02,0.5", "1,0.5,0.5")

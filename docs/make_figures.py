@@ -13,18 +13,18 @@ from matplotlib.figure import Figure
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from examples.cityscapes.colors import (
+from examples.cityscapes.commands.predict import to_arrays
+from examples.cityscapes.config import load_config
+from examples.cityscapes.data.dataset import CityscapesDataset
+from examples.cityscapes.evaluation.evaluate import by_network, load_trained
+from examples.cityscapes.report.curves import TASK_COLORS, running_mean
+from examples.cityscapes.scene.colors import (
     color_classes,
     color_disparity,
     color_instances,
     number_alike,
 )
-from examples.cityscapes.config import load_config
-from examples.cityscapes.curves import TASK_COLORS, running_mean
-from examples.cityscapes.data import CityscapesDataset
-from examples.cityscapes.evaluate import by_network, load_trained
-from examples.cityscapes.metric_log import read_log
-from examples.cityscapes.predict import to_arrays
+from examples.cityscapes.training.log import read_log
 
 COLUMNS = ("image", "classes", "instances", "inverse depth")
 OPTIMAL_SHARE = {"semantic": 0.5, "instance": 1.0, "depth": 1.0}

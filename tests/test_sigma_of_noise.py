@@ -5,9 +5,9 @@ import pytest
 
 from benchmarks.sigma_of_noise import HEADS, SIGMA, measure, read_targets, training_files
 from examples.cityscapes.config import new_config
-from examples.cityscapes.data import CityscapesDataset
-from examples.cityscapes.synthetic import synthesize
-from examples.cityscapes.targets import offsets
+from examples.cityscapes.data.dataset import CityscapesDataset
+from examples.cityscapes.data.targets import offsets
+from examples.rendered_scenes import synthesize
 
 pytestmark = pytest.mark.slow
 

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
-from examples.cityscapes.actions import (
+from examples.cityscapes.commands.actions import (
     complain,
     demo,
     evaluate,
@@ -16,10 +16,10 @@ from examples.cityscapes.actions import (
     synthesize,
     train,
 )
+from examples.cityscapes.commands.flags import add_config_flags, size
 from examples.cityscapes.config import DEVICES
-from examples.cityscapes.errors import InputError
 from examples.cityscapes.experiments.command_line import add_experiments
-from examples.cityscapes.flags import add_config_flags, size
+from examples.common.errors import InputError
 
 # Read when torch is imported, further down. Its threads otherwise wait for each other by spinning,
 # and on a CPU that something else uses as well, that makes training 10 to 40 times slower.

@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from examples.cityscapes.errors import InputError
 from examples.cityscapes.presets import PRESETS
+from examples.common.errors import InputError
 
 TASKS = ("semantic", "instance", "depth")
 BACKBONES = ("resnet18", "resnet34", "resnet50", "resnet101")

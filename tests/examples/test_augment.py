@@ -8,11 +8,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from examples.cityscapes import targets
-from examples.cityscapes.augment import Augmentation, Box, crop, flip, rescale
 from examples.cityscapes.config import TrainConfig
-from examples.cityscapes.errors import InputError
-from examples.cityscapes.samples import Sample
+from examples.cityscapes.data import targets
+from examples.cityscapes.data.augment import Augmentation, Box, crop, flip, rescale
+from examples.cityscapes.data.sample import Sample
+from examples.common.errors import InputError
 
 CARS, PERSON = (26000, 26001), 24003
 

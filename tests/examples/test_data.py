@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from examples.cityscapes import targets
-from examples.cityscapes.augment import flip
-from examples.cityscapes.data import (
+from examples.cityscapes.data import targets
+from examples.cityscapes.data.augment import flip
+from examples.cityscapes.data.dataset import (
     CityscapesDataset,
     Draw,
     TrainingOrder,
@@ -22,14 +22,14 @@ from examples.cityscapes.data import (
     in_order,
     pack,
 )
-from examples.cityscapes.errors import InputError
-from examples.cityscapes.files import find_frames
-from examples.cityscapes.samples import (
+from examples.cityscapes.data.files import find_frames
+from examples.cityscapes.data.sample import (
     Sample,
     read_sample,
     resize_nearest,
     resize_rgb,
 )
+from examples.common.errors import InputError
 from tests.examples.tiny_tree import CAR, SKY, write_frame, write_tree
 
 TASKS = ("semantic", "instance", "depth")

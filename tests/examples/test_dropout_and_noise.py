@@ -10,16 +10,21 @@ import torch.nn.functional as F
 from torch import nn
 from torch.distributions import Laplace
 
-from examples.cityscapes import train as training
-from examples.cityscapes.checkpoint import read_checkpoint
 from examples.cityscapes.config import TrainConfig, load_config
-from examples.cityscapes.errors import InputError
-from examples.cityscapes.evaluate import evaluate, load_trained
-from examples.cityscapes.initial import initial_model
-from examples.cityscapes.losses import base_losses, build_loss, errors_of_step, noise_of_step
-from examples.cityscapes.metric_log import read_log
-from examples.cityscapes.model import SceneNet, without_noise
-from examples.cityscapes.report import write_report
+from examples.cityscapes.evaluation.evaluate import evaluate, load_trained
+from examples.cityscapes.model.network import SceneNet, without_noise
+from examples.cityscapes.model.start import initial_model
+from examples.cityscapes.report.page import write_report
+from examples.cityscapes.training import train as training
+from examples.cityscapes.training.log import read_log
+from examples.cityscapes.training.losses import (
+    base_losses,
+    build_loss,
+    errors_of_step,
+    noise_of_step,
+)
+from examples.common.checkpoint import read_checkpoint
+from examples.common.errors import InputError
 from tests.examples.tiny_run import TINY, assert_same
 from tests.examples.tiny_tree import write_tree
 

@@ -16,7 +16,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from examples.cityscapes.__main__ import main
-from examples.cityscapes.checkpoint import read_checkpoint
 from examples.cityscapes.config import load_config
 from examples.cityscapes.experiments.child import locked
 from examples.cityscapes.experiments.inits import STARTS, agree_from
@@ -24,8 +23,9 @@ from examples.cityscapes.experiments.published import published_rows
 from examples.cityscapes.experiments.results import summarize
 from examples.cityscapes.experiments.runs import run_all
 from examples.cityscapes.experiments.training import Training, distinct
-from examples.cityscapes.metric_log import read_log
-from examples.cityscapes.tables import TINY as TABLE_1
+from examples.cityscapes.report.tables import TINY as TABLE_1
+from examples.cityscapes.training.log import read_log
+from examples.common.checkpoint import read_checkpoint
 from tests.examples.tiny_run import TINY, as_flags
 from tests.examples.tiny_tree import write_tree
 

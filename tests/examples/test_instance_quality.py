@@ -8,11 +8,11 @@ import torch
 from scipy.ndimage import gaussian_filter
 from sklearn.metrics import adjusted_rand_score
 
-from examples.cityscapes import targets
-from examples.cityscapes.clustering import METHODS
-from examples.cityscapes.errors import InputError
-from examples.cityscapes.instances import Grouping, find_instances, group_pixels, typical_area
-from examples.cityscapes.synthetic.write import sample_scene
+from examples.cityscapes.data import targets
+from examples.cityscapes.scene.clustering import METHODS
+from examples.cityscapes.scene.instances import Grouping, find_instances, group_pixels, typical_area
+from examples.common.errors import InputError
+from examples.rendered_scenes.write import sample_scene
 
 SIZE = (128, 256)
 NOISE = 3.5

@@ -5,8 +5,8 @@ import pytest
 import torch
 from sklearn.metrics import adjusted_rand_score
 
-from examples.cityscapes import targets
-from examples.cityscapes.instances import find_instances, group_pixels
+from examples.cityscapes.data import targets
+from examples.cityscapes.scene.instances import find_instances, group_pixels
 
 PERSON, RIDER, CAR, BICYCLE, ROAD, POLE = 11, 12, 13, 18, 0, 5
 

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from examples.cityscapes.data import CityscapesDataset, batches, collate, in_order
-from examples.cityscapes.errors import InputError
-from examples.cityscapes.files import find_frames
-from examples.cityscapes.losses import base_losses
-from examples.cityscapes.samples import read_sample
-from examples.cityscapes.targets import per_metre
+from examples.cityscapes.data.dataset import CityscapesDataset, batches, collate, in_order
+from examples.cityscapes.data.files import find_frames
+from examples.cityscapes.data.sample import read_sample
+from examples.cityscapes.data.targets import per_metre
+from examples.cityscapes.training.losses import base_losses
+from examples.common.errors import InputError
 from tests.examples.tiny_tree import CAR, EGO, ROAD, SKY, write_frame, write_tree
 
 TASKS = ("semantic", "instance", "depth")

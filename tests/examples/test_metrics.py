@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
 from sklearn.metrics import jaccard_score
 
-from examples.cityscapes.data import CityscapesDataset
+from examples.cityscapes.data.dataset import CityscapesDataset
+from examples.cityscapes.evaluation.baselines import position_prior
+from examples.cityscapes.evaluation.map_errors import DepthError, InstanceError
+from examples.cityscapes.evaluation.semantic_metrics import SemanticIoU
 from examples.cityscapes.labels import CLASS_NAMES
-from examples.cityscapes.metrics import DepthError, InstanceError
-from examples.cityscapes.prior import position_prior
-from examples.cityscapes.semantic_metrics import SemanticIoU
 from tests.examples.tiny_tree import write_tree
 
 maps = st.lists(st.sampled_from([0, 1, 2, 13, 18, 255]), min_size=12, max_size=12)

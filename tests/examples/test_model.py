@@ -8,9 +8,9 @@ import torch
 from torchvision.models import resnet18, resnet50
 
 from examples.cityscapes.config import TrainConfig
-from examples.cityscapes.errors import InputError
-from examples.cityscapes.initial import backbone_state, initial_model
-from examples.cityscapes.model import SceneNet, SpatialPyramid, Trunk, decoder
+from examples.cityscapes.model.network import SceneNet, SpatialPyramid, Trunk, decoder
+from examples.cityscapes.model.start import backbone_state, initial_model
+from examples.common.errors import InputError
 
 PAPER = TrainConfig(data=Path("data"), out=Path("run"))
 SMALL = dataclasses.replace(

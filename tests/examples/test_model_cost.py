@@ -9,14 +9,14 @@ import torch
 from torch import nn
 from torchvision.models import get_model
 
-from examples.cityscapes import train as training
 from examples.cityscapes.__main__ import main
-from examples.cityscapes.checkpoint import read_checkpoint
 from examples.cityscapes.config import BACKBONES, PRECISIONS, TrainConfig, load_config
-from examples.cityscapes.errors import InputError
-from examples.cityscapes.evaluate import load_trained
-from examples.cityscapes.initial import initial_model
-from examples.cityscapes.model import SceneNet
+from examples.cityscapes.evaluation.evaluate import load_trained
+from examples.cityscapes.model.network import SceneNet
+from examples.cityscapes.model.start import initial_model
+from examples.cityscapes.training import train as training
+from examples.common.checkpoint import read_checkpoint
+from examples.common.errors import InputError
 from tests.examples.test_train import TINY, assert_same
 from tests.examples.tiny_tree import write_tree
 

@@ -7,17 +7,17 @@ import pytest
 import torch
 from PIL import Image
 
-from examples.cityscapes import official
-from examples.cityscapes.distances import instance_distances
-from examples.cityscapes.errors import InputError
-from examples.cityscapes.export import Exporter
-from examples.cityscapes.files import find_frames, read_ids
-from examples.cityscapes.folders import complete_folder
+from examples.cityscapes.data.files import find_frames, read_ids
+from examples.cityscapes.data.targets import evaluated_instances, train_ids
+from examples.cityscapes.evaluation import official
+from examples.cityscapes.evaluation.distances import instance_distances
+from examples.cityscapes.evaluation.official_files import Exporter
 from examples.cityscapes.labels import IGNORE_INDEX, NUM_CLASSES
-from examples.cityscapes.panoptic import panoptic_ids, panoptic_image, segments_info
-from examples.cityscapes.scene import Scene, mean_probability
-from examples.cityscapes.synthetic import synthesize
-from examples.cityscapes.targets import evaluated_instances, train_ids
+from examples.cityscapes.scene.maps import Scene, mean_probability
+from examples.cityscapes.scene.panoptic import panoptic_ids, panoptic_image, segments_info
+from examples.common.errors import InputError
+from examples.common.folders import complete_folder
+from examples.rendered_scenes import synthesize
 from tests.examples.tiny_tree import write_tree
 
 needs_scripts = pytest.mark.usefixtures("_scripts")

@@ -8,16 +8,16 @@ import pytest
 import torch
 from PIL import Image
 
-from examples.cityscapes import train as training
 from examples.cityscapes.__main__ import main
-from examples.cityscapes.colors import color_classes
+from examples.cityscapes.commands.images import images_below
 from examples.cityscapes.config import TrainConfig
-from examples.cityscapes.errors import InputError
-from examples.cityscapes.evaluate import load_trained
-from examples.cityscapes.images import images_below
-from examples.cityscapes.instances import Grouping
-from examples.cityscapes.pictures import draw_overlay, outlines
-from examples.cityscapes.scene import input_size, predict_maps, predict_scene
+from examples.cityscapes.evaluation.evaluate import load_trained
+from examples.cityscapes.report.pictures import draw_overlay, outlines
+from examples.cityscapes.scene.colors import color_classes
+from examples.cityscapes.scene.instances import Grouping
+from examples.cityscapes.scene.maps import input_size, predict_maps, predict_scene
+from examples.cityscapes.training import train as training
+from examples.common.errors import InputError
 from tests.examples.tiny_run import TINY
 from tests.examples.tiny_tree import write_tree
 

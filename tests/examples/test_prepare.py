@@ -11,17 +11,17 @@ import numpy as np
 import pytest
 import torch
 
-from examples.cityscapes import prepare as preparing
-from examples.cityscapes import train as training
 from examples.cityscapes.__main__ import main
-from examples.cityscapes.augment import Augmentation, Box, crop
-from examples.cityscapes.checkpoint import read_checkpoint
 from examples.cityscapes.config import TrainConfig
-from examples.cityscapes.data import CityscapesDataset, Draw, batches, in_order
-from examples.cityscapes.errors import InputError
-from examples.cityscapes.prepare import prepare
-from examples.cityscapes.prepared import PreparedSplit
-from examples.cityscapes.shards import frames_per_shard
+from examples.cityscapes.data import prepare as preparing
+from examples.cityscapes.data.augment import Augmentation, Box, crop
+from examples.cityscapes.data.dataset import CityscapesDataset, Draw, batches, in_order
+from examples.cityscapes.data.prepare import prepare
+from examples.cityscapes.data.prepared import PreparedSplit
+from examples.cityscapes.data.shards import frames_per_shard
+from examples.cityscapes.training import train as training
+from examples.common.checkpoint import read_checkpoint
+from examples.common.errors import InputError
 from tests.examples.test_labels_on_disk import camera, write_camera
 from tests.examples.test_train import TINY, assert_same
 from tests.examples.tiny_tree import write_tree

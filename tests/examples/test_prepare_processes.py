@@ -10,10 +10,10 @@ from concurrent.futures.process import BrokenProcessPool
 
 import pytest
 
-from examples.cityscapes import prepare as preparing
-from examples.cityscapes.errors import InputError
-from examples.cityscapes.prepare import prepare
-from examples.cityscapes.prepared import PreparedSplit
+from examples.cityscapes.data import prepare as preparing
+from examples.cityscapes.data.prepare import prepare
+from examples.cityscapes.data.prepared import PreparedSplit
+from examples.common.errors import InputError
 from tests.examples.test_prepare import SIZE, TASKS, contents
 from tests.examples.tiny_tree import write_tree
 
@@ -54,7 +54,8 @@ def test_a_killed_preparation_goes_on_where_it_was(tree, tmp_path):
     script = f"""
 import time
 from pathlib import Path
-from examples.cityscapes import prepare, shards
+from examples.cityscapes.data import prepare
+from examples.cityscapes.data import shards
 read = shards.read_settled
 def slow(frame, size):
     if "000003" in frame.stem:

@@ -5,12 +5,12 @@ import json
 
 import pytest
 
-from examples.cityscapes import train as training
 from examples.cityscapes.__main__ import main
 from examples.cityscapes.config import TrainConfig
-from examples.cityscapes.curves import draw_curves
-from examples.cityscapes.evaluate import evaluate
-from examples.cityscapes.report import Run, settings, weight_rows_of
+from examples.cityscapes.evaluation.evaluate import evaluate
+from examples.cityscapes.report.curves import draw_curves
+from examples.cityscapes.report.page import Run, settings, weight_rows_of
+from examples.cityscapes.training import train as training
 from tests.examples.test_demo import Page
 from tests.examples.tiny_run import TINY
 from tests.examples.tiny_tree import write_tree

@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from examples.cityscapes.checkpoint import read_checkpoint
-from examples.cityscapes.metric_log import read_log
+from examples.cityscapes.training.log import read_log
+from examples.common.checkpoint import read_checkpoint
 from tests.examples.tiny_run import TINY, as_flags, assert_same_runs, finish, start
 from tests.examples.tiny_tree import write_tree
 

@@ -12,10 +12,10 @@ from scipy import ndimage
 from sklearn.ensemble import RandomForestClassifier
 from torchvision.datasets import Cityscapes
 
-from examples.cityscapes.errors import InputError
 from examples.cityscapes.labels import LABEL_ID, THING_TRAIN_IDS, TRAIN_CLASSES
-from examples.cityscapes.synthetic import sample_scene, synthesize, write
-from examples.cityscapes.synthetic.disparity import decode, encode, seen_by_both
+from examples.common.errors import InputError
+from examples.rendered_scenes import sample_scene, synthesize, write
+from examples.rendered_scenes.disparity import decode, encode, seen_by_both
 
 SIZE = (64, 128)
 ROAD, SIDEWALK, TERRAIN, POLE, SKY = (

@@ -9,15 +9,15 @@ from hypothesis import strategies as st
 
 from examples.cityscapes.__main__ import main
 from examples.cityscapes.labels import LABEL_ID
-from examples.cityscapes.synthetic import sample_scene
-from examples.cityscapes.synthetic.conditions import (
+from examples.rendered_scenes import sample_scene
+from examples.rendered_scenes.conditions import (
     MIXED,
     TIMES,
     WEATHERS,
     Conditions,
     sample_conditions,
 )
-from examples.cityscapes.synthetic.night import blur
+from examples.rendered_scenes.night import blur
 
 SIZE = (64, 128)
 INDICES = range(6)

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy import ndimage
 
-from examples.cityscapes.errors import InputError
 from examples.cityscapes.labels import CATEGORY_OF, TRAIN_ID_FROM_LABEL_ID
-from examples.cityscapes.synthetic import sample_scene, synthesize
-from examples.cityscapes.synthetic.disparity import encode
-from examples.cityscapes.synthetic.noise import OUTLIERS, STEP, noisy_disparity, noisy_labels
+from examples.common.errors import InputError
+from examples.rendered_scenes import sample_scene, synthesize
+from examples.rendered_scenes.disparity import encode
+from examples.rendered_scenes.noise import OUTLIERS, STEP, noisy_disparity, noisy_labels
 
 SIZE = (64, 128)
 SCENES = [sample_scene("train", index, size=SIZE, seed=9) for index in range(6)]

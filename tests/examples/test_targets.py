@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torchvision.datasets import Cityscapes
 
-from examples.cityscapes import targets
+from examples.cityscapes.data import targets
 from examples.cityscapes.labels import NUM_CLASSES
 
 EGO, ROAD, SKY, PERSON, CAR, BICYCLE = 1, 7, 23, 24, 26, 33

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from examples.cityscapes import state
-from examples.cityscapes import train as training
-from examples.cityscapes.checkpoint import read_checkpoint, save_checkpoint
 from examples.cityscapes.config import TrainConfig, load_config
-from examples.cityscapes.errors import InputError
-from examples.cityscapes.evaluate import evaluate
-from examples.cityscapes.losses import build_loss
-from examples.cityscapes.metric_log import MetricLog, NonFiniteLossError, read_log
+from examples.cityscapes.evaluation.evaluate import evaluate
+from examples.cityscapes.training import state
+from examples.cityscapes.training import train as training
+from examples.cityscapes.training.log import MetricLog, NonFiniteLossError, read_log
+from examples.cityscapes.training.losses import build_loss
+from examples.common.checkpoint import read_checkpoint, save_checkpoint
+from examples.common.errors import InputError
 from tests.examples.tiny_run import TINY, assert_same
 from tests.examples.tiny_tree import write_tree
 from uncertainty_mtl import UncertaintyWeightedLoss

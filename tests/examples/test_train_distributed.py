@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from examples.cityscapes.checkpoint import read_checkpoint
 from examples.cityscapes.config import TrainConfig
-from examples.cityscapes.data import TrainingOrder
-from examples.cityscapes.distributed import RankOrder, Ranks, images_per_part
-from examples.cityscapes.errors import InputError
-from examples.cityscapes.metric_log import read_log
-from examples.cityscapes.train import train
+from examples.cityscapes.data.dataset import TrainingOrder
+from examples.cityscapes.training.distributed import RankOrder, Ranks, images_per_part
+from examples.cityscapes.training.log import read_log
+from examples.cityscapes.training.train import train
+from examples.common.checkpoint import read_checkpoint
+from examples.common.errors import InputError
 from tests.examples.tiny_run import TINY, as_flags, finish, start
 from tests.examples.tiny_tree import write_tree
 

@@ -6,12 +6,12 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from examples.cityscapes import train as training
 from examples.cityscapes.__main__ import main
 from examples.cityscapes.config import TrainConfig
-from examples.cityscapes.losses import build_loss
-from examples.cityscapes.model import SceneNet, without_noise
-from examples.cityscapes.uncertainty import predict_with_uncertainty
+from examples.cityscapes.model.network import SceneNet, without_noise
+from examples.cityscapes.scene.uncertainty import predict_with_uncertainty
+from examples.cityscapes.training import train as training
+from examples.cityscapes.training.losses import build_loss
 from tests.examples.tiny_run import TINY
 from tests.examples.tiny_tree import write_tree
 

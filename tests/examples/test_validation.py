@@ -8,16 +8,16 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from examples.cityscapes.checkpoint import read_checkpoint
 from examples.cityscapes.config import TrainConfig
-from examples.cityscapes.data import CityscapesDataset, batches, in_order
-from examples.cityscapes.distributed import Ranks
-from examples.cityscapes.errors import InputError
-from examples.cityscapes.evaluate import by_network, measure
-from examples.cityscapes.metric_log import read_log
-from examples.cityscapes.model import SceneNet
-from examples.cityscapes.train import train
-from examples.cityscapes.validation import selection_error, validate
+from examples.cityscapes.data.dataset import CityscapesDataset, batches, in_order
+from examples.cityscapes.evaluation.evaluate import by_network, measure
+from examples.cityscapes.model.network import SceneNet
+from examples.cityscapes.training.distributed import Ranks
+from examples.cityscapes.training.log import read_log
+from examples.cityscapes.training.train import train
+from examples.cityscapes.training.validation import selection_error, validate
+from examples.common.checkpoint import read_checkpoint
+from examples.common.errors import InputError
 from tests.examples.tiny_run import TINY
 from tests.examples.tiny_tree import write_tree
 
@@ -117,7 +117,7 @@ def test_tensorboard_forgets_what_came_after_the_checkpoint_that_a_run_goes_on_f
 
 def test_pictures_are_bytes(config):
     # A float picture would be scaled a second time.
-    from examples.cityscapes.monitoring import pictures
+    from examples.cityscapes.training.board import pictures
 
     image = torch.randint(0, 256, (1, 3, 16, 32), dtype=torch.uint8)
     model = SceneNet(config).eval()

@@ -6,10 +6,10 @@ import math
 import pytest
 import torch
 
-from examples.cityscapes.checkpoint import read_checkpoint
 from examples.cityscapes.config import TrainConfig, load_config
-from examples.cityscapes.metric_log import read_log
-from examples.cityscapes.train import train
+from examples.cityscapes.training.log import read_log
+from examples.cityscapes.training.train import train
+from examples.common.checkpoint import read_checkpoint
 from tests.examples.tiny_run import TINY
 from tests.examples.tiny_tree import write_tree
 

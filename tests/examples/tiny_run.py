@@ -10,8 +10,8 @@ from typing import NoReturn
 import torch
 
 from examples.cityscapes.__main__ import main
-from examples.cityscapes.checkpoint import read_checkpoint
-from examples.cityscapes.metric_log import read_log
+from examples.cityscapes.training.log import read_log
+from examples.common.checkpoint import read_checkpoint
 
 TINY = {
     "size": (16, 32),
@@ -51,7 +51,9 @@ def start(arguments: list[object], environment: dict[str, str] | None = None) ->
     A server that has imported torch once forks it: importing would take seconds every time.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["examples.cityscapes.evaluate", "examples.cityscapes.train"])
+    context.set_forkserver_preload(
+        ["examples.cityscapes.evaluation.evaluate", "examples.cityscapes.training.train"]
+    )
     process = context.Process(
         target=_command_line, args=([str(a) for a in arguments], environment or {})
     )

@@ -169,7 +169,7 @@ def test_the_report_of_the_demo_is_readable_and_complete(page, report, width, da
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory):
-    from examples.cityscapes.demo import demo
+    from examples.cityscapes.commands.demo import demo
 
     out = tmp_path_factory.mktemp("demo") / "run"
     return demo(out=out, iterations=2, train_scenes=8, val_scenes=2, size=(32, 64))

@@ -17,14 +17,14 @@ from typing import Any
 
 import torch
 
-from examples.cityscapes.checkpoint import write_atomically
 from examples.cityscapes.config import TrainConfig, load_config
-from examples.cityscapes.data import CityscapesDataset
-from examples.cityscapes.device import pick_device
-from examples.cityscapes.errors import InputError
-from examples.cityscapes.evaluate import by_network, load_trained, measure
-from examples.cityscapes.metric_log import NonFiniteLossError
-from examples.cityscapes.train import train
+from examples.cityscapes.data.dataset import CityscapesDataset
+from examples.cityscapes.evaluation.evaluate import by_network, load_trained, measure
+from examples.cityscapes.training.log import NonFiniteLossError
+from examples.cityscapes.training.train import train
+from examples.common.checkpoint import write_atomically
+from examples.common.device import pick_device
+from examples.common.errors import InputError
 
 
 def run_one(config: TrainConfig, num_threads: int) -> None:

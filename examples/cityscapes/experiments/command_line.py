@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from examples.cityscapes.commands.flags import add_config_flags
 from examples.cityscapes.experiments.training import DECIDED
-from examples.cityscapes.flags import add_config_flags
 
 # As in `__main__`, a command imports what it needs when it runs.
 

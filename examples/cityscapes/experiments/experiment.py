@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from examples.cityscapes.checkpoint import write_atomically
-from examples.cityscapes.device import pick_device
-from examples.cityscapes.errors import InputError
 from examples.cityscapes.experiments.folder import experiment_folder
 from examples.cityscapes.experiments.recipe import recipe
 from examples.cityscapes.experiments.results import csv_text
 from examples.cityscapes.experiments.runs import is_finished, read_result, run_all
 from examples.cityscapes.experiments.training import Training, config_of, shared_settings
-from examples.cityscapes.initial import backbone_state
+from examples.cityscapes.model.start import backbone_state
+from examples.common.checkpoint import write_atomically
+from examples.common.device import pick_device
+from examples.common.errors import InputError
 
 SCENES = {"train": 1500, "val": 100}
 QUICK_SCENES = {"train": 600, "val": 60}

@@ -7,12 +7,12 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from examples.cityscapes.checkpoint import write_atomically
 from examples.cityscapes.config import TASKS
-from examples.cityscapes.data import CityscapesDataset
-from examples.cityscapes.errors import InputError
+from examples.cityscapes.data.dataset import CityscapesDataset
 from examples.cityscapes.experiments.child import locked
-from examples.cityscapes.synthetic import synthesize
+from examples.common.checkpoint import write_atomically
+from examples.common.errors import InputError
+from examples.rendered_scenes import synthesize
 
 _FREE = {"checkpoint_every", "tensorboard", "num_workers", "cache_mb"}
 """Settings that leave the figures alone, and may change from one call to the next."""

@@ -6,14 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from examples.cityscapes.checkpoint import write_atomically
 from examples.cityscapes.config import TASKS
 from examples.cityscapes.experiments.experiment import Outcome, run_experiment, write_page
 from examples.cityscapes.experiments.plots import draw_starts
 from examples.cityscapes.experiments.published import published_sigmas
 from examples.cityscapes.experiments.results import cell, markdown_table, summarize
 from examples.cityscapes.experiments.training import Training
-from examples.cityscapes.metric_log import read_log
+from examples.cityscapes.training.log import read_log
+from examples.common.checkpoint import write_atomically
 
 STARTS = tuple(float(start) for start in range(-2, 6))
 """Of log sigma^2, for all tasks alike."""

@@ -8,10 +8,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from examples.cityscapes.curves import TASK_COLORS
 from examples.cityscapes.experiments.experiment import Outcome
 from examples.cityscapes.experiments.published import Row
 from examples.cityscapes.experiments.results import FIGURES, Summary, summaries, summarize
+from examples.cityscapes.report.curves import TASK_COLORS
 
 _TASK = {"semantic_iou": "semantic", "instance_error_px": "instance", "depth_error_px": "depth"}
 

@@ -14,9 +14,9 @@ from typing import Any
 from tqdm import tqdm
 
 from examples.cityscapes.config import TrainConfig
-from examples.cityscapes.errors import InputError
 from examples.cityscapes.experiments.child import run_one
-from examples.cityscapes.interrupt import noted_sigterm
+from examples.common.errors import InputError
+from examples.common.interrupt import noted_sigterm
 
 
 class InterruptedRunsError(Exception):

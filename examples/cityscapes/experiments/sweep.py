@@ -3,12 +3,12 @@
 from pathlib import Path
 from typing import Any
 
-from examples.cityscapes.checkpoint import write_atomically
 from examples.cityscapes.experiments.experiment import Outcome, run_experiment, write_page
 from examples.cityscapes.experiments.plots import draw_sweep
 from examples.cityscapes.experiments.published import published_rows
 from examples.cityscapes.experiments.table1 import line, table
 from examples.cityscapes.experiments.training import distinct
+from examples.common.checkpoint import write_atomically
 
 FIGURES_2 = {"a": "fig2a", "b": "fig2b"}
 SEEDS = (0, 1, 2)

@@ -1,0 +1,1 @@
+"""The commands that use all rooms, and what every command shares."""

@@ -1,0 +1,243 @@
+"""From samples to batches: the dataset, its batches, and the order of the images."""
+
+import os
+import signal
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from examples.cityscapes.data import targets as target_ops
+from examples.cityscapes.data.augment import Augmentation, Box, crop
+from examples.cityscapes.data.sample import Sample
+from examples.cityscapes.data.splits import open_split
+from examples.cityscapes.labels import IGNORE_INDEX
+from examples.common.errors import InputError
+
+
+class Batch(NamedTuple):
+    """What one training step needs; the dictionaries hold only the tasks that are trained."""
+
+    image: Tensor
+    targets: dict[str, Tensor]
+    masks: dict[str, Tensor]
+    """True where a target is valid, (B, H, W)."""
+    disparity_at_1m: Tensor | None = None
+    """Disparity in pixels of a point at one metre, (B,); nan for an image without a camera file."""
+
+
+class Packed(NamedTuple):
+    """A batch before its targets are derived: what is handed over between processes is copied.
+
+    Less than half of a `Batch` in bytes. Targets are derived where they are used: on a GPU, by it.
+    """
+
+    image: Tensor
+    semantic: Tensor | None
+    """Train ids, uint8, (B, H, W)."""
+    instances: Tensor | None
+    """Which of the centres is that of a pixel's instance, int16, (B, H, W); 0 is none."""
+    centres: Tensor | None
+    """Float32, (B, K + 1, 2)."""
+    disparity: Tensor | None
+    """Float32, (B, H, W); nan where unknown."""
+    disparity_at_1m: Tensor
+
+    def to(self, device: torch.device) -> "Packed":
+        """Copy to a device, but for what no training step needs."""
+        moved = [None if t is None else t.to(device, non_blocking=True) for t in self[:-1]]
+        return Packed(*moved, self.disparity_at_1m)
+
+    def unpack(self) -> Batch:
+        """Derive the targets and masks of the tasks that are there."""
+        targets, masks = {}, {}
+        if self.semantic is not None:
+            targets["semantic"] = self.semantic.long()
+            masks["semantic"] = self.semantic != IGNORE_INDEX
+        if self.instances is not None and self.centres is not None:
+            targets["instance"] = target_ops.offsets_of_numbers(self.instances, self.centres)
+            masks["instance"] = self.instances > 0
+        if self.disparity is not None:
+            targets["depth"] = self.disparity.unsqueeze(1)
+            masks["depth"] = ~torch.isnan(self.disparity)
+        return Batch(self.image, targets, masks, self.disparity_at_1m)
+
+
+class Draw(NamedTuple):
+    """Which image comes next, and the seed of its augmentation.
+
+    Drawn by the sampler, not by the dataset: a worker then has no random state of its own, and a
+    resumed run sees exactly what an uninterrupted one would have seen.
+    """
+
+    index: int
+    seed: int | None
+    """None: no augmentation."""
+
+
+def collate(samples: list[Sample], tasks: Iterable[str]) -> Batch:
+    """Stack samples and derive the targets and masks of `tasks`."""
+    return pack(samples, tasks).unpack()
+
+
+def pack(samples: list[Sample], tasks: Iterable[str]) -> Packed:
+    """Stack what the targets of `tasks` follow from."""
+    instances = centres = None
+    if "instance" in tasks:
+        numbers = [target_ops.number_instances(s.instance_ids, s.centroids) for s in samples]
+        instances = torch.stack(numbers)
+        centres = target_ops.stack_centroids([s.centroids for s in samples])
+    return Packed(
+        image=torch.stack([s.image for s in samples]),
+        semantic=torch.stack([s.semantic for s in samples]) if "semantic" in tasks else None,
+        instances=instances,
+        centres=centres,
+        disparity=torch.stack([s.disparity for s in samples]) if "depth" in tasks else None,
+        disparity_at_1m=torch.tensor([s.disparity_at_1m for s in samples]),
+    )
+
+
+class CityscapesDataset(Dataset[Sample | InputError]):
+    """The frames of one split at one size.
+
+    Args:
+        root: Folder in the official layout, or one that `prepare` has written.
+        split: `train` or `val`.
+        size: Height and width to resize to, of the same shape as the images.
+        tasks: Decides which labels a frame must have.
+        augmentation: What happens to the draws that have a seed.
+
+    Raises:
+        InputError: If a file is absent, or an image has another shape than `size`.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        split: str,
+        size: tuple[int, int],
+        tasks: Iterable[str],
+        augmentation: Augmentation = Augmentation(),  # noqa: B008 (it is a tuple)
+    ) -> None:
+        self.size, self.augmentation = size, augmentation
+        self._split = open_split(root, split, size, tasks)
+        self.frames = self._split.frames
+        self._kept: list[Sample] | None = None
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def __getitem__(self, draw: Draw) -> Sample | InputError:
+        try:
+            if draw.seed is None:
+                return self.read(draw.index)
+            box, mirrored = self.augmentation.draw(draw.seed, self.size)
+            sample = self.read(draw.index, box)
+        except InputError as error:
+            # Returned, as a worker process would wrap an exception in its own traceback.
+            return error
+        return self.augmentation.finish(sample, self.size, mirrored)
+
+    def read(self, index: int, box: Box | None = None) -> Sample:
+        """Return a frame, or a part of it, without augmentation."""
+        if self._kept is None:
+            return self._split.read(index, box)
+        return self._kept[index] if box is None else crop(self._kept[index], box)
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether the decoded images are in memory."""
+        return self._kept is not None
+
+    def keep(self, limit_mb: int) -> None:
+        """Decode every frame now and keep it, if all fit into `limit_mb` megabytes."""
+        bytes_per_pixel = 3 + 1 + 4 + 4
+        if len(self) * self.size[0] * self.size[1] * bytes_per_pixel <= limit_mb * 2**20:
+            # On a terminal only: elsewhere an error is to be the one line that is printed.
+            indices = range(len(self))
+            with tqdm(indices, "reading", unit="image", leave=False, disable=None) as bar:
+                self._kept = [self.read(index) for index in bar]
+
+
+class TrainingOrder:
+    """Batches of draws for the iterations `start` to `stop`: a new permutation every epoch.
+
+    Every draw follows from the seed and the iteration alone, so resuming needs no other state.
+    """
+
+    def __init__(
+        self, num_images: int, batch_size: int, *, start: int, stop: int, seed: int, augment: bool
+    ) -> None:
+        self.num_images, self.batch_size = num_images, batch_size
+        self.start, self.stop, self.seed, self.augment = start, stop, seed, augment
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        # The last images of an epoch that fill no batch are dropped: batch norm must not meet a
+        # batch of one.
+        batches_per_epoch = self.num_images // self.batch_size
+        for iteration in range(self.start, self.stop):
+            epoch, position = divmod(iteration, batches_per_epoch)
+            if position == 0 or iteration == self.start:
+                rng = np.random.default_rng([self.seed, epoch])
+                order = rng.permutation(self.num_images)
+                seeds = rng.integers(2**31, size=self.num_images)
+            chosen = slice(position * self.batch_size, (position + 1) * self.batch_size)
+            yield [
+                Draw(int(index), int(seed) if self.augment else None)
+                for index, seed in zip(order[chosen], seeds[chosen], strict=True)
+            ]
+
+
+class _Pack:
+    """`pack` for given tasks, handing on an error; a class, so that workers can receive it."""
+
+    def __init__(self, tasks: tuple[str, ...]) -> None:
+        self.tasks = tasks
+
+    def __call__(self, samples: list[Sample | InputError]) -> Packed | InputError:
+        errors = [sample for sample in samples if isinstance(sample, InputError)]
+        return errors[0] if errors else pack(samples, self.tasks)
+
+
+def batches(
+    dataset: CityscapesDataset,
+    order: Iterable[list[Draw]],
+    tasks: tuple[str, ...],
+    *,
+    num_workers: int = 0,
+    device: torch.device = torch.device("cpu"),  # noqa: B008 (it is immutable)
+) -> Iterator[Batch]:
+    """Yield the batches of `order` on a device; an unreadable file raises its InputError here."""
+    loader = DataLoader(
+        dataset,
+        batch_sampler=order,
+        num_workers=0 if dataset.is_kept else min(num_workers, os.cpu_count() or 1),
+        collate_fn=_Pack(tasks),
+        pin_memory=device.type == "cuda",
+        # Its own, or starting workers would advance the global one, and resuming start them twice.
+        generator=torch.Generator(),
+        worker_init_fn=_leave_sigterm_to_training,
+    )
+    for packed in loader:
+        if isinstance(packed, InputError):
+            raise packed
+        yield packed.to(device).unpack()
+
+
+def _leave_sigterm_to_training(_: int) -> None:
+    # A scheduler signals all processes of a job, but training wants to save before they go.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+def in_order(dataset: CityscapesDataset, batch_size: int = 8) -> list[list[Draw]]:
+    """Every image once, in order and without augmentation."""
+    draws = [Draw(index, None) for index in range(len(dataset))]
+    return [draws[i : i + batch_size] for i in range(0, len(draws), batch_size)]

@@ -1,0 +1,177 @@
+"""Writing a resized copy of a dataset that trains without decoding a single image."""
+
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from examples.cityscapes.data.files import Frame
+from examples.cityscapes.data.prepared import (
+    FORMAT,
+    MANIFEST,
+    changed_file,
+    is_prepared,
+    read_manifest,
+    shard_folders,
+)
+from examples.cityscapes.data.shards import frames_per_shard, read_index, write_shard
+from examples.cityscapes.data.splits import RawSplit
+from examples.common.checkpoint import write_atomically
+from examples.common.errors import InputError
+
+SPLITS = ("train", "val")
+
+Job = tuple[Path, list[Frame]]
+"""A shard to write: its folder and its frames."""
+
+
+def prepare(
+    data: Path,
+    out: Path,
+    size: tuple[int, int],
+    *,
+    workers: int | None = None,
+    per_shard: int | None = None,
+) -> dict[str, int]:
+    """Write a copy of the `train` and `val` splits at `size`; finishes or renews an earlier one.
+
+    What is there already and still fits its source is left alone, so that a killed run goes on
+    where it was and a changed file costs only the shard that it belongs to.
+
+    Args:
+        data: Dataset in the official layout.
+        out: Folder of the copy.
+        size: Height and width of the copy, of the same shape as the images.
+        workers: Processes that decode; by default one per core.
+        per_shard: Frames that are written together.
+
+    Returns:
+        The number of frames by split.
+
+    Raises:
+        InputError: If an input is missing or broken. Complete shards remain.
+    """
+    if is_prepared(data):
+        raise InputError(f"--data: {data} is a prepared dataset already")
+    per_shard = per_shard or frames_per_shard(size)
+    frames = {
+        split: RawSplit(data, split, size, tasks=()).frames
+        for split in SPLITS
+        if split == "train" or (data / "leftImg8bit" / split).is_dir()
+    }
+    _check_out(out, size)
+    settings = {
+        "format": FORMAT,
+        "source": str(data.resolve()),
+        "size": list(size),
+        "per_shard": per_shard,
+        "splits": {split: len(of_split) for split, of_split in frames.items()},
+    }
+    jobs = [job for split in frames for job in _jobs(out, split, frames[split], per_shard)]
+    todo = [(folder, of_shard) for folder, of_shard in jobs if not _is_done(folder, of_shard, data)]
+    if not todo and is_prepared(out) and _manifest(out) == {**settings, "complete": True}:
+        return settings["splits"]
+
+    out.mkdir(parents=True, exist_ok=True)
+    _write_manifest(out, {**settings, "complete": False})
+    _remove_all_but([folder for folder, _ in jobs], out)
+    total = sum(settings["splits"].values())
+    done = total - sum(len(of_shard) for _, of_shard in todo)
+    # On a terminal only: elsewhere an error is to be the one line that is printed.
+    with tqdm(desc="preparing", total=total, initial=done, unit="image", disable=None) as bar:
+        for written in _run(todo, data, size, workers or os.cpu_count() or 1):
+            bar.update(written)
+    _write_manifest(out, {**settings, "complete": True})
+    return settings["splits"]
+
+
+def _jobs(out: Path, split: str, frames: list[Frame], per_shard: int) -> list[Job]:
+    folders = shard_folders(out, split, len(frames), per_shard)
+    return [(f, frames[k * per_shard : (k + 1) * per_shard]) for k, f in enumerate(folders)]
+
+
+def _is_done(folder: Path, frames: list[Frame], data: Path) -> bool:
+    """Whether a shard holds exactly these frames, as their files are now."""
+    try:
+        index = read_index(folder)
+    except InputError:
+        return False
+    found = [{k: facts["path"] for k, facts in entry["files"].items()} for entry in index]
+    wanted = [
+        {k: p.relative_to(data).as_posix() for k, p in frame._asdict().items() if p is not None}
+        for frame in frames
+    ]
+    return found == wanted and not any(changed_file(data, entry["files"]) for entry in index)
+
+
+def _run(jobs: list[Job], data: Path, size: tuple[int, int], workers: int) -> Iterator[int]:
+    """Write shards; yields the number of frames of each one that is complete."""
+    if workers == 1 or len(jobs) <= 1:
+        for folder, frames in jobs:
+            write_shard(folder, frames, data, size)
+            yield len(frames)
+        return
+    # Not forked: torch has threads, and a fork copies their locks but not the threads.
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(min(workers, len(jobs)), context, initializer=_start_worker)
+    try:
+        futures = {pool.submit(write_shard, *job, data, size): len(job[1]) for job in jobs}
+        for future in as_completed(futures):
+            future.result()
+            yield futures[future]
+    except BrokenProcessPool as error:
+        raise InputError(
+            "--workers: one of them was killed, most likely for want of memory; use fewer, and "
+            "the same command goes on where it was"
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _start_worker() -> None:
+    torch.set_num_threads(1)  # the other cores belong to the other workers
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent says what there is to say
+
+    def follow(parent: multiprocessing.process.BaseProcess) -> None:
+        parent.join()
+        os._exit(1)
+
+    # If the parent is killed, a worker would otherwise wait for work for ever.
+    parent = multiprocessing.parent_process()
+    threading.Thread(target=follow, args=(parent,), daemon=True).start()
+
+
+def _check_out(out: Path, size: tuple[int, int]) -> None:
+    if out.exists() and not out.is_dir():
+        raise InputError(f"--out: {out} is not a folder")
+    if is_prepared(out):
+        height, width = read_manifest(out)["size"]
+        if (height, width) != tuple(size):
+            raise InputError(
+                f"--out: {out} was prepared with --size {height}x{width}; choose another"
+            )
+    elif out.exists() and any(p.name != f"{MANIFEST}.partial" for p in out.iterdir()):
+        raise InputError(f"--out: {out} holds something other than a prepared dataset")
+
+
+def _remove_all_but(folders: list[Path], out: Path) -> None:
+    """Remove shards beyond the last, and what a killed run has left."""
+    for path in {path for split in SPLITS for path in (out / split).glob("*")} - set(folders):
+        shutil.rmtree(path)
+
+
+def _manifest(out: Path) -> dict[str, object]:
+    return json.loads((out / MANIFEST).read_text(encoding="utf-8"))
+
+
+def _write_manifest(out: Path, manifest: dict[str, object]) -> None:
+    write_atomically(out / MANIFEST, json.dumps(manifest, indent=2) + "\n")

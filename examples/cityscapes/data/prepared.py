@@ -1,0 +1,113 @@
+"""Reading a dataset that `prepare` has written."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from examples.cityscapes.data.augment import Box
+from examples.cityscapes.data.files import Frame
+from examples.cityscapes.data.sample import Sample
+from examples.cityscapes.data.shards import Shard, open_shard, read_index
+from examples.common.errors import InputError
+from examples.common.fingerprint import is_unchanged
+
+MANIFEST = "manifest.json"
+FORMAT = 1
+
+_OPEN_SHARDS = 64  # each is four memory maps, and a process may have about a thousand open files
+
+
+def is_prepared(root: Path) -> bool:
+    """Whether a folder was written by `prepare`, rather than in the official layout."""
+    return (root / MANIFEST).is_file()
+
+
+def read_manifest(root: Path) -> dict[str, Any]:
+    """Return the settings of a prepared dataset: source, size, frames by split, complete or not."""
+    path = root / MANIFEST
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        if manifest["format"] != FORMAT:
+            raise InputError(f"{path}: has format {manifest['format']}; this is for {FORMAT}")
+        manifest["size"] = tuple(manifest["size"])
+        manifest["source"] = Path(manifest["source"])
+        return {k: manifest[k] for k in ("source", "size", "per_shard", "splits", "complete")}
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise InputError(f"{path}: not the manifest of a prepared dataset ({error})") from error
+
+
+def shard_folders(root: Path, split: str, num_frames: int, per_shard: int) -> list[Path]:
+    """Return the folders of a split, in order."""
+    return [root / split / f"{k:05d}" for k in range(-(-num_frames // per_shard))]
+
+
+def changed_file(source: Path, files: dict[str, Any]) -> Path | None:
+    """Return the first of the files of a frame that is no longer what it was.
+
+    A file that is gone is passed over: what was prepared from it stands by itself.
+    """
+    for facts in files.values():
+        path = source / facts["path"]
+        if path.is_file() and not is_unchanged(path, facts):
+            return path
+    return None
+
+
+class PreparedSplit:
+    """The frames of one split, at the size that they were prepared for.
+
+    Args:
+        root: Folder that `prepare` has written.
+        split: `train` or `val`.
+        size: Height and width; those of the prepared images.
+        tasks: Decides which labels a frame must have.
+
+    Raises:
+        InputError: If the folder is incomplete or made for another size, or if its source is there
+            and has changed.
+    """
+
+    def __init__(self, root: Path, split: str, size: tuple[int, int], tasks: Iterable[str]) -> None:
+        manifest = read_manifest(root)
+        if not manifest["complete"]:
+            raise InputError(f"{root}: not completely prepared; run `prepare` again to finish it")
+        if manifest["size"] != tuple(size):
+            found, wanted = ("x".join(map(str, both)) for both in (manifest["size"], size))
+            raise InputError(f"{root}: was prepared with --size {found}, not {wanted}")
+        if split not in manifest["splits"]:
+            raise InputError(f"{root}: prepared from a dataset without images for {split!r}")
+        self._per_shard = manifest["per_shard"]
+        self._folders = shard_folders(root, split, manifest["splits"][split], self._per_shard)
+        self._shards: dict[int, Shard] = {}
+        self.frames: list[Frame] = []
+        for folder in self._folders:
+            for entry in read_index(folder):
+                files = entry["files"]
+                if changed := changed_file(manifest["source"], files):
+                    raise InputError(
+                        f"{changed}: has changed since {root} was prepared from it; "
+                        "run `prepare` again"
+                    )
+                frame = _frame(manifest["source"], files)
+                if "instance" in tasks and frame.instance_ids is None:
+                    raise InputError(f"{frame.image}: was prepared without instanceIds")
+                self.frames.append(frame)
+
+    def read(self, index: int, box: Box | None = None) -> Sample:
+        """Return a frame, or a part of it."""
+        number, row = divmod(index, self._per_shard)
+        if number not in self._shards:
+            if len(self._shards) >= _OPEN_SHARDS:
+                self._shards.pop(next(iter(self._shards)))
+            self._shards[number] = open_shard(self._folders[number])
+        return self._shards[number].read(row, box)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A worker process opens the maps itself; sent to it, they would be copied whole.
+        return {**vars(self), "_shards": {}}
+
+
+def _frame(source: Path, files: dict[str, Any]) -> Frame:
+    absent = dict.fromkeys(Frame._fields)
+    return Frame(**{**absent, **{name: source / facts["path"] for name, facts in files.items()}})

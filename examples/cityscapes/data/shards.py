@@ -1,0 +1,156 @@
+"""A shard: some dozens of resized frames in a folder of plain arrays, written and opened whole.
+
+A folder rather than one file per frame, so that a split is a few dozen memory maps; a few dozen
+frames rather than all, so that a kill costs no more than those being read.
+"""
+
+import json
+import math
+import shutil
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from examples.cityscapes.data.augment import Box
+from examples.cityscapes.data.files import Frame
+from examples.cityscapes.data.sample import Sample, Settled, decode, read_settled
+from examples.cityscapes.data.targets import Centroids, find_centroids
+from examples.common.checkpoint import write_atomically
+from examples.common.errors import InputError
+from examples.common.fingerprint import facts_of
+
+DTYPES = {"image": "u1", "semantic": "u1", "instance_ids": "<u2", "raw_disparity": "<u2"}
+"""Array by field of `Settled`, (N, H, W) or (N, 3, H, W) for the image."""
+BYTES_PER_PIXEL = 3 + 1 + 2 + 2
+
+_INDEX = "frames.json"
+_SHARD_BYTES = 2**24
+
+
+def frames_per_shard(size: tuple[int, int]) -> int:
+    """Return how many frames of a size go together."""
+    return min(64, max(1, _SHARD_BYTES // (size[0] * size[1] * BYTES_PER_PIXEL)))
+
+
+class Shard(NamedTuple):
+    """An open shard."""
+
+    arrays: dict[str, np.ndarray]
+    centroids: list[Centroids]
+    index: list[dict[str, Any]]
+
+    def read(self, row: int, box: Box | None = None) -> Sample:
+        """Return a frame, or a part of it; only that part is read from the disk."""
+        where = (...,)
+        if box is not None:
+            where += (slice(box.top, box.top + box.height), slice(box.left, box.left + box.width))
+
+        def take(name: str, dtype: type) -> torch.Tensor:
+            # A copy, of 10 microseconds: the map is read-only, and tensors are not.
+            return torch.from_numpy(self.arrays[name][row][where].astype(dtype))
+
+        centroids, entry = self.centroids[row], self.index[row]
+        if box is not None:
+            corner = torch.tensor([box.left, box.top])
+            centroids = centroids._replace(xy=centroids.xy - corner)
+        baseline_fx = entry["baseline_fx"]
+        settled = Settled(
+            image=take("image", np.uint8),
+            semantic=take("semantic", np.uint8),
+            instance_ids=take("instance_ids", np.int32),
+            raw_disparity=take("raw_disparity", np.int32),
+            baseline_fx=math.nan if baseline_fx is None else baseline_fx,
+            factor=entry["factor"],
+        )
+        return decode(settled, centroids)
+
+
+def write_shard(folder: Path, frames: list[Frame], root: Path, size: tuple[int, int]) -> None:
+    """Read frames and write them; the folder appears when it is complete."""
+    partial = folder.with_name(folder.name + ".partial")
+    if partial.exists():
+        shutil.rmtree(partial)  # left by a process that was killed
+    partial.mkdir(parents=True)
+    try:
+        index = _write_arrays(partial, frames, root, size)
+        lengths = {p.name: p.stat().st_size for p in sorted(partial.iterdir())}
+        write_atomically(partial / _INDEX, json.dumps({"bytes": lengths, "frames": index}))
+        if folder.exists():
+            shutil.rmtree(folder)  # made from files that have changed since
+        partial.rename(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _write_arrays(
+    folder: Path, frames: list[Frame], root: Path, size: tuple[int, int]
+) -> list[dict[str, Any]]:
+    arrays = {
+        name: np.zeros((len(frames), *((3,) if name == "image" else ()), *size), dtype)
+        for name, dtype in DTYPES.items()
+    }
+    index, centroids = [], []
+    for row, frame in enumerate(frames):
+        # Before reading: what changes in between is then noticed later, not missed.
+        facts = {k: facts_of(p, root) for k, p in frame._asdict().items() if p is not None}
+        settled = read_settled(frame, size)
+        if settled.raw_disparity.max() > np.iinfo(np.uint16).max:
+            raise InputError(f"{frame.disparity}: should have 16 bits; found higher values")
+        for name, array in arrays.items():
+            array[row] = getattr(settled, name).numpy()
+        table = find_centroids(settled.instance_ids)
+        centroids.append(np.column_stack([table.ids.numpy(), table.xy.numpy()]))
+        index.append(
+            {
+                "files": facts,
+                "num_centroids": len(table.ids),
+                "baseline_fx": None if math.isnan(settled.baseline_fx) else settled.baseline_fx,
+                "factor": settled.factor,
+            }
+        )
+    # Ids and single-precision centres are both exact in double precision.
+    arrays["centroids"] = np.concatenate(centroids).astype("<f8")
+    for name, array in arrays.items():
+        np.save(folder / f"{name}.npy", array, allow_pickle=False)
+    return index
+
+
+def read_index(folder: Path) -> list[dict[str, Any]]:
+    """Return what a shard records of its frames.
+
+    Raises:
+        InputError: If the shard is absent or incomplete.
+    """
+    path = folder / _INDEX
+    try:
+        recorded = json.loads(path.read_text(encoding="utf-8"))
+        lengths, frames = recorded["bytes"], recorded["frames"]
+        for name, length in lengths.items():
+            if (found := (folder / name).stat().st_size) != length:
+                raise InputError(
+                    f"{folder / name}: has {found} bytes, but was written with {length}"
+                )
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise InputError(f"{path}: not a complete part of a prepared dataset ({error})") from error
+    return frames
+
+
+def open_shard(folder: Path) -> Shard:
+    """Map the arrays of a shard into memory."""
+    index = read_index(folder)
+    arrays = {}
+    for name in (*DTYPES, "centroids"):
+        path = folder / f"{name}.npy"
+        try:
+            arrays[name] = np.load(path, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise InputError(f"{path}: not a readable array ({error})") from error
+    table = np.array(arrays.pop("centroids"))
+    ids = torch.from_numpy(table[:, 0].astype(np.int32))
+    xy = torch.from_numpy(table[:, 1:].astype(np.float32))
+    counts = [entry["num_centroids"] for entry in index]
+    centroids = [Centroids(*pair) for pair in zip(ids.split(counts), xy.split(counts), strict=True)]
+    # Without the subclass, whose every slice costs some microseconds of bookkeeping.
+    return Shard({k: v.view(np.ndarray) for k, v in arrays.items()}, centroids, index)

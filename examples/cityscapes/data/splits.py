@@ -1,0 +1,42 @@
+"""The frames of one split, from the official files or from a prepared copy."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from examples.cityscapes.data.augment import Box, crop
+from examples.cityscapes.data.files import check_aspect, find_frames, image_size
+from examples.cityscapes.data.prepared import PreparedSplit, is_prepared
+from examples.cityscapes.data.sample import Sample, read_sample
+
+
+class RawSplit:
+    """The frames of one split, decoded and resized whenever they are read.
+
+    Args:
+        root: Folder in the official layout.
+        split: `train` or `val`.
+        size: Height and width to resize to, of the same shape as the images.
+        tasks: Decides which labels a frame must have.
+
+    Raises:
+        InputError: If a file is absent, or an image has another shape than `size`.
+    """
+
+    def __init__(self, root: Path, split: str, size: tuple[int, int], tasks: Iterable[str]) -> None:
+        self.size = size
+        self.frames = find_frames(root, split, need_instances="instance" in tasks)
+        for frame in self.frames:
+            check_aspect(frame.image, image_size(frame.image), size)
+
+    def read(self, index: int, box: Box | None = None) -> Sample:
+        """Return a frame, or a part of it."""
+        sample = read_sample(self.frames[index], self.size)
+        return sample if box is None else crop(sample, box)
+
+
+def open_split(
+    root: Path, split: str, size: tuple[int, int], tasks: Iterable[str]
+) -> RawSplit | PreparedSplit:
+    """Open a split of either kind of folder."""
+    kind = PreparedSplit if is_prepared(root) else RawSplit
+    return kind(root, split, size, tasks)

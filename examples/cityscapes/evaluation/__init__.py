@@ -1,0 +1,1 @@
+"""How good a run is: its metrics, the baselines, and the official scripts."""

@@ -1,0 +1,237 @@
+"""Figures by the official scripts, from predictions exported for them and for the test server."""
+
+import importlib.util
+import json
+import math
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+from tqdm import tqdm
+
+from examples.cityscapes.data.files import Frame, find_frames, find_images, read_ids, read_rgb
+from examples.cityscapes.data.targets import (
+    evaluated_instances,
+    label_ids_from_instance_ids,
+    train_ids,
+)
+from examples.cityscapes.evaluation.distances import instance_distances
+from examples.cityscapes.evaluation.official_files import Exporter, instance_file, semantic_file
+from examples.cityscapes.evaluation.semantic_metrics import SemanticIoU
+from examples.cityscapes.scene.instances import Grouping
+from examples.cityscapes.scene.maps import predict_scene
+from examples.common.errors import InputError
+from examples.common.folders import complete_folder
+
+Metrics = dict[str, Any]
+
+OWN_FIGURES = {
+    "semantic_iou": "averageScoreClasses",
+    "semantic_iiou": "averageScoreInstClasses",
+    "category_iou": "averageScoreCategories",
+    "category_iiou": "averageScoreInstCategories",
+}
+"""What our own metrics and the official script both compute, by either name."""
+
+PRECISIONS = {"ap": "allAp", "ap50": "allAp50%", "ap100m": "allAp100m", "ap50m": "allAp50m"}
+"""What only the official script computes, by our name and by its own."""
+
+QUALITIES = {"pq": "All", "pq_things": "Things", "pq_stuff": "Stuff"}
+"""The panoptic quality by our name, and by the official script's."""
+
+
+def official_figures(
+    model: nn.Module, data: Path, size: tuple[int, int], out: Path, grouping: Grouping
+) -> Metrics:
+    """Export predictions at the size of the images, and measure them by the official scripts.
+
+    Writes `out/val` and, where the data have a test split, `out/test`; the folder appears when it
+    is complete, and takes the place of an earlier one.
+
+    Args:
+        model: Trained, in evaluation mode.
+        data: Root of the dataset.
+        size: Height and width of the network's input.
+        out: Folder for the predictions.
+        grouping: How votes become instances.
+    """
+    check_installed()
+    frames = find_frames(data, "val")
+    images = {"val": [frame.image for frame in frames]}
+    if (data / "leftImg8bit" / "test").is_dir():
+        images["test"] = find_images(data, "test")
+    with complete_folder(out) as partial:
+        for split, paths in images.items():
+            export_split(model, paths, size, partial / split, split, grouping)
+        return score(frames, partial / "val")
+
+
+def check_installed() -> None:
+    """Raise unless the official scripts can be run."""
+    if importlib.util.find_spec("cityscapesscripts") is None:
+        raise InputError(
+            "--official: needs the official scripts; `pip install cityscapesscripts` brings them"
+        )
+
+
+def export_split(
+    model: nn.Module,
+    images: list[Path],
+    size: tuple[int, int],
+    out: Path,
+    split: str,
+    grouping: Grouping,
+) -> None:
+    """Write the predictions for some images in the official formats."""
+    exporter = Exporter(out, split)
+    device = next(model.parameters()).device
+    # On a terminal only: elsewhere an error is to be the one line that is printed.
+    for path in tqdm(images, f"exporting {split}", unit="image", leave=False, disable=None):
+        stem = path.name.removesuffix("_leftImg8bit.png")
+        exporter.add(stem, predict_scene(model, read_rgb(path), size, device, grouping))
+    exporter.finish()
+
+
+def score(frames: list[Frame], predictions: Path) -> Metrics:
+    """Measure exported predictions by the official scripts, and by our own metrics.
+
+    Returns:
+        The figures in `OWN_FIGURES`, `PRECISIONS` and `QUALITIES` and those of each class; under
+        `largest_difference` by how much ours are off.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        results = _run_scripts(_job(frames, predictions, Path(folder)), Path(folder))
+    own = measure_files(frames, predictions)
+    theirs = results["semantic"]
+    instance = results.get("instance", {"classes": {}})
+    figures = {name: theirs[official] for name, official in OWN_FIGURES.items()}
+    figures |= {name: instance.get(official) for name, official in PRECISIONS.items()}
+    panoptic = results.get("panoptic", {"per_class": {}})
+    figures |= {name: panoptic.get(official) for name, official in QUALITIES.items()}
+    return {
+        **figures,
+        "largest_difference": largest_difference(own, theirs),
+        "semantic_iou_per_class": _known(theirs["classScores"], own["semantic_iou_per_class"]),
+        "semantic_iiou_per_class": _known(theirs["classInstScores"], own["semantic_iou_per_class"]),
+        "ap_per_class": {name: scores["ap"] for name, scores in instance["classes"].items()},
+        "ap50_per_class": {name: scores["ap50%"] for name, scores in instance["classes"].items()},
+        "pq_per_class": panoptic["per_class"],
+    }
+
+
+def measure_files(frames: list[Frame], predictions: Path) -> Metrics:
+    """Measure exported class maps by our own metrics."""
+    metric = SemanticIoU()
+    back = np.full(256, 255, dtype=np.uint8)
+    back[:] = train_ids(torch.arange(256)).numpy()
+    for frame in frames:
+        ids = torch.from_numpy(read_ids(frame.instance_ids))
+        labels = _labels(frame, ids)
+        predicted = torch.from_numpy(back[read_ids(semantic_file(predictions, frame.stem))])
+        metric.add(
+            predicted.unsqueeze(0),
+            train_ids(labels).long().unsqueeze(0),
+            evaluated_instances(ids).unsqueeze(0),
+        )
+    return metric.compute()
+
+
+def largest_difference(own: Metrics, theirs: dict[str, Any]) -> float:
+    """Return the largest difference of any figure that both compute, inf if one has it alone."""
+    pairs = [(own[name], theirs[official]) for name, official in OWN_FIGURES.items()]
+    for name, official in (
+        ("semantic_iou_per_class", "classScores"),
+        ("semantic_iiou_per_class", "classInstScores"),
+        ("category_iou_per_category", "categoryScores"),
+        ("category_iiou_per_category", "categoryInstScores"),
+    ):
+        pairs += [(value, theirs[official].get(key)) for key, value in own[name].items()]
+    return max(
+        0.0 if a is None and b is None else math.inf if a is None or b is None else abs(a - b)
+        for a, b in pairs
+    )
+
+
+def _job(frames: list[Frame], predictions: Path, scratch: Path) -> dict[str, Any]:
+    job: dict[str, Any] = {"label_ids": [], "instance_ids": [], "semantic": [], "instance": []}
+    distances = {}
+    for frame in frames:
+        labels, instances = _truth_files(frame, scratch)
+        job["label_ids"].append(str(labels))
+        job["instance_ids"].append(str(instances))
+        job["semantic"].append(str(semantic_file(predictions, frame.stem).absolute()))
+        found = instance_distances(frame, read_ids(frame.instance_ids))
+        if found is not None:
+            distances[str(instances)] = found
+    if (predictions / "instance").is_dir():
+        paths = [instance_file(predictions, frame.stem).absolute() for frame in frames]
+        job["instance"] = [str(path) for path in paths]
+    table = predictions / "cityscapes_panoptic_val.json"
+    return {
+        **job,
+        "root": str(predictions.absolute()),
+        "distances": distances,
+        "panoptic": str(table.absolute()) if table.is_file() else None,
+        "truth": str(_truth_folder(frames, scratch)),
+    }
+
+
+def _truth_folder(frames: list[Frame], scratch: Path) -> Path:
+    """Return a folder with links to the instance ids of just these frames."""
+    for frame in frames:
+        link = scratch / "gtFine/val/city" / f"{frame.stem}_gtFine_instanceIds.png"
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(frame.instance_ids.absolute())
+    return scratch / "gtFine"
+
+
+def _truth_files(frame: Frame, scratch: Path) -> tuple[Path, Path]:
+    """Return the files of labels and of instances, side by side as the scripts want them."""
+    instances = frame.instance_ids.absolute()
+    if frame.label_ids is not None:
+        return frame.label_ids.absolute(), instances
+    copy = scratch / f"{frame.stem}_gtFine_instanceIds.png"
+    copy.symlink_to(instances)
+    labels = scratch / f"{frame.stem}_gtFine_labelIds.png"
+    ids = torch.from_numpy(read_ids(instances))
+    Image.fromarray(label_ids_from_instance_ids(ids).numpy().astype(np.uint8)).save(labels)
+    return labels, copy
+
+
+def _labels(frame: Frame, ids: torch.Tensor) -> torch.Tensor:
+    if frame.label_ids is None:
+        return label_ids_from_instance_ids(ids)
+    return torch.from_numpy(read_ids(frame.label_ids))
+
+
+def _run_scripts(job: dict[str, Any], scratch: Path) -> dict[str, Any]:
+    job_file, result_file = scratch / "job.json", scratch / "result.json"
+    job_file.write_text(json.dumps(job), encoding="utf-8")
+    program = Path(__file__).with_name("official_scripts.py").absolute()
+    done = subprocess.run(  # noqa: S603
+        [sys.executable, str(program), str(job_file), str(result_file)],
+        cwd=scratch,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode or not result_file.is_file():
+        said = (done.stdout + done.stderr).strip().splitlines() or ["nothing said"]
+        raise InputError(f"the official scripts failed: {said[-1].strip()}")
+    return _without_nan(json.loads(result_file.read_text(encoding="utf-8")))
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def _known(scores: dict[str, Any], names: dict[str, Any]) -> dict[str, Any]:
+    return {name: scores[name] for name in names}

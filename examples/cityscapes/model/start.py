@@ -1,0 +1,90 @@
+"""The network as it is before the first iteration."""
+
+import math
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torchvision.models import get_model_weights
+
+from examples.cityscapes.config import TrainConfig, initial_sigma
+from examples.cityscapes.data.dataset import CityscapesDataset
+from examples.cityscapes.model.network import SceneNet
+from examples.common.checkpoint import read_checkpoint
+from examples.common.errors import InputError
+
+
+def backbone_state(backbone: str, choice: str) -> dict[str, Tensor] | None:
+    """Return the ResNet state dict that `--backbone-weights` asks for.
+
+    Without a network, `imagenet` warns once and gives None.
+    """
+    if choice == "none":
+        return None
+    if choice != "imagenet":
+        return read_checkpoint(Path(choice))
+    try:
+        with _patience(seconds=20):
+            return get_model_weights(backbone).DEFAULT.get_state_dict(progress=False)
+    except (OSError, RuntimeError) as error:  # no network, or a damaged download
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        print(
+            f"warning: no ImageNet weights for {backbone} ({reason}); starting from random ones",
+            file=sys.stderr,
+        )
+        return None
+
+
+def initial_model(
+    config: TrainConfig, dataset: CityscapesDataset, weights: dict[str, Tensor] | None
+) -> SceneNet:
+    """Build the network with the initial weights of `config.seed`, and given ones for the trunk."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        model = SceneNet(config)
+    if weights is not None:
+        try:
+            model.trunk.load_resnet(weights)
+        except (RuntimeError, AttributeError, TypeError) as error:
+            reason = str(error).splitlines()[-1].strip()
+            raise InputError(
+                f"--backbone-weights: {config.backbone_weights} does not fit {config.backbone} "
+                f"({reason})"
+            ) from error
+    if config.depth_noise == "per-pixel":
+        _start_noise_at(model, initial_sigma(config.sigma_init) or 1.0)
+    if config.start_at_mean and "depth" in config.tasks:
+        _start_depth_at_mean(model, dataset)
+    return model
+
+
+@torch.no_grad()
+def _start_depth_at_mean(model: SceneNet, dataset: CityscapesDataset) -> None:
+    # Disparities are far from 0, and the first thousand steps would be spent on getting there.
+    total, count = 0.0, 0
+    for index in range(len(dataset)):
+        disparity = dataset.read(index).disparity
+        valid = disparity[~disparity.isnan()]
+        total, count = total + float(valid.double().sum()), count + len(valid)
+    if count:
+        model.decoders["depth"][-1].bias[0] = total / count
+
+
+@torch.no_grad()
+def _start_noise_at(model: SceneNet, sigma: float) -> None:
+    model.decoders["depth"][-1].bias[1] = 2 * math.log(sigma)
+
+
+@contextmanager
+def _patience(seconds: float) -> Iterator[None]:
+    # urllib waits for ever by default.
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)

@@ -1,0 +1,1 @@
+"""What people look at: pictures, curves, tables, one HTML page."""

@@ -1,0 +1,214 @@
+"""The report of one or several runs: one HTML file that needs nothing else."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jinja2
+import numpy as np
+
+from examples.cityscapes.config import TrainConfig
+from examples.cityscapes.evaluation.evaluate import Metrics
+from examples.cityscapes.labels import CLASS_NAMES, PALETTE
+from examples.cityscapes.report.curves import draw_curves, running_mean
+from examples.cityscapes.report.page_scenes import draw_scenes
+from examples.cityscapes.training.log import read_log
+from examples.common.checkpoint import write_atomically
+from examples.common.errors import InputError
+
+FIGURES = {
+    "semantic_iou_present": ("mean IoU", "classes present, higher is better"),
+    "semantic_iou": ("mean IoU", "official rule, higher is better"),
+    "instance_error_px": ("offset error", "|dx| + |dy| in px, lower is better"),
+    "instance_rand_index": ("Rand index", "of instances, adjusted, higher is better"),
+    "depth_error_px": ("depth error", "disparity in px, lower is better"),
+    "depth_error_per_metre": ("depth error", "inverse depth in 1/m, lower is better"),
+}
+
+OPTIMAL_SHARE = {"semantic": 0.5, "instance": 1.0, "depth": 1.0}
+"""Weight times loss where sigma is at its optimum: c of `weight = c / loss`."""
+
+
+class Run(NamedTuple):
+    """A run, finished or not."""
+
+    config: TrainConfig
+    metrics: Metrics | None
+    """None if it has not been evaluated."""
+    iterations: int
+    """Fewer than asked for if the time ran out, or it still goes on."""
+    seconds: float | None = None
+    """Of training; None if nobody took the time."""
+
+
+def write_report(config: TrainConfig, data: Path | None, checkpoint: str = "last") -> Path:
+    """Write report.html of the run in `config.out` from what is there, also while it trains.
+
+    Args:
+        config: The run's configuration.
+        data: Dataset whose validation images are shown; None for a page without pictures.
+        checkpoint: `last` or `best`: which network draws them.
+
+    Returns:
+        The path of the page.
+    """
+    lines = read_log(config.out / "metrics.jsonl")
+    run = Run(config, _read_metrics(config.out / "metrics.json"), len(lines))
+    if data is not None and not (config.out / f"{checkpoint}.pt").is_file():
+        raise InputError(
+            f"{config.out / f'{checkpoint}.pt'}: not there yet, so no picture can be drawn; leave "
+            "--data out for a page without"
+        )
+    path = config.out / "report.html"
+    write_atomically(path, render_report([run], data, checkpoint=checkpoint))
+    return path
+
+
+def render_report(
+    runs: list[Run], data: Path | None, *, rendered: bool = False, checkpoint: str = "last"
+) -> str:
+    """Return the page for one or more runs on the same data.
+
+    Args:
+        runs: The first one's settings decide which pictures are drawn.
+        data: Dataset whose validation images are shown; None for a page without pictures.
+        rendered: Whether the data are scenes that we have rendered.
+        checkpoint: `last` or `best`: which network draws them.
+    """
+    logs = {_name(run): read_log(run.config.out / "metrics.jsonl") for run in runs}
+    learned = {name: lines for name, lines in logs.items() if lines and lines[0]["sigma"]}
+    validations = {_name(run): _validations(run.config.out) for run in runs}
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    scenes, seen = [], []
+    if data is not None:
+        scenes, seen = draw_scenes({_name(run): run.config for run in runs}, data, checkpoint)
+    curves = [draw_curves(logs, "loss", "loss (running mean of 50)")]
+    if learned:
+        curves.append(draw_curves(learned, "sigma", "sigma"))
+        curves.append(draw_curves(learned, "weight", "weight"))
+    if any(validations.values()):
+        title = "validation: 1 - mean IoU, and errors in px"
+        curves.append(draw_curves(validations, "error", title, window=1))
+    return environment.get_template("page.html.jinja").render(
+        runs=[(_name(run), run) for run in runs],
+        rendered=rendered,
+        figures=_figure_rows(runs),
+        per_class=_class_rows(runs),
+        curves=curves if any(logs.values()) else [],
+        weights=[row for run in runs for row in weight_rows_of(run, learned.get(_name(run)))],
+        noise_per_pixel=any(run.config.depth_noise == "per-pixel" for run in runs),
+        settings=settings(runs[0].config),
+        pictures=scenes,
+        legend=[(CLASS_NAMES[k], _hex(PALETTE[k])) for k in seen],
+    )
+
+
+def settings(config: TrainConfig) -> list[tuple[str, str, bool]]:
+    """Return the name of every setting, its value, and whether that is not the default."""
+    rows = []
+    for field in dataclasses.fields(config):
+        if field.name not in ("data", "out"):
+            value = getattr(config, field.name)
+            shown = ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+            if field.name in ("size", "crop"):
+                shown = shown.replace(", ", "x")
+            rows.append((field.name.replace("_", " "), shown, value != field.default))
+    return rows
+
+
+def weight_rows_of(run: Run, lines: list[dict[str, Any]] | None) -> list[dict[str, Any]]:
+    """Return `weight_rows` of the tasks whose weight has that optimum."""
+    if not lines or run.config.form != "nll" or run.config.constraint != "none":
+        return []
+    per_pixel = run.config.depth_noise == "per-pixel"
+    return [row for row in weight_rows(lines) if not (per_pixel and row["task"] == "depth")]
+
+
+def weight_rows(lines: list[dict[str, Any]], window: int = 100) -> list[dict[str, Any]]:
+    """Compare each learned weight with its optimum for the recent losses."""
+    rows = []
+    for task, weight in lines[-1]["weight"].items():
+        losses = [line["loss"][task] for line in lines if line["loss"][task] is not None]
+        if losses and weight is not None:
+            recent = float(running_mean(np.array(losses), window)[-1])
+            optimum = OPTIMAL_SHARE[task] / recent
+            sigma = lines[-1]["sigma"][task]
+            rows.append({"task": task, "sigma": sigma, "loss": recent, "weight": weight})
+            rows[-1] |= {"optimum": optimum, "deviation": weight / optimum - 1}
+    return rows
+
+
+def _figure_rows(runs: list[Run]) -> list[tuple[str, str, list[str]]]:
+    columns = _columns(runs)
+    rows = [
+        (title, direction, [column.get(figure) for column in columns])
+        for figure, (title, direction) in FIGURES.items()
+    ]
+    # A task that no run has trained has no row.
+    return [
+        (title, direction, [_number(value) for value in values])
+        for title, direction, values in rows
+        if any(value is not None for value in values[: len(runs)])
+    ]
+
+
+def _columns(runs: list[Run]) -> list[Metrics]:
+    measured = [run.metrics for run in runs if run.metrics is not None]
+    if len(measured) < len(runs):
+        return []
+    return [*measured, measured[0]["untrained"], measured[0]["position_prior"]]
+
+
+def _class_rows(runs: list[Run]) -> list[tuple[str, list[str]]]:
+    columns = _columns(runs)
+    if not columns or columns[0].get("semantic_iou") is None:
+        return []
+    rows = [(name, [c["semantic_iou_per_class"][name] for c in columns]) for name in CLASS_NAMES]
+    # The untrained network guesses classes that occur nowhere.
+    return [(name, [_number(v) for v in values]) for name, values in rows if values[-1] is not None]
+
+
+def _read_metrics(path: Path) -> Metrics | None:
+    if not path.is_file():
+        return None
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path}: not the figures of a run ({error})") from error
+
+
+def _validations(out: Path) -> list[dict[str, Any]]:
+    """Return the lines of validation.jsonl, with all that is to be low under `error`."""
+    lines = []
+    for line in read_log(out / "validation.jsonl"):
+        iou = line["semantic_iou_present"]
+        error = {
+            "semantic": None if iou is None else 1 - iou,
+            "instance": line["instance_error_px"],
+            "depth": line["depth_error_px"],
+        }
+        lines.append({"iteration": line["iteration"], "error": error})
+    return lines
+
+
+def _name(run: Run) -> str:
+    return {"uncertainty": "learned weights", "equal": "equal weights"}.get(
+        run.config.weighting, run.config.weighting
+    )
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.3f}" if value >= 0.1 else f"{value:.2g}"
+
+
+def _hex(color: np.ndarray) -> str:
+    return "#" + "".join(f"{int(channel):02x}" for channel in color)

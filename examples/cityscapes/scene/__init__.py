@@ -1,0 +1,1 @@
+"""From a network's outputs to what is in an image."""

@@ -1,6 +1,0 @@
-"""Procedural street scenes with a stereo camera, in the layout of CityScapes."""
-
-from examples.cityscapes.synthetic.render import Scene, render_scene
-from examples.cityscapes.synthetic.write import sample_scene, synthesize
-
-__all__ = ["Scene", "render_scene", "sample_scene", "synthesize"]

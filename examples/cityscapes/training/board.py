@@ -1,0 +1,121 @@
+"""What a run shows while it goes on: a progress bar, and TensorBoard."""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+from tqdm import tqdm
+
+from examples.cityscapes.config import TrainConfig
+from examples.cityscapes.model.network import Output, without_noise
+from examples.cityscapes.scene.colors import color_classes, color_disparity, color_instances
+from examples.cityscapes.scene.maps import to_arrays
+from examples.cityscapes.training.distributed import Ranks
+from examples.cityscapes.training.log import Line, MetricLog
+
+QUANTITIES = ("loss", "nll", "sigma", "weight", "gradient_norm")
+
+
+def progress_bar(config: TrainConfig, first: int, ranks: Ranks) -> tqdm:
+    """Return a bar with throughput and time left, shown by one process."""
+    return tqdm(
+        total=config.iterations,
+        initial=first,
+        desc="training",
+        unit="step",
+        disable=not ranks.is_main,
+    )
+
+
+def show_progress(bar: tqdm, log: MetricLog, batch_size: int) -> None:
+    """Advance the bar; the losses beside it are those last written."""
+    bar.update()
+    losses = log.latest.get("loss", {})
+    shown = {task: f"{value:.3g}" for task, value in losses.items() if value is not None}
+    if rate := bar.format_dict["rate"]:
+        shown["images/s"] = f"{rate * batch_size:.1f}"
+    bar.set_postfix(shown, refresh=False)
+
+
+@contextmanager
+def open_board(config: TrainConfig, first: int, ranks: Ranks) -> Iterator["Board | None"]:
+    """Give where scalars and pictures go; None if not wanted, not here or not installed."""
+    if not (config.tensorboard and ranks.is_main):
+        yield None
+        return
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        print(
+            "warning: no tensorboard installed, so the run goes without; metrics.jsonl has all "
+            "figures",
+            file=sys.stderr,
+        )
+        yield None
+        return
+    # What an interrupted run showed beyond its checkpoint is to be hidden: the purge.
+    with SummaryWriter(config.out / "tensorboard", purge_step=first) as writer:
+        yield Board(writer, config.batch_size)
+
+
+class Board:
+    """Scalars and pictures of a run in TensorBoard's format.
+
+    Args:
+        writer: A `SummaryWriter`.
+        batch_size: Images per iteration, for the throughput.
+    """
+
+    def __init__(self, writer: Any, batch_size: int) -> None:
+        self.writer, self.batch_size = writer, batch_size
+        self._since = time.monotonic()
+
+    def add_lines(self, lines: list[Line]) -> None:
+        """Add the lines that metrics.jsonl has just got."""
+        for line in lines:
+            step = line["iteration"]
+            self.writer.add_scalar("learning_rate", line["learning_rate"], step)
+            for quantity in QUANTITIES:
+                for name, value in line[quantity].items():
+                    if value is not None:
+                        self.writer.add_scalar(f"{quantity}/{name}", value, step)
+        now = time.monotonic()
+        rate = len(lines) * self.batch_size / max(now - self._since, 1e-9)
+        self.writer.add_scalar("images_per_second", rate, lines[-1]["iteration"])
+        self._since = now
+
+    def add_validation(
+        self,
+        iteration: int,
+        figures: dict[str, float | None],
+        image: Tensor,
+        maps: dict[str, Output],
+    ) -> None:
+        """Add the figures of a validation, and what the network makes of an image (1, 3, H, W)."""
+        for name, value in figures.items():
+            if value is not None:
+                self.writer.add_scalar(f"validation/{name}", value, iteration)
+        for name, picture in pictures(image, maps).items():
+            self.writer.add_image(f"pictures/{name}", picture, iteration, dataformats="HWC")
+        self.writer.flush()
+
+
+def pictures(image: Tensor, maps: dict[str, Output]) -> dict[str, np.ndarray]:
+    """Colour the first image of a batch and its predictions; each (H, W, 3), uint8."""
+    maps = {task: output[:1].float().cpu() for task, output in without_noise(maps).items()}
+    if "semantic" in maps:
+        maps["semantic"] = maps["semantic"].argmax(dim=1)
+    arrays = to_arrays(maps)
+    colored = {"input": image[0].permute(1, 2, 0).cpu().numpy()}
+    if "classes" in arrays:
+        colored["classes"] = color_classes(arrays["classes"])
+    if "instances" in arrays:
+        colored["instances"] = color_instances(arrays["instances"])
+    if "inverse_depth" in arrays:
+        disparity = arrays["inverse_depth"]
+        colored["inverse_depth"] = color_disparity(disparity, float(disparity.max()))
+    return colored

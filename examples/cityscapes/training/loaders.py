@@ -1,0 +1,57 @@
+"""What training is fed with: both splits, the order of the images, each process' share of them."""
+
+from collections.abc import Iterator
+
+from examples.cityscapes.config import TrainConfig
+from examples.cityscapes.data.augment import Augmentation
+from examples.cityscapes.data.dataset import Batch, CityscapesDataset, TrainingOrder, batches
+from examples.cityscapes.training.distributed import RankOrder, Ranks, images_per_part
+from examples.common.errors import InputError
+
+
+def training_data(config: TrainConfig) -> CityscapesDataset:
+    """Open the training split and check that it fills a batch."""
+    augmentation = Augmentation(config.flip, config.scale, config.crop)
+    dataset = CityscapesDataset(config.data, "train", config.size, config.tasks, augmentation)
+    if len(dataset) < config.batch_size:
+        raise InputError(
+            f"--batch-size: {config.batch_size} images do not fit into the {len(dataset)} of "
+            f"{config.data}/leftImg8bit/train"
+        )
+    dataset.keep(config.cache_mb)
+    return dataset
+
+
+def validation_data(config: TrainConfig) -> CityscapesDataset | None:
+    """Open the validation split, if it is to be looked at."""
+    if not config.eval_every:
+        return None
+    try:
+        val = CityscapesDataset(config.data, "val", config.size, config.tasks)
+    except InputError as error:
+        raise InputError(f"{error}; --eval-every 0 trains without validation") from error
+    val.keep(config.cache_mb)
+    return val
+
+
+def training_order(config: TrainConfig, num_images: int, first: int) -> TrainingOrder:
+    """Return the batches from iteration `first` to the last."""
+    return TrainingOrder(
+        num_images,
+        config.batch_size,
+        start=first,
+        stop=config.iterations,
+        seed=config.seed,
+        augment=config.flip or config.crop is not None or config.scale != (1.0, 1.0),
+    )
+
+
+def load(
+    config: TrainConfig, dataset: CityscapesDataset, first: int, ranks: Ranks
+) -> Iterator[Batch]:
+    """Return this process' share of every batch, part by part, on the device."""
+    order = training_order(config, len(dataset), first)
+    shares = RankOrder(order, config.accumulate, images_per_part(config, ranks), ranks)
+    return batches(
+        dataset, shares, config.tasks, num_workers=config.num_workers, device=ranks.device
+    )

@@ -1,0 +1,140 @@
+"""metrics.jsonl: one line per iteration, written without making the GPU wait."""
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from examples.common.checkpoint import write_atomically
+
+Line = dict[str, Any]
+
+
+class NonFiniteLossError(Exception):
+    """Training has diverged; `iteration` tells when."""
+
+    def __init__(self, message: str, iteration: int) -> None:
+        super().__init__(message)
+        self.iteration = iteration
+
+
+class MetricLog:
+    """Collects scalars on the device and appends them to a file in chunks.
+
+    Reading a value makes the host wait for everything queued before it, so that happens once per
+    chunk, for all values together.
+
+    Args:
+        path: The file; it is appended to. None writes nothing: the other processes collect as
+            well, to stop at the same iteration if a loss is not finite.
+        chunk: Iterations per write.
+        listeners: Called with every chunk of lines that was written.
+    """
+
+    def __init__(
+        self,
+        path: Path | None,
+        chunk: int = 20,
+        listeners: tuple[Callable[[list[Line]], None], ...] = (),
+    ) -> None:
+        self.path, self.chunk, self.listeners = path, chunk, listeners
+        self._plain: list[dict[str, float]] = []
+        self._tensors: list[dict[str, dict[str, Tensor]]] = []
+        self.latest: dict[str, Any] = {}
+
+    def add(self, plain: dict[str, float], tensors: dict[str, dict[str, Tensor]]) -> None:
+        """Add an iteration: plain numbers, and 0-dim tensors by quantity and task."""
+        self._plain.append(plain)
+        self._tensors.append(tensors)
+        if len(self._plain) >= self.chunk:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what was collected.
+
+        Raises:
+            NonFiniteLossError: Naming the iteration and the task.
+        """
+        values = self._read_all()
+        lines = []
+        for plain, tensors in zip(self._plain, self._tensors, strict=True):
+            line: dict[str, Any] = dict(plain)
+            for quantity, by_task in tensors.items():
+                line[quantity] = {task: next(values) for task in by_task}
+            count = line.pop("num_labelled")
+            _check_finite(line, count)
+            # Without labels there is no loss, and 0 would look like a perfect one.
+            line["loss"] = {t: v if count[t] else None for t, v in line["loss"].items()}
+            lines.append({key: _without_nan(value) for key, value in line.items()})
+        self._plain, self._tensors = [], []
+        if not lines:
+            return
+        self.latest = lines[-1]
+        if self.path is not None:
+            append_lines(self.path, lines)
+        for listener in self.listeners:
+            listener(lines)
+
+    def _read_all(self) -> Any:
+        scalars = [
+            tensor.detach().float()
+            for tensors in self._tensors
+            for by_task in tensors.values()
+            for tensor in by_task.values()
+        ]
+        if not scalars:
+            return iter(())
+        device = max((s.device for s in scalars), key=lambda d: d.type != "cpu")
+        return iter(torch.stack([s.to(device) for s in scalars]).tolist())
+
+
+def append_lines(path: Path, lines: list[Line]) -> None:
+    """Append to a log."""
+    with path.open("a", encoding="utf-8") as file:
+        file.writelines(json.dumps(line) + "\n" for line in lines)
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """Return all lines that are whole; a killed run may have left half of one."""
+    if not path.is_file():
+        return []
+    texts = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    return [json.loads(text) for text in texts if text.endswith("\n")]
+
+
+def cut_log(path: Path, iterations: int) -> None:
+    """Drop what was logged after the checkpoint that training goes on from."""
+    kept = [line for line in read_log(path) if line["iteration"] < iterations]
+    write_atomically(path, "".join(json.dumps(line) + "\n" for line in kept))
+
+
+def _without_nan(value: Any) -> Any:
+    """Return a quantity by task with None, JSON's null, where it has no value."""
+    if not isinstance(value, dict):
+        return value
+    return {task: None if v is not None and math.isnan(v) else v for task, v in value.items()}
+
+
+def _check_finite(line: dict[str, Any], num_labelled: dict[str, float]) -> None:
+    for quantity in ("loss", "nll", "sigma"):
+        for task, value in line[quantity].items():
+            # A predicted sigma is a mean over labelled pixels.
+            is_absent = quantity == "sigma" and not num_labelled[task]
+            if not (math.isfinite(value) or is_absent):
+                raise NonFiniteLossError(
+                    f"iteration {line['iteration']}: the {quantity} of task {task!r} is {value}; "
+                    "try a lower --learning-rate",
+                    line["iteration"],
+                )
+    # Beyond finite losses: a gradient that is not makes weights that are not worth saving.
+    for norm in line.get("gradient_norm", {}).values():
+        if not math.isfinite(norm):
+            raise NonFiniteLossError(
+                f"iteration {line['iteration']}: the norm of the gradient is {norm}, though every "
+                "loss is finite; try a lower --learning-rate",
+                line["iteration"],
+            )

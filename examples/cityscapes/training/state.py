@@ -1,0 +1,140 @@
+"""What changes during training: built, saved and restored."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.optim import SGD, AdamW, Optimizer
+
+from examples.cityscapes.config import TrainConfig
+from examples.cityscapes.model.network import Output
+from examples.cityscapes.training.distributed import Ranks, distributed, joint_batch_norm
+from examples.cityscapes.training.losses import build_loss
+from examples.common.checkpoint import read_checkpoint
+from examples.common.device import check_compiler
+from examples.common.errors import InputError
+from uncertainty_mtl import MultiTaskLoss
+
+ByTask = dict[str, Tensor]
+
+
+class ModelWithLoss(nn.Module):
+    """Network and loss as one, so that several processes average the gradient of sigma too."""
+
+    def __init__(self, model: nn.Module, loss_fn: nn.Module) -> None:
+        super().__init__()
+        self.model, self.loss_fn = model, loss_fn
+
+    def forward(
+        self, image: Tensor, targets: ByTask, masks: ByTask
+    ) -> tuple[MultiTaskLoss, dict[str, Output]]:
+        """Return the losses and the predictions."""
+        predictions = self.model(image)
+        return self.loss_fn(predictions, targets, masks), predictions
+
+
+class TrainingState(NamedTuple):
+    """Everything that changes during training, beside the iteration."""
+
+    model: nn.Module
+    loss_fn: nn.Module
+    optimizers: list[Optimizer]
+    module: nn.Module
+    """Both of them, called by each process on its share of a batch."""
+
+
+class Progress(NamedTuple):
+    """How far a run has come."""
+
+    iteration: int = 0
+    best: float | None = None
+    """The lowest selection error so far."""
+
+
+def build_state(model: nn.Module, config: TrainConfig, ranks: Ranks) -> TrainingState:
+    """Put the network on its device, with a loss and optimizers that have learned nothing yet."""
+    model = joint_batch_norm(model, ranks)
+    model.to(ranks.device, memory_format=torch.channels_last)
+    if config.compile:
+        check_compiler(ranks.device)
+        model.compile()  # in place: the names in its state dict stay as they are
+    loss_fn = build_loss(config).to(ranks.device)
+    optimizers = build_optimizers(model, loss_fn, config)
+    module = distributed(ModelWithLoss(model, loss_fn), ranks)
+    return TrainingState(model, loss_fn, optimizers, module)
+
+
+def build_optimizers(model: nn.Module, loss_fn: nn.Module, config: TrainConfig) -> list[Optimizer]:
+    """Return the network's optimizer and, where sigma is learned, sigma's own.
+
+    Sigma has plain SGD: neither weight decay, which would pull it to 1, nor momentum, which would
+    go on moving it through batches without labels.
+    """
+    settings = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
+    if config.optimizer == "adamw":
+        optimizers: list[Optimizer] = [AdamW(model.parameters(), **settings)]
+    else:
+        optimizers = [SGD(model.parameters(), momentum=0.9, nesterov=True, **settings)]
+    if groups := loss_fn.param_groups(lr=config.sigma_lr):
+        optimizers.append(SGD(groups))
+        loss_fn.check_optimizer(optimizers[-1])
+    return optimizers
+
+
+def set_training_mode(state: TrainingState, config: TrainConfig) -> None:
+    """Switch to training mode; batch norm stays out of it if it is frozen."""
+    state.module.train()
+    if config.freeze_batch_norm:
+        for layer in state.model.modules():
+            if isinstance(layer, nn.modules.batchnorm._BatchNorm):
+                layer.eval()
+
+
+def snapshot(
+    state: TrainingState, progress: Progress, config: TrainConfig, num_images: int, ranks: Ranks
+) -> dict[str, Any]:
+    """Return the contents of a checkpoint; all processes have to call it."""
+    rng = {"cpu": ranks.gather(torch.get_rng_state())}
+    if ranks.device.type == "cuda":
+        rng["cuda"] = ranks.gather(torch.cuda.get_rng_state(ranks.device))
+    return {
+        **progress._asdict(),
+        "model": state.model.state_dict(),
+        "loss": state.loss_fn.state_dict(),
+        "optimizers": [optimizer.state_dict() for optimizer in state.optimizers],
+        # Both follow from the iteration; these are what they follow by.
+        "schedule": {"iterations": config.iterations, "learning_rate": config.learning_rate},
+        "sampler": {"seed": config.seed, "num_images": num_images},
+        "rng": rng,
+    }
+
+
+def restore(path: Path, state: TrainingState, num_images: int, ranks: Ranks) -> Progress:
+    """Load a checkpoint into `state`; returns how far it had come."""
+    saved = read_checkpoint(path)
+    try:
+        known = saved["sampler"]["num_images"]
+        if known != num_images:
+            raise InputError(
+                f"--data: the run was started on {known} training images; found {num_images}, "
+                "whose order would be another"
+            )
+        state.model.load_state_dict(saved["model"])
+        if saved["loss"]:  # runs with fixed weights used to save nothing of their loss
+            state.loss_fn.load_state_dict(saved["loss"])
+        for optimizer, saved_state in zip(state.optimizers, saved["optimizers"], strict=True):
+            optimizer.load_state_dict(saved_state)
+        restore_random(saved["rng"], ranks)
+        return Progress(int(saved["iteration"]), saved["best"])
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise InputError(f"{path}: does not fit the run's config.json ({reason})") from error
+
+
+def restore_random(saved: dict[str, list[Tensor]], ranks: Ranks) -> None:
+    """Set this process' random states; one that the run did not have before keeps its seed."""
+    if ranks.index < len(saved["cpu"]):
+        torch.set_rng_state(saved["cpu"][ranks.index])
+    if ranks.device.type == "cuda" and ranks.index < len(saved.get("cuda", ())):
+        torch.cuda.set_rng_state(saved["cuda"][ranks.index], ranks.device)

@@ -1,0 +1,1 @@
+"""What both examples need: errors in one line, checkpoints, atomic writes, devices."""

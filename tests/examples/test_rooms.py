@@ -1,0 +1,39 @@
+"""The rooms of the CityScapes example: each imports only from those below it."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "cityscapes"
+ROOMS = [
+    "presets",
+    "config",
+    "labels",
+    "data",
+    "model",
+    "scene",
+    "evaluation",
+    "training",
+    "report",
+    "commands",
+    "experiments",
+    "__main__",
+]
+"""From the ground up. What both examples need, and the renderer, are below all of them."""
+
+
+def imported_rooms(path: Path) -> set[str]:
+    """Return the rooms of the example that a file imports from."""
+    nodes = [node for node in ast.walk(ast.parse(path.read_text())) if hasattr(node, "module")]
+    modules = [(node.module or "").split(".") for node in nodes]
+    return {
+        m[2] if len(m) > 2 else "__init__" for m in modules if m[:2] == ["examples", "cityscapes"]
+    }
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLE.rglob("*.py")), ids=lambda path: path.stem)
+def test_imports_go_down(path):
+    room = path.relative_to(EXAMPLE).parts[0].removesuffix(".py")
+    allowed = [] if room == "__init__" else ROOMS[: ROOMS.index(room) + 1]
+    assert imported_rooms(path) <= set(allowed)
