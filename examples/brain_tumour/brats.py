@@ -9,8 +9,8 @@ from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError, SpatialImage
 
 from examples.brain_tumour.config import MODALITIES
-from examples.brain_tumour.errors import InputError
 from examples.brain_tumour.volumes import Size, Volume, prepare
+from examples.common.errors import InputError
 
 _SUFFIXES = (".nii.gz", ".nii")
 # What nibabel raises on damaged files, depending on where the damage is.

@@ -1,5 +1,6 @@
 """Manual against learned weights on generated volumes, beside the numbers of the report."""
 
+import argparse
 import csv
 import io
 from collections.abc import Sequence
@@ -7,11 +8,11 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from examples.brain_tumour.checkpoint import write_atomically
-from examples.brain_tumour.config import TrainConfig
-from examples.brain_tumour.errors import InputError
+from examples.brain_tumour.config import TrainConfig, add_settings
 from examples.brain_tumour.evaluate import evaluate, show
 from examples.brain_tumour.train import train
+from examples.common.checkpoint import write_atomically
+from examples.common.errors import InputError
 
 WEIGHTINGS = {"manual": "manual:0.1,1.0", "learned": "uncertainty"}
 FIGURES = ("dice_whole", "dice_enhancing", "dice_core", "mse", "weight_ratio")
@@ -89,3 +90,24 @@ def csv_text(rows: list[Row]) -> str:
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the command."""
+    parser.argument_default = argparse.SUPPRESS
+    add = parser.add_argument
+    add("--out", type=Path, required=True, help="new folder for the runs and the table")
+    add("--seeds", type=_seeds, metavar="S,S", help="one run of each weighting per seed (0)")
+    add_settings(parser)
+
+
+def run(out: Path, seeds: tuple[int, ...] = (0,), **given: Any) -> None:
+    """Compare manual with learned weights on generated volumes."""
+    print(compare(out, seeds, **given), end="")
+
+
+def _seeds(text: str) -> tuple[int, ...]:
+    parts = text.split(",")
+    if not all(part.isdecimal() for part in parts) or len(set(parts)) < len(parts):
+        raise argparse.ArgumentTypeError(f"should be numbers such as 0,1,2; found {text!r}")
+    return tuple(int(part) for part in parts)

@@ -1,11 +1,12 @@
 """Everything that decides a training run, as one checked and saved dataclass."""
 
+import argparse
 import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from examples.brain_tumour.errors import InputError
+from examples.common.errors import InputError
 
 TASKS = ("synthesis", "segmentation")
 MODALITIES = ("flair", "t1", "t1ce", "t2")
@@ -123,3 +124,24 @@ def load_config(run: Path) -> TrainConfig:
 
 def _flag(field: str) -> str:
     return "--" + field.replace("_", "-")
+
+
+def add_settings(parser: argparse.ArgumentParser) -> None:
+    """Add the options of a training; what is not given is left to `TrainConfig`."""
+    add = parser.add_argument
+    add("--missing", choices=MODALITIES, help="the modality to synthesise (flair)")
+    add("--size", type=_size, metavar="DxHxW", help="multiples of 8 from 16 up (24x32x32)")
+    add("--cases", type=int, metavar="N", help="generated volumes to train on (40)")
+    add("--iterations", type=int, metavar="N", help="optimizer steps (400)")
+    add("--batch-size", type=int, metavar="B", help="volumes per step (1)")
+    add("--base-width", type=int, metavar="K", help="of the network (4)")
+    add("--lr", type=float, metavar="X", help="of the network (2e-4)")
+    add("--sigma-lr", type=float, metavar="X", help="of the log variances (1e-2)")
+    add("--device", choices=DEVICES)
+
+
+def _size(text: str) -> tuple[int, ...]:
+    parts = text.split("x")
+    if len(parts) != 3 or not all(part.isdecimal() for part in parts):
+        raise argparse.ArgumentTypeError(f"should be DxHxW, such as 24x32x32; found {text!r}")
+    return tuple(int(part) for part in parts)

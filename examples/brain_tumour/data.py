@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from examples.brain_tumour.config import MODALITIES, TrainConfig
-from examples.brain_tumour.errors import InputError
 from examples.brain_tumour.generated import generate
 from examples.brain_tumour.volumes import LABELS, Volume
+from examples.common.errors import InputError
 
 Split = list[Callable[[], Volume]]
 """Cases to be read when they are called for: a hundred of them do not fit into memory."""

@@ -1,19 +1,23 @@
 """A run's figures of merit on the validation cases."""
 
+import argparse
+import dataclasses
 import json
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import torch
 
-from examples.brain_tumour.checkpoint import read_checkpoint, write_atomically
-from examples.brain_tumour.config import TrainConfig
+from examples.brain_tumour.config import DEVICES, TrainConfig, load_config
 from examples.brain_tumour.data import Split, batches, open_split
-from examples.brain_tumour.errors import InputError
 from examples.brain_tumour.losses import build_loss, learned_sigmas
 from examples.brain_tumour.metrics import REGIONS, masked_mse, region_dice
 from examples.brain_tumour.model import RSNet
-from examples.brain_tumour.train import numbers, pick_device
+from examples.brain_tumour.train import numbers
+from examples.common.checkpoint import read_checkpoint, write_atomically
+from examples.common.device import pick_device
+from examples.common.errors import InputError
 from uncertainty_mtl import UncertaintyWeightedLoss
 
 Metrics = dict[str, Any]
@@ -79,3 +83,17 @@ def summary(metrics: Metrics) -> str:
 def show(value: float | None) -> str:
     """Return a number for people, or a dash where there is none."""
     return "-" if value is None else f"{value:.4f}"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the command."""
+    parser.argument_default = argparse.SUPPRESS
+    add = parser.add_argument
+    add("--run", type=Path, required=True, help="folder of the run; metrics.json goes there")
+    add("--data", type=Path, help="BraTS folder, if it has moved since")
+    add("--device", choices=DEVICES)
+
+
+def run(run: Path, **given: Any) -> None:
+    """Measure a run on the validation cases."""
+    print(summary(evaluate(dataclasses.replace(load_config(run), **given))))

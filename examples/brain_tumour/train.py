@@ -1,5 +1,6 @@
 """Training, from top to bottom: `train`, its steps, and what they are built from."""
 
+import argparse
 import json
 import math
 from pathlib import Path
@@ -10,12 +11,13 @@ from torch import nn
 from torch.optim import Adam, Optimizer
 from tqdm import tqdm
 
-from examples.brain_tumour.checkpoint import save_checkpoint, write_atomically
-from examples.brain_tumour.config import TrainConfig, to_json
+from examples.brain_tumour.config import TrainConfig, add_settings, to_json
 from examples.brain_tumour.data import Batch, batches, open_split, training_order
-from examples.brain_tumour.errors import InputError, NonFiniteLossError
 from examples.brain_tumour.losses import build_loss, learned_sigmas
 from examples.brain_tumour.model import RSNet, count_parameters
+from examples.common.checkpoint import save_checkpoint, write_atomically
+from examples.common.device import pick_device
+from examples.common.errors import InputError, NonFiniteLossError
 from uncertainty_mtl import UncertaintyWeightedLoss
 
 
@@ -96,7 +98,8 @@ def check_finite(line: dict[str, Any], iteration: int) -> None:
             if value is not None and not math.isfinite(value):
                 raise NonFiniteLossError(
                     f"iteration {iteration}: the {quantity} of task {task!r} is {value}; "
-                    "try a lower --lr"
+                    "try a lower --lr",
+                    iteration,
                 )
 
 
@@ -106,15 +109,6 @@ def check_run_folder(out: Path) -> None:
         raise InputError(f"--out: {out} is not a folder")
     if any((out / name).exists() for name in ("config.json", "metrics.jsonl", "last.pt")):
         raise InputError(f"--out: {out} already holds a run; choose another folder")
-
-
-def pick_device(choice: str) -> torch.device:
-    """Return the device that `--device` asks for."""
-    if choice == "cuda" and not torch.cuda.is_available():
-        raise InputError("--device: cuda was asked for, but torch finds no GPU")
-    if choice == "auto":
-        choice = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(choice)
 
 
 def save(
@@ -132,3 +126,19 @@ def save(
         "optimizer": optimizer.state_dict(),
     }
     save_checkpoint(path, state)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the command."""
+    parser.argument_default = argparse.SUPPRESS
+    add = parser.add_argument
+    add("--out", type=Path, required=True, help="new folder for the run")
+    add("--data", type=Path, help="folder of BraTS cases; volumes are generated without it")
+    add("--weighting", help="uncertainty, or manual:SEGMENTATION,SYNTHESIS such as manual:0.1,1.0")
+    add("--seed", type=int, metavar="S")
+    add_settings(parser)
+
+
+def run(**given: Any) -> None:
+    """Train a network."""
+    train(TrainConfig(**given))

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from examples.brain_tumour.errors import InputError
+from examples.common.errors import InputError
 
 LABELS = (0, 1, 2, 4)
 """BraTS: background, core without enhancement, oedema, enhancing tumour. There is no 3."""

@@ -1,5 +1,6 @@
 """Writes synthetic scenes in the official folder layout, all or nothing."""
 
+import argparse
 import json
 import shutil
 import uuid
@@ -7,12 +8,13 @@ import zlib
 from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from examples.common.command_line import height_and_width, whole_number
 from examples.common.errors import InputError
 from examples.rendered_scenes.camera import CALIBRATIONS
 from examples.rendered_scenes.conditions import MIXED, TIMES, WEATHERS, sample_conditions
@@ -254,3 +256,25 @@ def _check_noise(label_noise: float, disparity_noise: float) -> None:
         raise InputError(
             f"--disparity-noise should be from 0 to 20, in pixels. Found {disparity_noise}."
         )
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the command."""
+    add = parser.add_argument
+    add("--out", type=Path, required=True, help="new folder for the dataset")
+    add("--train", type=whole_number, default=300, metavar="N", help="scenes for training")
+    add("--val", type=whole_number, default=50, metavar="N", help="scenes for validation")
+    size = {"type": height_and_width, "default": (128, 256), "metavar": "HxW"}
+    add("--size", help="of the images", **size)
+    add("--seed", type=whole_number, default=0)
+    add("--classes", default="all", metavar="C", help="all 19 (default), or the common 12")
+    add("--weather", default="clear", metavar="W", help="clear (default), rain, fog, snow or mixed")
+    add("--time", default="day", metavar="T", help="day (default), dusk, night or mixed")
+    noise = {"type": float, "default": 0.0}
+    add("--label-noise", metavar="P", help="share of wrong pixels, training scenes (0)", **noise)
+    add("--disparity-noise", metavar="S", help="in pixels, training scenes (0)", **noise)
+
+
+def run(out: Path, **options: Any) -> None:
+    """Render street scenes."""
+    synthesize(out, **options)

@@ -17,13 +17,13 @@ from hypothesis import strategies as st
 
 from examples.cityscapes.__main__ import main
 from examples.cityscapes.config import load_config
+from examples.cityscapes.evaluation.tables import TINY as TABLE_1
 from examples.cityscapes.experiments.child import locked
 from examples.cityscapes.experiments.inits import STARTS, agree_from
 from examples.cityscapes.experiments.published import published_rows
 from examples.cityscapes.experiments.results import summarize
 from examples.cityscapes.experiments.runs import run_all
 from examples.cityscapes.experiments.training import Training, distinct
-from examples.cityscapes.report.tables import TINY as TABLE_1
 from examples.cityscapes.training.log import read_log
 from examples.common.checkpoint import read_checkpoint
 from tests.examples.tiny_run import TINY, as_flags

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from examples.cityscapes.commands.flags import add_config_flags, field_docstrings
 from examples.cityscapes.config import TrainConfig, load_config, new_config
+from examples.cityscapes.flags import add_config_flags, field_docstrings
 from examples.cityscapes.presets import PRESETS
 from tests.examples.tiny_run import as_flags
 

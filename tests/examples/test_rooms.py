@@ -9,6 +9,7 @@ EXAMPLE = Path(__file__).parents[2] / "examples" / "cityscapes"
 ROOMS = [
     "presets",
     "config",
+    "flags",
     "labels",
     "data",
     "model",

@@ -13,10 +13,10 @@ from examples.cityscapes.config import TrainConfig, load_config
 from examples.cityscapes.evaluation.evaluate import evaluate
 from examples.cityscapes.training import state
 from examples.cityscapes.training import train as training
-from examples.cityscapes.training.log import MetricLog, NonFiniteLossError, read_log
+from examples.cityscapes.training.log import MetricLog, read_log
 from examples.cityscapes.training.losses import build_loss
 from examples.common.checkpoint import read_checkpoint, save_checkpoint
-from examples.common.errors import InputError
+from examples.common.errors import InputError, NonFiniteLossError
 from tests.examples.tiny_run import TINY, assert_same
 from tests.examples.tiny_tree import write_tree
 from uncertainty_mtl import UncertaintyWeightedLoss

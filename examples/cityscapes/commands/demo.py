@@ -1,18 +1,21 @@
 """All of it at the small size: render scenes, train on them, evaluate, and write a report."""
 
+import argparse
 import dataclasses
 import shutil
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from examples.cityscapes.config import TrainConfig, new_config, to_json
 from examples.cityscapes.evaluation.evaluate import evaluate
+from examples.cityscapes.evaluation.tables import summary
 from examples.cityscapes.presets import PRESETS
 from examples.cityscapes.report.page import Run, render_report
-from examples.cityscapes.report.tables import summary
 from examples.cityscapes.training.train import train
 from examples.common.checkpoint import write_atomically
+from examples.common.command_line import height_and_width, positive_number, whole_number
 from examples.common.errors import InputError
 from examples.common.folders import replace_folder
 from examples.rendered_scenes import synthesize
@@ -99,3 +102,21 @@ def check_replaceable(out: Path) -> None:
     is_demo = all((out / part).exists() for part in parts)
     if out.is_dir() and any(out.iterdir()) and not is_demo:
         raise InputError(f"--out: {out} holds something other than an earlier demo")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the command."""
+    add = parser.add_argument
+    folder = "folder; an earlier demo is replaced"
+    add("--out", type=Path, default=Path("runs/demo"), help=folder)
+    add("--compare", action="store_true", help="train with equal weights too (twice the time)")
+    add("--seed", type=whole_number, default=0)
+    add("--iterations", type=positive_number, default=1800, metavar="N")
+    add("--train-scenes", type=positive_number, default=1500, metavar="N")
+    add("--val-scenes", type=positive_number, default=60, metavar="N")
+    add("--size", type=height_and_width, default=(64, 128), metavar="HxW")
+
+
+def run(**options: Any) -> None:
+    """Render, train, evaluate and report."""
+    print(demo(**options))

@@ -1,18 +1,21 @@
 """What a trained network sees in images, written beside each other as pictures and as arrays."""
 
+import argparse
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePath
+from typing import Any
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
 from examples.cityscapes.commands.images import images_below
-from examples.cityscapes.config import TrainConfig
+from examples.cityscapes.config import DEVICES, TrainConfig, load_config
 from examples.cityscapes.data.files import read_rgb
 from examples.cityscapes.evaluation.evaluate import load_trained
+from examples.cityscapes.flags import add_checkpoint_flag, add_grouping_flags
 from examples.cityscapes.model.network import SceneNet
 from examples.cityscapes.report.pictures import (
     draw_key,
@@ -24,6 +27,7 @@ from examples.cityscapes.scene.instances import Grouping
 from examples.cityscapes.scene.maps import Arrays, Maps, input_size, predict_maps, to_arrays
 from examples.cityscapes.scene.uncertainty import predict_with_uncertainty
 from examples.common.checkpoint import write_atomically
+from examples.common.command_line import positive_number
 from examples.common.device import pick_device
 from examples.common.errors import InputError
 
@@ -168,3 +172,49 @@ def _write(out: Path, name: PurePath, arrays: Arrays, options: Options) -> list[
         paths.append(folder / f"{name.name}_{ending}")
         write_atomically(paths[-1], content)
     return paths
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the command."""
+    add = parser.add_argument
+    add("--run", type=Path, required=True, help="folder of the run")
+    add("--image", type=Path, required=True, help="an RGB image, or a folder with images")
+    add("--out", type=Path, required=True, help="folder for the pictures and the arrays")
+    add("--batch-size", type=positive_number, default=1, metavar="N", help="images at once (1)")
+    text = "average over dropout masks, and add maps of epistemic and aleatoric uncertainty"
+    add("--uncertainty", action="store_true", help=text)
+    add("--samples", type=positive_number, default=20, metavar="N", help="dropout masks (20)")
+    yes_or_no = argparse.BooleanOptionalAction
+    add("--arrays", action=yes_or_no, default=True, help="whether to write NAME_arrays.npz (yes)")
+    add("--device", choices=DEVICES, default="auto")
+    add_checkpoint_flag(add)
+    add_grouping_flags(add)
+
+
+def run(
+    run: Path,
+    image: Path,
+    out: Path,
+    uncertainty: bool,
+    samples: int,
+    device: str,
+    checkpoint: str,
+    batch_size: int,
+    arrays: bool,
+    **grouping: Any,
+) -> None:
+    """Predict one image, or all in a folder."""
+    options = Options(
+        device=device,
+        checkpoint=checkpoint,
+        batch_size=batch_size,
+        samples=samples if uncertainty else None,
+        arrays=arrays,
+        grouping=Grouping(**grouping),
+    )
+    written = predict(load_config(run), image, out, options)
+    if image.is_dir():
+        print(f"{sum(1 for _ in written)} images predicted in {out}")
+        return
+    for paths in written:
+        print(*paths, sep="\n")

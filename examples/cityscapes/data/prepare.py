@@ -1,5 +1,6 @@
 """Writing a resized copy of a dataset that trains without decoding a single image."""
 
+import argparse
 import json
 import multiprocessing
 import os
@@ -26,6 +27,7 @@ from examples.cityscapes.data.prepared import (
 from examples.cityscapes.data.shards import frames_per_shard, read_index, write_shard
 from examples.cityscapes.data.splits import RawSplit
 from examples.common.checkpoint import write_atomically
+from examples.common.command_line import height_and_width, positive_number
 from examples.common.errors import InputError
 
 SPLITS = ("train", "val")
@@ -175,3 +177,20 @@ def _manifest(out: Path) -> dict[str, object]:
 
 def _write_manifest(out: Path, manifest: dict[str, object]) -> None:
     write_atomically(out / MANIFEST, json.dumps(manifest, indent=2) + "\n")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the command."""
+    add = parser.add_argument
+    add("--data", type=Path, required=True, help="dataset in the official layout")
+    add("--out", type=Path, required=True, help="folder of the copy; an earlier one is renewed")
+    size = {"type": height_and_width, "default": (128, 256), "metavar": "HxW"}
+    add("--size", help="of the copy (128x256)", **size)
+    workers = "processes that decode (one per core)"
+    add("--workers", type=positive_number, metavar="N", help=workers)
+
+
+def run(data: Path, out: Path, size: tuple[int, int], workers: int | None) -> None:
+    """Write a resized copy that trains without decoding images."""
+    for split, count in prepare(data, out, size, workers=workers).items():
+        print(f"{split}: {count} images of {size[0]}x{size[1]} in {out / split}")

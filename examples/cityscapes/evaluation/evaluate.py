@@ -1,5 +1,6 @@
 """A run's figures of merit on the validation split, beside those of two baselines."""
 
+import argparse
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -10,13 +11,15 @@ import torch
 from sklearn.metrics import adjusted_rand_score
 from torch import Tensor
 
-from examples.cityscapes.config import TrainConfig
+from examples.cityscapes.config import DEVICES, TrainConfig, load_config
 from examples.cityscapes.data.dataset import CityscapesDataset, collate, in_order
 from examples.cityscapes.data.files import image_size
 from examples.cityscapes.evaluation.baselines import position_prior
 from examples.cityscapes.evaluation.map_errors import DepthError, InstanceError
 from examples.cityscapes.evaluation.official import check_installed, official_figures
 from examples.cityscapes.evaluation.semantic_metrics import SemanticIoU
+from examples.cityscapes.evaluation.tables import full_summary
+from examples.cityscapes.flags import add_checkpoint_flag, add_grouping_flags
 from examples.cityscapes.model.network import SceneNet, without_noise
 from examples.cityscapes.model.start import backbone_state, initial_model
 from examples.cityscapes.scene.instances import Grouping, group_pixels
@@ -182,3 +185,26 @@ def instance_rand_index(
             truth = sample.instance_ids.numpy()[mask]
             scores.append(adjusted_rand_score(truth, group_pixels(offsets, mask, grouping)))
     return float(np.mean(scores)) if scores else None
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the command."""
+    add = parser.add_argument
+    add("--run", type=Path, required=True, help="folder of the run; metrics.json goes there")
+    add("--data", type=Path, required=True, help="dataset in the official layout, or prepared")
+    add("--device", choices=DEVICES, default="auto")
+    add_checkpoint_flag(add)
+    text = "also export predictions to RUN/official, and run cityscapesScripts on them"
+    add("--official", action="store_true", help=text)
+    add_grouping_flags(add)
+
+
+def run(
+    run: Path, data: Path, device: str, official: bool, checkpoint: str, **grouping: Any
+) -> None:
+    """Measure a run on the validation split."""
+    chosen, config = Grouping(**grouping), load_config(run)
+    metrics = evaluate(
+        config, data, device, official=official, grouping=chosen, checkpoint=checkpoint
+    )
+    print(full_summary(config, metrics))

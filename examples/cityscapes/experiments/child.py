@@ -20,11 +20,10 @@ import torch
 from examples.cityscapes.config import TrainConfig, load_config
 from examples.cityscapes.data.dataset import CityscapesDataset
 from examples.cityscapes.evaluation.evaluate import by_network, load_trained, measure
-from examples.cityscapes.training.log import NonFiniteLossError
 from examples.cityscapes.training.train import train
 from examples.common.checkpoint import write_atomically
 from examples.common.device import pick_device
-from examples.common.errors import InputError
+from examples.common.errors import InputError, NonFiniteLossError
 
 
 def run_one(config: TrainConfig, num_threads: int) -> None:

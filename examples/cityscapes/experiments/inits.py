@@ -1,5 +1,6 @@
 """Whether sigma ends where it does wherever it starts, as the paper's appendix finds."""
 
+import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from examples.cityscapes.config import TASKS
+from examples.cityscapes.experiments.command_line import add_options, run_to_the_end
 from examples.cityscapes.experiments.experiment import Outcome, run_experiment, write_page
 from examples.cityscapes.experiments.plots import draw_starts
 from examples.cityscapes.experiments.published import published_sigmas
@@ -137,3 +139,13 @@ never exceeds the tolerance again ("-": not until the end). Mean ± sample stand
 seeds; sigma^2, which is in units of the errors of a setting and its data, is averaged over the
 starts first.
 """
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the command."""
+    add_options(parser, without=("sigma_init",))
+
+
+def run(**options: Any) -> None:
+    """Run the starts of sigma."""
+    run_to_the_end(inits, options)

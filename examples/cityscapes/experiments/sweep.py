@@ -1,8 +1,10 @@
 """Figure 2 of the paper: two tasks over their fixed weights, beside learned ones."""
 
+import argparse
 from pathlib import Path
 from typing import Any
 
+from examples.cityscapes.experiments.command_line import add_options, run_to_the_end
 from examples.cityscapes.experiments.experiment import Outcome, run_experiment, write_page
 from examples.cityscapes.experiments.plots import draw_sweep
 from examples.cityscapes.experiments.published import published_rows
@@ -64,3 +66,16 @@ task of weight 0 is left out of the network. The published numbers are of CitySc
 ResNet-101: they are there for the comparison of rows with rows, and comparable with ours only where
 the recipe below names that setting. Errors are in pixels of the network's input.
 """
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the command."""
+    parser.argument_default = argparse.SUPPRESS
+    text = "which half: semantic or instance, and depth"
+    parser.add_argument("--figure", choices=("a", "b", "both"), help=text)
+    add_options(parser)
+
+
+def run(**options: Any) -> None:
+    """Run figure 2."""
+    run_to_the_end(sweep, options)

@@ -1,9 +1,11 @@
 """Table 1 of the paper, and that of the McGill report: which losses are better trained together."""
 
+import argparse
 from pathlib import Path
 from typing import Any
 
 from examples.cityscapes.config import TASKS
+from examples.cityscapes.experiments.command_line import add_options, run_to_the_end
 from examples.cityscapes.experiments.experiment import Outcome, run_experiment, write_page
 from examples.cityscapes.experiments.published import Row, published_rows
 from examples.cityscapes.experiments.results import (
@@ -74,3 +76,13 @@ def line(row: Row, outcome: Outcome, tasks: tuple[str, ...]) -> dict[str, Any]:
 
 
 _PUBLISHED = ("semantic_iou", "instance_error_px", "depth_error_px")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the command."""
+    add_options(parser)
+
+
+def run(**options: Any) -> None:
+    """Run both tables."""
+    run_to_the_end(table1, options)

@@ -1,5 +1,6 @@
 """The report of one or several runs: one HTML file that needs nothing else."""
 
+import argparse
 import dataclasses
 import json
 from pathlib import Path
@@ -8,8 +9,9 @@ from typing import Any, NamedTuple
 import jinja2
 import numpy as np
 
-from examples.cityscapes.config import TrainConfig
+from examples.cityscapes.config import TrainConfig, load_config
 from examples.cityscapes.evaluation.evaluate import Metrics
+from examples.cityscapes.flags import add_checkpoint_flag
 from examples.cityscapes.labels import CLASS_NAMES, PALETTE
 from examples.cityscapes.report.curves import draw_curves, running_mean
 from examples.cityscapes.report.page_scenes import draw_scenes
@@ -212,3 +214,16 @@ def _number(value: float | None) -> str:
 
 def _hex(color: np.ndarray) -> str:
     return "#" + "".join(f"{int(channel):02x}" for channel in color)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the command."""
+    add = parser.add_argument
+    add("--run", type=Path, required=True, help="folder of the run; report.html goes there")
+    add("--data", type=Path, help="dataset whose validation images are shown (none)")
+    add_checkpoint_flag(add)
+
+
+def run(run: Path, data: Path | None, checkpoint: str) -> None:
+    """Write the page of a run."""
+    print(write_report(load_config(run), data, checkpoint))

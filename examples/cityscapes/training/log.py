@@ -10,16 +10,9 @@ import torch
 from torch import Tensor
 
 from examples.common.checkpoint import write_atomically
+from examples.common.errors import NonFiniteLossError
 
 Line = dict[str, Any]
-
-
-class NonFiniteLossError(Exception):
-    """Training has diverged; `iteration` tells when."""
-
-    def __init__(self, message: str, iteration: int) -> None:
-        super().__init__(message)
-        self.iteration = iteration
 
 
 class MetricLog:

@@ -1,17 +1,19 @@
 """Training, from top to bottom: `train`, its loop, one step, one look at the validation split."""
 
+import argparse
 import dataclasses
 import time
 from collections.abc import Callable, Iterable
 from itertools import islice
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from examples.cityscapes.config import TrainConfig
+from examples.cityscapes.config import TrainConfig, new_config, resume_config
 from examples.cityscapes.data import dataset as data
 from examples.cityscapes.data.dataset import Batch, CityscapesDataset, in_order
+from examples.cityscapes.flags import add_config_flags
 from examples.cityscapes.model.network import Output
 from examples.cityscapes.model.start import backbone_state, initial_model
 from examples.cityscapes.training.board import Board, open_board, progress_bar, show_progress
@@ -27,7 +29,7 @@ from examples.cityscapes.training.loaders import (
     training_order,
     validation_data,
 )
-from examples.cityscapes.training.log import MetricLog, NonFiniteLossError, append_lines
+from examples.cityscapes.training.log import MetricLog, append_lines
 from examples.cityscapes.training.losses import errors_of_step, learned_sigmas, noise_of_step
 from examples.cityscapes.training.run_folder import (
     check_not_beyond,
@@ -44,6 +46,7 @@ from examples.cityscapes.training.state import (
 )
 from examples.cityscapes.training.validation import validate
 from examples.common.checkpoint import save_checkpoint
+from examples.common.errors import InputError, NonFiniteLossError
 from examples.common.interrupt import noted_sigterm
 from uncertainty_mtl import MultiTaskLoss
 from uncertainty_mtl.functional import BaseLoss
@@ -271,3 +274,21 @@ def with_files(error: NonFiniteLossError, run: Run) -> NonFiniteLossError:
     draws = next(iter(training_order(run.config, len(run.dataset), error.iteration)))
     names = ", ".join(run.dataset.frames[draw.index].image.name for draw in draws)
     return NonFiniteLossError(f"{error}; the images of that batch: {names}", error.iteration)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the command: one for every field of `TrainConfig`."""
+    # What is not given is left to the preset, or, on resuming, to the recorded run.
+    parser.argument_default = argparse.SUPPRESS
+    text = "go on from the last checkpoint in --out"
+    parser.add_argument("--resume", action="store_true", help=text)
+    add_config_flags(parser.add_argument)
+
+
+def run(resume: bool = False, **given: Any) -> None:
+    """Train a network."""
+    if "out" not in given:
+        raise InputError("--out: needed, the folder of the run")
+    if not resume and "data" not in given:
+        raise InputError("--data: needed, unless a run is resumed")
+    train(resume_config(given["out"], given) if resume else new_config(given), resume=resume)

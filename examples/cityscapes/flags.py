@@ -1,4 +1,4 @@
-"""One flag for every field of `TrainConfig`, so that none can be forgotten."""
+"""Flags that several commands have, and one for every field of `TrainConfig`."""
 
 import argparse
 import ast
@@ -17,6 +17,7 @@ from examples.cityscapes.config import (
     PRECISIONS,
     TrainConfig,
 )
+from examples.common.command_line import height_and_width
 
 
 def add_config_flags(add: Callable[..., object]) -> None:
@@ -46,6 +47,21 @@ def add_config_flags(add: Callable[..., object]) -> None:
             add(flag, type=parser_of(kind), choices=choices, metavar=metavar, help=text)
 
 
+def add_checkpoint_flag(add: Callable[..., object]) -> None:
+    """Add `--checkpoint`."""
+    text = "of the run: last (default), or best of its validations"
+    add("--checkpoint", choices=("last", "best"), default="last", help=text)
+
+
+def add_grouping_flags(add: Callable[..., object]) -> None:
+    """Add the options of `Grouping`, which keeps its defaults where they are not given."""
+    nothing = {"default": argparse.SUPPRESS}
+    add("--clustering", metavar="M", help="of votes: optics (default) or hdbscan", **nothing)
+    add("--reach", type=float, metavar="X", help="of a vote, part of the width (0.012)", **nothing)
+    text = "smallest instance, part of a typical one (0.06)"
+    add("--min-area", type=float, metavar="X", help=text, **nothing)
+
+
 def field_docstrings() -> dict[str, str]:
     """Return the string below each field of `TrainConfig`, on one line."""
     body = ast.parse(textwrap.dedent(inspect.getsource(TrainConfig))).body[0].body
@@ -62,21 +78,13 @@ def parser_of(kind: object) -> Callable[[str], object]:
     if type(None) in get_args(kind):
         return lambda text: None if text == "none" else parser_of(options[0])(text)
     if kind == tuple[int, int]:
-        return size
+        return height_and_width
     if options:  # a tuple of anything else
         item = parser_of(options[0])
         return _named(
             lambda text: tuple(item(part.strip()) for part in text.split(",")), "list with commas"
         )
     return {int: int, float: float, Path: Path, str: str}[kind]
-
-
-def size(text: str) -> tuple[int, int]:
-    """Read HEIGHTxWIDTH."""
-    height, separator, width = text.partition("x")
-    if not (separator and height.isdecimal() and width.isdecimal()):
-        raise argparse.ArgumentTypeError(f"should be HEIGHTxWIDTH, such as 128x256; found {text!r}")
-    return int(height), int(width)
 
 
 def _shown(value: object) -> str:
