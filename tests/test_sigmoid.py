@@ -226,11 +226,6 @@ def test_printing_shows_what_differs_from_the_defaults():
     assert repr(ScaledSigmoidHead(ignore_nan=True)) == "ScaledSigmoidHead(ignore_nan=True)"
 
 
-@pytest.mark.xfail(
-    raises=ValueError,
-    strict=True,
-    reason="a `pos_weight` of shape (1,) is taken for one label on axis 1, which (N,) has not",
-)
 def test_one_weight_in_a_tensor_serves_logits_without_a_channel_axis():
     # The usual way to weigh a binary task: `BCEWithLogitsLoss(pos_weight=torch.tensor([3.0]))`.
     logits, target, weight = torch.randn(6), torch.rand(6), torch.tensor([3.0])

@@ -257,7 +257,7 @@ class ScaledSigmoidHead(ClassificationHead):
     def base_loss(self, prediction: Tensor, target: Tensor, mask: Tensor | None = None) -> BaseLoss:
         """Return the binary cross-entropy, summed, and the number of valid elements."""
         weight = self.pos_weight
-        if weight is not None and weight.ndim == 1 and isinstance(prediction, Tensor):
+        if weight is not None and weight.numel() > 1 and isinstance(prediction, Tensor):
             check_channels(prediction, weight.shape[0], "pos_weight")
         return functional.binary_cross_entropy(
             prediction,

@@ -119,14 +119,14 @@ def binary_cross_entropy(
 ) -> BaseLoss:
     """Return the binary cross-entropy of logits; see :class:`~uncertainty_mtl.ScaledSigmoidHead`.
 
-    ``pos_weight`` is that of :func:`torch.nn.functional.binary_cross_entropy_with_logits`, 0-dim,
-    or ``(C,)`` for the channels on axis 1.
+    ``pos_weight`` is that of :func:`torch.nn.functional.binary_cross_entropy_with_logits`: one
+    number, or ``(C,)`` for the channels on axis 1.
     """
     logits, target, mask = used_elements(logits, target, mask, num_channels, ignore_nan)
     if pos_weight is not None:
-        pos_weight = pos_weight.to(logits.dtype)
-        if pos_weight.ndim == 1:
-            pos_weight = pos_weight.view(-1, *[1] * (logits.ndim - 2))
+        # A single weight may come with an axis, as `torch.tensor([9.0])`.
+        on_axis_1 = (-1, *[1] * (logits.ndim - 2)) if pos_weight.numel() > 1 else ()
+        pos_weight = pos_weight.to(logits.dtype).view(on_axis_1)
     errors = F.binary_cross_entropy_with_logits(
         logits, target, reduction="none", pos_weight=pos_weight
     )
