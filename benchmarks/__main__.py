@@ -18,6 +18,7 @@ NAMES = (
     "weighting_cost",
     "dense_maps",
     "memory",
+    "low_memory",
     "training_step",
     "reading",
     "instances",

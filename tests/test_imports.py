@@ -15,6 +15,7 @@ READING_ORDER = [
     "_checks",
     "forms",
     "elements",
+    "low_memory",
     "functional",
     "parameters",
     "task_head",

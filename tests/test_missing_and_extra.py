@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given
 
-from tests.scene import leaf
+from tests.scene import CountReads, leaf
 from tests.strategies import binary_batches, regression_batches
 from uncertainty_mtl import (
     GaussianHead,
@@ -62,6 +62,36 @@ def test_an_exact_zero_counts_as_no_labels():
     assert loss_fn["boxes"].num_batches_tracked == 0, "nothing has started it"
     loss_fn({"boxes": leaf(3.0), "classes": leaf(2.0)})
     assert loss_fn.weights()["boxes"].item() == pytest.approx(1 / 3)
+
+
+def test_a_missing_zero_needs_no_graph():
+    # Without objects a detector may return a new tensor, `torch.zeros(())`: no sigma trains on it.
+    loss_fn = UncertaintyWeightedLoss(PAIR, zero_is_missing=True)
+    classes = leaf(2.0)
+    losses = loss_fn({"boxes": torch.zeros(()), "classes": classes})
+    losses.total.backward()
+    assert losses.counts == {"boxes": 0, "classes": 1}
+    assert classes.grad.item() == pytest.approx(1 / 4)  # 1 / sigma^2, with sigma^2 = 2 * 2
+
+
+@pytest.mark.parametrize("estimator", ["learned", "closed_form"])
+def test_a_zero_sets_no_sigma_from_a_first_batch_without_objects(estimator):
+    loss_fn = UncertaintyWeightedLoss(PAIR, estimator=estimator, zero_is_missing=True)
+    loss_fn.initialize_from({"boxes": leaf(0.0), "classes": leaf(2.0)})
+    assert loss_fn.sigmas()["boxes"] == 1, "where a sigma starts that no loss has set"
+    loss_fn({"boxes": leaf(5.0), "classes": leaf(2.0)})
+    assert loss_fn.weights()["boxes"].item() == pytest.approx(1 / 5)
+
+
+@pytest.mark.parametrize("estimator", ["learned", "closed_form"])
+def test_to_find_a_zero_the_host_waits_for_nothing(estimator):
+    loss_fn = UncertaintyWeightedLoss(PAIR, estimator=estimator, zero_is_missing=True)
+    for _ in range(2):  # a start from data may look
+        loss_fn({"boxes": leaf(1.0), "classes": leaf(2.0)})
+    with CountReads() as reads:
+        for boxes in (0.0, 1.0, 0.0):
+            loss_fn({"boxes": leaf(boxes), "classes": leaf(2.0)}).total.backward()
+    assert reads.num_reads == 0
 
 
 @pytest.mark.parametrize("estimator", ["learned", "closed_form"])
@@ -122,6 +152,19 @@ def test_added_losses_have_weight_one_and_are_part_of_the_result():
     assert auxiliary.grad == 1
     for by_task in (losses.errors, losses.counts, loss_fn.sigmas(), loss_fn.weights()):
         assert list(by_task) == list(PAIR)
+
+
+def test_losses_may_be_added_to_those_of_predictions():
+    loss_fn = UncertaintyWeightedLoss({"depth": GaussianHead(init_sigma=1.0)}, extra="add")
+    prediction, auxiliary = torch.randn(4, requires_grad=True), leaf(5.0)
+    losses = loss_fn({"depth": prediction, "auxiliary": auxiliary}, {"depth": torch.zeros(4)})
+    expected = 0.5 * prediction.square().mean() + 5
+    torch.testing.assert_close(losses.total, expected)
+    losses.total.backward()
+    assert auxiliary.grad == 1
+    torch.testing.assert_close(prediction.grad, prediction.detach() / 4)
+    with pytest.raises(ValueError, match=r"'features'.*a scalar, shape \(\). Found shape \(7,\)"):
+        loss_fn({"depth": prediction, "features": torch.zeros(7)}, {"depth": torch.zeros(4)})
 
 
 def test_extra_entries_of_targets_and_masks_are_left_out():

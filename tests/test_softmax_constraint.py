@@ -94,6 +94,15 @@ def test_a_task_without_labels_keeps_its_weight_and_adds_zero():
     assert losses.total.item() == pytest.approx(2 * weights[1] + 3 * weights[2])
 
 
+@given(values=losses_of_trio)
+def test_a_task_that_has_had_no_labels_yet_is_weighed_like_an_average_one(values):
+    loss_fn = softmax_loss()
+    loss_fn({"a": leaf(values[0]), "b": leaf(values[1]), "c": None})
+    a, b, c = numbers(loss_fn.weights())
+    assert a + b + c == pytest.approx(1)
+    assert min(a, b) * (1 - 1e-5) <= c <= max(a, b) * (1 + 1e-5)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from tests.scene import CountReads
 from tests.strategies import binary_batches, classification_batches, regression_batches, seeds
 from uncertainty_mtl import (
     GaussianHead,
@@ -33,6 +34,7 @@ class Case(NamedTuple):
     error: Callable[[Tensor, Tensor], Tensor]
 
 
+UNUSABLE = [math.nan, math.inf, -math.inf]
 CLASS_WEIGHT = [1.0, 2.0, 0.5, 3.0, 1.5, 0.7]
 
 CASES = {
@@ -56,9 +58,10 @@ CASES = {
         lambda f, y: F.cross_entropy(f, y, reduction="none", label_smoothing=0.2),
     ),
     "exact softmax": Case(
-        lambda: ScaledSoftmaxHead(exact=True),
+        # At a sigma of its own: at 1 the temperature would change nothing.
+        lambda: ScaledSoftmaxHead(exact=True, init_sigma=1.5),
         classification_batches(torch.float32),
-        lambda f, y: F.cross_entropy(f, y, reduction="none"),
+        lambda f, y: F.cross_entropy(f / 1.5**2, y, reduction="none"),
     ),
 }
 every_head = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
@@ -132,6 +135,28 @@ def test_weights_of_zero_leave_nothing(case):
 
 
 @regressions
+@given(batch=regression_batches(torch.float32), seed=seeds, rubbish=st.sampled_from(UNUSABLE))
+def test_a_prediction_of_weight_zero_may_be_anything(head_cls, batch, seed, rubbish):
+    weights = weights_like(batch.mask, seed)
+    prediction = torch.where(weights > 0, batch.prediction, rubbish).requires_grad_()
+    target = torch.where(weights > 0, batch.target, rubbish)
+    kept = batch.prediction[batch.mask].requires_grad_()
+    error = CASES[head_cls.__name__.removesuffix("Head").lower()].error(
+        kept, batch.target[batch.mask]
+    )
+    factor = 0.5 if head_cls is GaussianHead else math.sqrt(2)
+    mean = factor * (error * weights[batch.mask]).sum() / weights.sum()
+    found = head_cls()(prediction, target, weights)
+    torch.testing.assert_close(found, mean, rtol=1e-4, atol=1e-5)
+    (gradient,), (reference,) = (
+        torch.autograd.grad(found, prediction),
+        torch.autograd.grad(mean, kept),
+    )
+    torch.testing.assert_close(gradient[batch.mask], reference, rtol=1e-4, atol=1e-5)
+    assert not gradient[~batch.mask].any()
+
+
+@regressions
 @given(seed=seeds)
 def test_channels_have_weighted_means_of_their_own(head_cls, seed):
     generator = torch.Generator().manual_seed(seed)
@@ -153,6 +178,25 @@ def test_class_weights_and_weights_of_elements_multiply(batch, seed):
     error = F.cross_entropy(batch.prediction, batch.target, reduction="none")
     found = head(batch.prediction, batch.target, weights)
     torch.testing.assert_close(found, (error * both).sum() / both.sum(), rtol=1e-4, atol=1e-5)
+
+
+@given(batch=classification_batches(torch.float32), seed=seeds)
+def test_with_smoothing_and_class_weights_a_whole_weight_still_repeats_an_element(batch, seed):
+    settings = {
+        "label_smoothing": 0.3,
+        "weight": torch.tensor(CLASS_WEIGHT[: batch.prediction.shape[1]]),
+        "ignore_index": 0,
+    }
+    generator = torch.Generator().manual_seed(seed)
+    times = torch.randint(0, 4, batch.target.shape, generator=generator)
+    often = times.reshape(-1)
+    logits = batch.prediction.movedim(1, -1).flatten(0, -2).repeat_interleave(often, 0)
+    labels = batch.target.reshape(-1).repeat_interleave(often)
+    head = ScaledSoftmaxHead(label_smoothing=0.3, class_weight=settings["weight"], ignore_index=0)
+    found = head(batch.prediction, batch.target, times.float())
+    # PyTorch's mean over no element is nan; a head's is 0.
+    expected = F.cross_entropy(logits, labels, **settings).nan_to_num(0.0)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(("head_cls", "nll"), NOISY.items())
@@ -187,6 +231,30 @@ def test_a_loss_counts_the_weights_and_starts_at_their_mean(estimator):
     torch.testing.assert_close(losses.counts["depth"], weights.sum())
     torch.testing.assert_close(losses.errors["depth"], mean.detach())
     torch.testing.assert_close(loss_fn.sigmas()["depth"], mean.sqrt().detach())
+
+
+@pytest.mark.parametrize("estimator", ["learned", "closed_form"])
+def test_weights_make_the_host_wait_for_nothing(estimator):
+    loss_fn = UncertaintyWeightedLoss(
+        {"depth": "laplace", "clicks": "sigmoid", "classes": "softmax"}, estimator=estimator
+    )
+
+    def step():
+        logits, weights = torch.randn(4, 3, requires_grad=True), torch.rand(4, 3).round()
+        predictions = dict.fromkeys(["depth", "clicks", "classes"], logits)
+        targets = {
+            "depth": torch.zeros(4, 3),
+            "clicks": torch.ones(4, 3),
+            "classes": torch.tensor([0, 1, 2, 0]),
+        }
+        masks = {"depth": weights, "clicks": weights, "classes": torch.rand(4)}
+        loss_fn(predictions, targets, masks).total.backward()
+
+    step(), step()  # a start from data may look
+    with CountReads() as reads:
+        for _ in range(5):
+            step()
+    assert reads.num_reads == 0
 
 
 def test_whole_numbers_are_no_mask():

@@ -70,6 +70,10 @@ class ScaledSoftmaxHead(ClassificationHead):
         class_weight: Weight of each class, a tensor of shape ``(C,)`` or a list of numbers:
             :class:`torch.nn.CrossEntropyLoss` calls it ``weight``, here the task's weight.
         label_smoothing: As in :class:`torch.nn.CrossEntropyLoss`, in [0, 1].
+        low_memory: Whether to compute the cross-entropy in chunks of the map, which takes less than
+            half of the memory where logits fill it. Its gradient is computed with the loss, so that
+            there is one backward pass and no second derivative; no transforms of ``torch.func``,
+            and no floating mask. Compiled code ignores it.
 
     Shape:
         - ``prediction``: logits, :math:`(N, C, *)`.
@@ -108,6 +112,7 @@ class ScaledSoftmaxHead(ClassificationHead):
         exact: bool = False,
         class_weight: Tensor | Sequence[float] | None = None,
         label_smoothing: float = 0.0,
+        low_memory: bool = False,
     ) -> None:
         super().__init__(
             form=None if exact else SOFTMAX,
@@ -118,7 +123,7 @@ class ScaledSoftmaxHead(ClassificationHead):
         check_between("label_smoothing", label_smoothing, 0, 1, may_be_low=True)
         self.ignore_index = ignore_index
         self.exact = exact
-        self.label_smoothing = label_smoothing
+        self.label_smoothing, self.low_memory = label_smoothing, low_memory
         self._keep("class_weight", class_weight)
         if self.class_weight is not None:
             check_class_weight(self.class_weight)
@@ -159,7 +164,7 @@ class ScaledSoftmaxHead(ClassificationHead):
 
     def settings(self) -> dict[str, Any]:
         """Return the settings that are printed, with their defaults."""
-        own = {"ignore_index": -100, "exact": False, "label_smoothing": 0.0}
+        own = {"ignore_index": -100, "exact": False, "label_smoothing": 0.0, "low_memory": False}
         return super().settings() | own
 
     def _cross_entropy(
@@ -175,6 +180,7 @@ class ScaledSoftmaxHead(ClassificationHead):
             class_weight=self.class_weight,
             label_smoothing=self.label_smoothing,
             log_var=log_var,
+            low_memory=self.low_memory,
         )
 
 
@@ -251,7 +257,7 @@ class ScaledSigmoidHead(ClassificationHead):
     def base_loss(self, prediction: Tensor, target: Tensor, mask: Tensor | None = None) -> BaseLoss:
         """Return the binary cross-entropy, summed, and the number of valid elements."""
         weight = self.pos_weight
-        if weight is not None and weight.ndim == 1 and isinstance(prediction, Tensor):
+        if weight is not None and weight.numel() > 1 and isinstance(prediction, Tensor):
             check_channels(prediction, weight.shape[0], "pos_weight")
         return functional.binary_cross_entropy(
             prediction,

@@ -26,6 +26,7 @@ from uncertainty_mtl.elements import (
     used_labels,
 )
 from uncertainty_mtl.forms import GAUSSIAN, LAPLACE, BaseLoss, Form, PowerForm, shares_of, weigh
+from uncertainty_mtl.low_memory import cross_entropy_in_chunks
 
 ErrorFunction: TypeAlias = Callable[..., Tensor]
 
@@ -118,14 +119,14 @@ def binary_cross_entropy(
 ) -> BaseLoss:
     """Return the binary cross-entropy of logits; see :class:`~uncertainty_mtl.ScaledSigmoidHead`.
 
-    ``pos_weight`` is that of :func:`torch.nn.functional.binary_cross_entropy_with_logits`, 0-dim,
-    or ``(C,)`` for the channels on axis 1.
+    ``pos_weight`` is that of :func:`torch.nn.functional.binary_cross_entropy_with_logits`: one
+    number, or ``(C,)`` for the channels on axis 1.
     """
     logits, target, mask = used_elements(logits, target, mask, num_channels, ignore_nan)
     if pos_weight is not None:
-        pos_weight = pos_weight.to(logits.dtype)
-        if pos_weight.ndim == 1:
-            pos_weight = pos_weight.view(-1, *[1] * (logits.ndim - 2))
+        # A single weight may come with an axis, as `torch.tensor([9.0])`.
+        on_axis_1 = (-1, *[1] * (logits.ndim - 2)) if pos_weight.numel() > 1 else ()
+        pos_weight = pos_weight.to(logits.dtype).view(on_axis_1)
     errors = F.binary_cross_entropy_with_logits(
         logits, target, reduction="none", pos_weight=pos_weight
     )
@@ -143,28 +144,37 @@ def cross_entropy(
     class_weight: Tensor | None = None,
     label_smoothing: float = 0.0,
     log_var: Tensor | None = None,
+    low_memory: bool = False,
 ) -> BaseLoss:
     """Return the cross-entropy; shapes, errors: :class:`~uncertainty_mtl.ScaledSoftmaxHead`.
 
     ``ignore_index``, ``class_weight`` (its ``weight``) and ``label_smoothing`` are those of
     :func:`torch.nn.functional.cross_entropy`. With ``log_var`` it is the cross-entropy of the
-    logits divided by the temperature, as :func:`temper` returns them.
+    logits divided by the temperature, as :func:`temper` returns them. With ``low_memory`` it is
+    computed by :func:`~uncertainty_mtl.low_memory.cross_entropy_in_chunks`.
     """
     check_floating("prediction", logits)
     target, weight = used_labels(logits, target, mask, ignore_index)
-    logits = at_least_float32(logits) if log_var is None else temper(logits, log_var)
-    class_weight = None if class_weight is None else class_weight.to(logits.dtype)
-    errors = _cross_entropy(
-        logits,
-        target,
-        ignore_index,
-        reduction="sum" if weight is None else "none",
-        weight=class_weight,
-        label_smoothing=label_smoothing,
-    )
+    if low_memory and weight is not None:
+        raise ValueError(
+            "A floating `mask` should come without `low_memory`, which has no errors of single "
+            "elements to weigh. Found both. Pass a bool mask, or leave out `low_memory`."
+        )
+    if log_var is not None:
+        logits = temper(logits, log_var)
+    elif not low_memory:  # the chunks are converted one by one
+        logits = at_least_float32(logits)
+    if class_weight is not None:
+        class_weight = class_weight.to(at_least_float32(logits[:0]).dtype)
+    options: dict[str, Any] = {"weight": class_weight, "label_smoothing": label_smoothing}
+    if low_memory:
+        errors = _named(cross_entropy_in_chunks, logits, target, ignore_index, **options)
+    else:
+        options["reduction"] = "sum" if weight is None else "none"
+        errors = _named(F.cross_entropy, logits, target, ignore_index, **options)
     count = counted_labels(target, ignore_index, weight, class_weight)
     errors = errors if weight is None else summed(errors, weight)
-    return BaseLoss(errors, count.to(logits.dtype))
+    return BaseLoss(errors, count.to(errors.dtype))
 
 
 def noise_nll(
@@ -221,8 +231,8 @@ def noisy_softmax_nll(
     logits = at_least_float32(logits)
     sigma = torch.exp(0.5 * log_var.to(logits.dtype))
     nll_of_samples = [
-        _cross_entropy(logits + sigma * torch.randn_like(logits), target, ignore_index, "none")
-        for _ in range(num_samples)
+        _named(F.cross_entropy, logits + sigma * noise, target, ignore_index, reduction="none")
+        for noise in (torch.randn_like(logits) for _ in range(num_samples))
     ]
     nll = math.log(num_samples) - torch.stack(nll_of_samples).neg().logsumexp(0)
     nll = torch.where(target != ignore_index, nll, 0.0)
@@ -255,12 +265,11 @@ def mean_nll(form: Form, base: BaseLoss, log_var: Tensor, constant: float = 0.0)
     return weigh(form.times(shares), losses, log_var.reshape(-1), constant * shares).sum()
 
 
-def _cross_entropy(
-    logits: Tensor, target: Tensor, ignore_index: int, reduction: str = "sum", **options: Any
+def _named(
+    loss: Callable[..., Tensor], logits: Tensor, target: Tensor, ignore_index: int, **options: Any
 ) -> Tensor:
+    """Return a cross-entropy, whose error for a wrong label then names the labels."""
     try:
-        return F.cross_entropy(
-            logits, target, ignore_index=ignore_index, reduction=reduction, **options
-        )
+        return loss(logits, target, ignore_index=ignore_index, **options)
     except IndexError as error:  # On the CPU only: a CUDA device stops with its own assertion.
         raise wrong_label(logits, target[target != ignore_index], ignore_index) from error
