@@ -175,3 +175,15 @@ def test_extra_entries_of_targets_and_masks_are_left_out():
     masks = {"depth": torch.tensor([True, True, False, False]), "padding": None}
     losses = loss_fn(given, targets, masks)
     torch.testing.assert_close(losses.errors["depth"], prediction[:2].abs().mean().detach())
+
+
+def test_a_loss_that_was_cut_off_is_still_told_from_a_zero_without_a_graph():
+    loss_fn = UncertaintyWeightedLoss(PAIR, zero_is_missing=True)
+    with pytest.warns(UserWarning, match=r"\['boxes'\] carries no gradient"):
+        loss_fn({"boxes": torch.tensor(3.0), "classes": leaf(2.0)})
+    loss_fn({"boxes": torch.zeros(()), "classes": leaf(2.0)})
+
+
+def test_the_names_of_missing_tasks_are_a_list():
+    with pytest.raises(TypeError, match=r"`zero_is_missing`.*Write `\['boxes'\]`"):
+        UncertaintyWeightedLoss(PAIR, zero_is_missing="boxes")

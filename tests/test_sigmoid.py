@@ -231,3 +231,9 @@ def test_one_weight_in_a_tensor_serves_logits_without_a_channel_axis():
     logits, target, weight = torch.randn(6), torch.rand(6), torch.tensor([3.0])
     expected = F.binary_cross_entropy_with_logits(logits, target, pos_weight=weight)
     torch.testing.assert_close(ScaledSigmoidHead(pos_weight=weight)(logits, target), expected)
+
+
+def test_one_logit_with_whole_labels_belongs_to_the_sigmoid():
+    labels = torch.tensor([0, 1, 1])
+    with pytest.raises(ValueError, match=r"at least two classes.*Found one.*`ScaledSigmoidHead`"):
+        ScaledSoftmaxHead()(torch.zeros(3, 1), labels)

@@ -107,6 +107,11 @@ def check_labels(logits: Tensor, target: object) -> None:
             "`ScaledSigmoidHead`. Labels turn into integers with `target.long()`. For soft labels, "
             "as in mixup, pass the reduced loss `F.cross_entropy(logits, target)` itself."
         )
+    if logits.ndim > 1 and logits.shape[1] == 1:
+        raise ValueError(
+            "`prediction` should hold logits of at least two classes on axis 1. Found one. A "
+            "single logit for yes or no, with floating targets, belongs to `ScaledSigmoidHead`."
+        )
     if logits.ndim < 2 or target.shape != without_channels(logits):
         raise ValueError(
             "`prediction` should hold logits of shape (N, C, *) and `target` labels of shape (N, "
@@ -115,7 +120,7 @@ def check_labels(logits: Tensor, target: object) -> None:
             + (
                 "Logits and targets of one shape, as in binary tasks, belong to "
                 "`ScaledSigmoidHead`; one-hot targets turn into labels with `.argmax(1)`."
-                if logits.shape == target.shape
+                if logits.shape == target.shape or logits.ndim == 1
                 else "A channel axis of size 1 can be dropped with `.squeeze(1)`; channels in the "
                 "last place move with `.movedim(-1, 1)`."
             )
@@ -249,7 +254,9 @@ def check_tasks(
             + (f"; unknown: {unknown}" if unknown else "")
             + "."
             + (" A task without labels in this step is passed as None." if missing else "")
-            + (" Leave out what is no task of this loss." if unknown else "")
+            + (" Leave out what is no task of this loss" if unknown else "")
+            + (" (or see `extra`)" if unknown and argument == "predictions" else "")
+            + ("." if unknown else "")
         )
 
 

@@ -257,7 +257,7 @@ class ClosedForm(Estimator):
         losses = self._running(entries)
         # Bounded, as a difference of infinities is nan. A task that no loss is known of yet gets
         # the score of an average one: before any data, all weights are equal.
-        scores = (1 / (losses * cast(float, self.temperature))).clamp(max=1e30)
+        scores = (1 / (losses * cast(float, self.temperature))).clamp(max=1e38)
         average = scores.nanmean().nan_to_num(0.0)
         return torch.where(losses.isnan(), average, scores).softmax(0)
 

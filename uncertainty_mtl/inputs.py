@@ -185,6 +185,7 @@ def warn_if_graph_is_cut(
     inputs: Mapping[str, tuple[Any, ...]],
     measured: Mapping[str, Tensor],
     warned_of: set[str],
+    zero_is_missing: Collection[str],
 ) -> None:
     """Warn, once for each task, of reduced losses that carry no gradient.
 
@@ -192,16 +193,21 @@ def warn_if_graph_is_cut(
         inputs: What :func:`inputs_of_call` returned.
         measured: The summed errors, by task.
         warned_of: The tasks that were warned of, which are added to it.
+        zero_is_missing: The tasks whose loss may be a new zero, without a graph. The first loss
+            without one tells.
     """
     without = [task for task, summed in measured.items() if not summed.requires_grad]
     cut = [task for task in without if len(inputs[task]) == 1 and inputs[task][0] is not None]
     if not cut or warned_of.issuperset(cut):
         return
     try:
-        measured[cut[0]].item()
+        zeros = [task for task in cut if not measured[task].any()]
     except RuntimeError:  # within `vmap`, where no tensor says that it requires a gradient
         return
     warned_of.update(cut)
+    cut = [task for task in cut if task not in zeros or task not in zero_is_missing]
+    if not cut:
+        return
     others = len(without) < len(measured)
     warnings.warn(
         f"The loss of {cut} carries no gradient while others do: for that task only sigma trains, "

@@ -34,6 +34,11 @@ def check_options(
     for task, priority in priorities.items():
         check_between(f"priorities[{task!r}]", priority, 0)
     own = own_heads(heads)
+    if isinstance(zero_is_missing, str):
+        raise TypeError(
+            "`zero_is_missing` should be a bool or a list of tasks. Found the string "
+            f"{zero_is_missing!r}. Write `[{zero_is_missing!r}]`."
+        )
     if not isinstance(zero_is_missing, bool):
         named = dict.fromkeys(zero_is_missing)
         check_tasks("zero_is_missing", named, own, may_be_left_out=own)

@@ -170,9 +170,7 @@ class WeighedTasks(nn.Module):
         zero_is_missing = (own if zero else ()) if isinstance(zero, bool) else zero
         summed, counts = measure(own, inputs, zero_is_missing)
         if self.training and torch.is_grad_enabled() and not torch.compiler.is_compiling():
-            # A loss that may be missing by a zero may be a new zero, without a graph.
-            others = {task: loss for task, loss in summed.items() if task not in zero_is_missing}
-            warn_if_graph_is_cut(inputs, others, self._warned_of)
+            warn_if_graph_is_cut(inputs, summed, self._warned_of, zero_is_missing)
         vector = joined(summed, own)
         entries = self._entries(own, vector)
         return entries, entries.step(
