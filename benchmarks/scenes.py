@@ -8,8 +8,8 @@ from benchmarks.results import Report, Table
 from benchmarks.scene_trees import raw_tree
 from benchmarks.settings import Settings
 from benchmarks.timing import take_turns
-from examples.cityscapes.config import TASKS
 from examples.cityscapes.data.dataset import CityscapesDataset
+from examples.cityscapes.settings import TASKS
 from examples.rendered_scenes import sample_scene
 from examples.rendered_scenes.write import write_scene
 

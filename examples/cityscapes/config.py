@@ -2,21 +2,12 @@
 
 import dataclasses
 import json
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
 from examples.cityscapes.presets import PRESETS
+from examples.cityscapes.settings import TASKS, check_choices, check_config, flag_of
 from examples.common.errors import InputError
-
-TASKS = ("semantic", "instance", "depth")
-BACKBONES = ("resnet18", "resnet34", "resnet50", "resnet101")
-DEVICES = ("auto", "cpu", "cuda")
-ESTIMATORS = ("learned", "closed_form")
-FORMS = ("nll", "symmetric", "paper", "libmtl", "liebel_koerner")
-CONSTRAINTS = ("none", "unit_sum")
-PRECISIONS = ("float32", "bf16")
-DEPTH_NOISE = ("shared", "per-pixel")
 
 _FREE_ON_RESUME = {
     "data",
@@ -49,12 +40,12 @@ class TrainConfig:
     """How sigma is found: `learned` by gradient, or `closed_form` from a running mean."""
     closed_form_momentum: float = 0.1
     """Share of the newest batch in the running mean of `closed_form`."""
-    form: str = "nll"
-    """`nll`, or a form found elsewhere: `symmetric`, `paper`, `libmtl`, `liebel_koerner`."""
+    form: str = "symmetric"
+    """`symmetric` fits the paper's own curves; `nll`, `paper`, `libmtl`, `liebel_koerner`."""
     constraint: str = "none"
     """`unit_sum` keeps the sum of the learned weights at 1."""
-    sigma_init: str = "1"
-    """Where every sigma starts: a number, or `data` for the optimum of its first labelled batch."""
+    sigma_init: str = "data"
+    """Where every sigma starts: `data` is the optimum of its first labelled batch; or a number."""
     size: tuple[int, int] = (128, 256)
     """Height and width of the network's input; the images are resized to it."""
     flip: bool = True
@@ -126,145 +117,13 @@ class TrainConfig:
     """Decode every image once and keep it, if all of them fit into so many megabytes."""
 
     def __post_init__(self) -> None:
-        _check_choices("--tasks", self.tasks, TASKS)
-        if not self.tasks or len(set(self.tasks)) != len(self.tasks):
-            raise InputError("--tasks: name at least one task, and none of them twice")
-        _check_choices("--backbone", (self.backbone,), BACKBONES)
-        _check_choices("--optimizer", (self.optimizer,), ("sgd", "adamw"))
-        _check_choices("--device", (self.device,), DEVICES)
-        _check_choices("--preset", (self.preset,), tuple(PRESETS))
-        self._check_weighting()
-        self._check_depth_noise()
-        if len(self.size) != 2 or min(self.size) < 8:
-            raise InputError(f"--size: height and width should be at least 8; found {self.size}")
-        _check_augmentation(self.size, self.scale, self.crop)
-        _check_choices("--precision", (self.precision,), PRECISIONS)
-        if self.compile and self.checkpoint_activations:
-            raise InputError(
-                "--compile: cannot be combined with --checkpoint-activations; the compiler decides "
-                "by itself what to compute again"
-            )
-        if self.accumulate < 1 or self.batch_size % self.accumulate:
-            raise InputError(
-                f"--accumulate: should divide --batch-size {self.batch_size}; "
-                f"found {self.accumulate}"
-            )
-        if self.batch_size < (1 if self.freeze_batch_norm else 2 * self.accumulate):
-            raise InputError(
-                f"--batch-size: should be at least 2 for each of the {self.accumulate} parts, as "
-                f"batch norm cannot train on the pooled features of one image; "
-                f"found {self.batch_size}"
-            )
-        if self.stages not in (1, 2, 3, 4) or self.output_stride not in (4, 8, 16, 32):
-            raise InputError("`stages` should be 1 to 4 and `output_stride` 4, 8, 16 or 32")
-        if not 0 <= self.dropout < 1:
-            raise InputError(f"--dropout: should be at least 0 and below 1; found {self.dropout}")
-        for flag in ("iterations", "checkpoint_every", "aspp_channels", "decoder_channels"):
-            if (value := getattr(self, flag)) < 1:
-                raise InputError(f"{_flag(flag)}: should be at least 1; found {value}")
-        for flag in ("learning_rate", "sigma_lr"):
-            if not 0 < (value := getattr(self, flag)) < math.inf:
-                raise InputError(f"{_flag(flag)}: should be above 0; found {value}")
-        for flag in ("weight_decay", "warmup", "num_workers", "cache_mb", "seed", "eval_every"):
-            if not 0 <= (value := getattr(self, flag)) < math.inf:
-                raise InputError(f"{_flag(flag)}: should not be negative; found {value}")
-
-    def _check_weighting(self) -> None:
-        _check_choices("--estimator", (self.estimator,), ESTIMATORS)
-        _check_choices("--form", (self.form,), FORMS)
-        _check_choices("--constraint", (self.constraint,), CONSTRAINTS)
-        initial_sigma(self.sigma_init)
-        if not 0 < self.closed_form_momentum <= 1:
-            raise InputError(
-                f"--closed-form-momentum: should be above 0 and at most 1; "
-                f"found {self.closed_form_momentum}"
-            )
-        if self.form == "liebel_koerner" and self.constraint == "unit_sum":
-            raise InputError(
-                "--constraint: unit_sum does not go with --form liebel_koerner, whose penalty is "
-                "not the logarithm of its weight"
-            )
-        if fixed_weights(self.weighting, self.tasks) is None:
-            return
-        defaults = {f.name: f.default for f in dataclasses.fields(self)}
-        for name in ("estimator", "form", "constraint", "sigma_init"):
-            if getattr(self, name) != defaults[name]:
-                raise InputError(
-                    f"{_flag(name)}: needs --weighting uncertainty; found {self.weighting}"
-                )
-
-    def _check_depth_noise(self) -> None:
-        _check_choices("--depth-noise", (self.depth_noise,), DEPTH_NOISE)
-        if self.depth_noise == "shared":
-            return
-        if "depth" not in self.tasks:
-            raise InputError("--depth-noise: per-pixel needs the task depth in --tasks")
-        # Its scale is inside of the likelihood, where no other form and no constraint reaches it.
-        for name, needed in (("weighting", "uncertainty"), ("form", "nll"), ("constraint", "none")):
-            if (found := getattr(self, name)) != needed:
-                raise InputError(
-                    f"--depth-noise: per-pixel needs {_flag(name)} {needed}; found {found}"
-                )
-
-
-def _check_augmentation(
-    size: tuple[int, int], scale: tuple[float, float], crop: tuple[int, int] | None
-) -> None:
-    if len(scale) != 2 or not 0 < scale[0] <= scale[1] < math.inf:
-        raise InputError(
-            f"--scale: should be two numbers above 0, the smaller first; found {scale}"
-        )
-    if crop is not None and (len(crop) != 2 or min(crop) < 8):
-        raise InputError(f"--crop: height and width should be at least 8; found {crop}")
-    smallest = tuple(round(side * scale[0]) for side in size)
-    if any(side > limit for side, limit in zip(crop or size, smallest, strict=True)):
-        raise InputError(
-            f"--crop: {'x'.join(map(str, crop or size))} does not fit into an image of "
-            f"{size[0]}x{size[1]} scaled by {scale[0]:g}"
-        )
-
-
-def fixed_weights(weighting: str, tasks: tuple[str, ...]) -> dict[str, float] | None:
-    """Return the weight of each task by name, or None where the weights are learned."""
-    if weighting == "uncertainty":
-        return None
-    if weighting == "equal":
-        return {task: 1 / len(tasks) for task in tasks}
-    kind, _, numbers = weighting.partition(":")
-    try:
-        values = [float(number) for number in numbers.split(",")] if kind == "fixed" else []
-    except ValueError:
-        values = []
-    if not values or not all(0 <= value < math.inf for value in values):
-        raise InputError(
-            f"--weighting: should be uncertainty, equal or fixed:w1,w2,... with numbers from 0 up; "
-            f"found {weighting!r}"
-        )
-    if len(values) != len(tasks):
-        raise InputError(
-            f"--weighting: {weighting!r} has {len(values)} weights for {len(tasks)} tasks "
-            f"({','.join(tasks)})"
-        )
-    return dict(zip(tasks, values, strict=True))
-
-
-def initial_sigma(choice: str) -> float | None:
-    """Return the number that `--sigma-init` gives, or None where the first batch decides."""
-    if choice == "data":
-        return None
-    try:
-        sigma = float(choice)
-    except ValueError:
-        sigma = math.nan
-    if not 1e-6 <= sigma <= 1e6:  # the bounds of the library's heads
-        raise InputError(f"--sigma-init: should be data or from 1e-6 to 1e6; found {choice!r}")
-    return sigma
+        check_config(self)
 
 
 def new_config(given: dict[str, object]) -> TrainConfig:
     """Return the configuration of a new run: a preset, and the fields `given` instead of its."""
     preset = given.get("preset", "tiny")
-    _check_choices("--preset", (preset,), tuple(PRESETS))
+    check_choices("--preset", (preset,), tuple(PRESETS))
     return TrainConfig(**{**PRESETS[preset], **given})
 
 
@@ -300,17 +159,7 @@ def resume_config(run: Path, given: dict[str, object]) -> TrainConfig:
     for name, value in given.items():
         if name not in _FREE_ON_RESUME and name != "out" and value != getattr(recorded, name):
             raise InputError(
-                f"{_flag(name)}: {run} was started with {getattr(recorded, name)!r}; "
+                f"{flag_of(name)}: {run} was started with {getattr(recorded, name)!r}; "
                 f"--resume cannot change it to {value!r}"
             )
     return dataclasses.replace(recorded, **{**given, "out": run})
-
-
-def _flag(field: str) -> str:
-    return "--" + field.replace("_", "-")
-
-
-def _check_choices(flag: str, found: tuple[str, ...], choices: tuple[str, ...]) -> None:
-    for value in found:
-        if value not in choices:
-            raise InputError(f"{flag}: unknown {value!r}; choose from {', '.join(choices)}")

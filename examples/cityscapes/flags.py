@@ -10,13 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import get_args, get_type_hints
 
-from examples.cityscapes.config import (
-    BACKBONES,
-    DEPTH_NOISE,
-    DEVICES,
-    PRECISIONS,
-    TrainConfig,
-)
+from examples.cityscapes.config import TrainConfig
+from examples.cityscapes.settings import BACKBONES, DEPTH_NOISE, DEVICES, PRECISIONS
 from examples.common.command_line import height_and_width
 
 

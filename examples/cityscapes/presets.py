@@ -31,7 +31,7 @@ PRESETS: dict[str, dict[str, object]] = {
         "warmup": 50,
         "sigma_lr": 4e-2,
         "batch_size": 8,
-        "iterations": 1800,
+        "iterations": 1400,
         "eval_every": 0,
         "tensorboard": False,
     },

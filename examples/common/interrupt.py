@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def noted_sigterm() -> Iterator[Callable[[], bool]]:
+def catch_sigterm() -> Iterator[Callable[[], bool]]:
     """Note SIGTERM instead of dying from it; gives a function that tells whether it has come."""
     received: list[int] = []
     if threading.current_thread() is not threading.main_thread():

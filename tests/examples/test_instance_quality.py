@@ -1,6 +1,5 @@
 """Instances on rendered scenes, from exact vectors and from a good network's."""
 
-
 import numpy as np
 import pytest
 import torch

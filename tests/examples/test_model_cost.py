@@ -10,10 +10,11 @@ from torch import nn
 from torchvision.models import get_model
 
 from examples.cityscapes.__main__ import main
-from examples.cityscapes.config import BACKBONES, PRECISIONS, TrainConfig, load_config
+from examples.cityscapes.config import TrainConfig, load_config
 from examples.cityscapes.evaluation.evaluate import load_trained
 from examples.cityscapes.model.network import SceneNet
 from examples.cityscapes.model.start import initial_model
+from examples.cityscapes.settings import BACKBONES, PRECISIONS
 from examples.cityscapes.training import train as training
 from examples.common.checkpoint import read_checkpoint
 from examples.common.errors import InputError

@@ -56,12 +56,12 @@ import time
 from pathlib import Path
 from examples.cityscapes.data import prepare
 from examples.cityscapes.data import shards
-read = shards.read_settled
+read = shards.read_raw_labels
 def slow(frame, size):
     if "000003" in frame.stem:
         time.sleep(60)
     return read(frame, size)
-shards.read_settled = slow
+shards.read_raw_labels = slow
 prepare.prepare(Path({str(tree)!r}), Path({str(out)!r}), {SIZE}, workers=1, per_shard=1)
 """
     process = subprocess.Popen([sys.executable, "-c", script])  # noqa: S603

@@ -8,6 +8,7 @@ import pytest
 EXAMPLE = Path(__file__).parents[2] / "examples" / "cityscapes"
 ROOMS = [
     "presets",
+    "settings",
     "config",
     "flags",
     "labels",

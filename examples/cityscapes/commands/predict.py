@@ -12,7 +12,7 @@ import torch
 from tqdm import tqdm
 
 from examples.cityscapes.commands.images import images_below
-from examples.cityscapes.config import DEVICES, TrainConfig, load_config
+from examples.cityscapes.config import TrainConfig, load_config
 from examples.cityscapes.data.files import read_rgb
 from examples.cityscapes.evaluation.evaluate import load_trained
 from examples.cityscapes.flags import add_checkpoint_flag, add_grouping_flags
@@ -26,6 +26,7 @@ from examples.cityscapes.report.pictures import (
 from examples.cityscapes.scene.instances import Grouping
 from examples.cityscapes.scene.maps import Arrays, Maps, input_size, predict_maps, to_arrays
 from examples.cityscapes.scene.uncertainty import predict_with_uncertainty
+from examples.cityscapes.settings import DEVICES
 from examples.common.checkpoint import write_atomically
 from examples.common.command_line import positive_number
 from examples.common.device import pick_device

@@ -37,7 +37,7 @@ class Sample(NamedTuple):
     """Disparity of a point at one metre in pixels of this size; nan without a camera file."""
 
 
-class Settled(NamedTuple):
+class RawLabels(NamedTuple):
     """One image and its labels in integers: a `Sample` before its disparity is decoded."""
 
     image: Tensor
@@ -56,23 +56,23 @@ class Settled(NamedTuple):
 
 def read_sample(frame: Frame, size: tuple[int, int]) -> Sample:
     """Read one frame and resize it."""
-    settled = read_settled(frame, size)
-    return decode(settled, target_ops.find_centroids(settled.instance_ids))
+    raw = read_raw_labels(frame, size)
+    return decode(raw, target_ops.find_centroids(raw.instance_ids))
 
 
-def decode(settled: Settled, centroids: target_ops.Centroids) -> Sample:
+def decode(raw: RawLabels, centroids: target_ops.Centroids) -> Sample:
     """Return the sample that the integers stand for."""
     return Sample(
-        image=settled.image,
-        semantic=settled.semantic,
-        instance_ids=settled.instance_ids,
+        image=raw.image,
+        semantic=raw.semantic,
+        instance_ids=raw.instance_ids,
         centroids=centroids,
-        disparity=target_ops.decode_disparity(settled.raw_disparity, settled.factor),
-        disparity_at_1m=settled.baseline_fx / settled.factor,
+        disparity=target_ops.decode_disparity(raw.raw_disparity, raw.factor),
+        disparity_at_1m=raw.baseline_fx / raw.factor,
     )
 
 
-def read_settled(frame: Frame, size: tuple[int, int]) -> Settled:
+def read_raw_labels(frame: Frame, size: tuple[int, int]) -> RawLabels:
     """Read the files of one frame and resize them."""
     image = read_rgb(frame.image)
     native = image.shape[:2]
@@ -96,7 +96,7 @@ def read_settled(frame: Frame, size: tuple[int, int]) -> Settled:
     if frame.disparity is not None:
         # Without the file not even the sky is labelled.
         raw = target_ops.settle_disparity(read_labels(frame.disparity), label_ids)
-    return Settled(
+    return RawLabels(
         image=resize_rgb(image, size),
         semantic=target_ops.train_ids(label_ids),
         instance_ids=target_ops.evaluated_instances(ids),

@@ -15,14 +15,14 @@ import torch
 
 from examples.cityscapes.data.augment import Box
 from examples.cityscapes.data.files import Frame
-from examples.cityscapes.data.sample import Sample, Settled, decode, read_settled
+from examples.cityscapes.data.sample import RawLabels, Sample, decode, read_raw_labels
 from examples.cityscapes.data.targets import Centroids, find_centroids
 from examples.common.checkpoint import write_atomically
 from examples.common.errors import InputError
 from examples.common.fingerprint import facts_of
 
 DTYPES = {"image": "u1", "semantic": "u1", "instance_ids": "<u2", "raw_disparity": "<u2"}
-"""Array by field of `Settled`, (N, H, W) or (N, 3, H, W) for the image."""
+"""Array by field of `RawLabels`, (N, H, W) or (N, 3, H, W) for the image."""
 BYTES_PER_PIXEL = 3 + 1 + 2 + 2
 
 _INDEX = "frames.json"
@@ -56,7 +56,7 @@ class Shard(NamedTuple):
             corner = torch.tensor([box.left, box.top])
             centroids = centroids._replace(xy=centroids.xy - corner)
         baseline_fx = entry["baseline_fx"]
-        settled = Settled(
+        raw = RawLabels(
             image=take("image", np.uint8),
             semantic=take("semantic", np.uint8),
             instance_ids=take("instance_ids", np.int32),
@@ -64,7 +64,7 @@ class Shard(NamedTuple):
             baseline_fx=math.nan if baseline_fx is None else baseline_fx,
             factor=entry["factor"],
         )
-        return decode(settled, centroids)
+        return decode(raw, centroids)
 
 
 def write_shard(folder: Path, frames: list[Frame], root: Path, size: tuple[int, int]) -> None:
@@ -95,19 +95,19 @@ def _write_arrays(
     for row, frame in enumerate(frames):
         # Before reading: what changes in between is then noticed later, not missed.
         facts = {k: facts_of(p, root) for k, p in frame._asdict().items() if p is not None}
-        settled = read_settled(frame, size)
-        if settled.raw_disparity.max() > np.iinfo(np.uint16).max:
+        raw = read_raw_labels(frame, size)
+        if raw.raw_disparity.max() > np.iinfo(np.uint16).max:
             raise InputError(f"{frame.disparity}: should have 16 bits; found higher values")
         for name, array in arrays.items():
-            array[row] = getattr(settled, name).numpy()
-        table = find_centroids(settled.instance_ids)
+            array[row] = getattr(raw, name).numpy()
+        table = find_centroids(raw.instance_ids)
         centroids.append(np.column_stack([table.ids.numpy(), table.xy.numpy()]))
         index.append(
             {
                 "files": facts,
                 "num_centroids": len(table.ids),
-                "baseline_fx": None if math.isnan(settled.baseline_fx) else settled.baseline_fx,
-                "factor": settled.factor,
+                "baseline_fx": None if math.isnan(raw.baseline_fx) else raw.baseline_fx,
+                "factor": raw.factor,
             }
         )
     # Ids and single-precision centres are both exact in double precision.

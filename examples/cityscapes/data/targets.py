@@ -137,8 +137,8 @@ def settle_disparity(raw_disparity: Tensor, label_ids: Tensor) -> Tensor:
     vehicle carries disparities too, and they are left out.
     """
     is_far = (raw_disparity == 0) & (label_ids == _SKY_LABEL_ID)
-    settled = torch.where(is_far, 1, raw_disparity)
-    return torch.where(label_ids == _EGO_VEHICLE_LABEL_ID, 0, settled)
+    raw = torch.where(is_far, 1, raw_disparity)
+    return torch.where(label_ids == _EGO_VEHICLE_LABEL_ID, 0, raw)
 
 
 def decode_disparity(raw_disparity: Tensor, factor: float) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from sklearn.metrics import adjusted_rand_score
 from torch import Tensor
 
-from examples.cityscapes.config import DEVICES, TrainConfig, load_config
+from examples.cityscapes.config import TrainConfig, load_config
 from examples.cityscapes.data.dataset import CityscapesDataset, collate, in_order
 from examples.cityscapes.data.files import image_size
 from examples.cityscapes.evaluation.baselines import position_prior
@@ -23,6 +23,7 @@ from examples.cityscapes.flags import add_checkpoint_flag, add_grouping_flags
 from examples.cityscapes.model.network import SceneNet, without_noise
 from examples.cityscapes.model.start import backbone_state, initial_model
 from examples.cityscapes.scene.instances import Grouping, group_pixels
+from examples.cityscapes.settings import DEVICES
 from examples.common.checkpoint import read_checkpoint, write_atomically
 from examples.common.device import pick_device
 from examples.common.errors import InputError

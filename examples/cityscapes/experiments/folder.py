@@ -7,9 +7,9 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from examples.cityscapes.config import TASKS
 from examples.cityscapes.data.dataset import CityscapesDataset
 from examples.cityscapes.experiments.child import locked
+from examples.cityscapes.settings import TASKS
 from examples.common.checkpoint import write_atomically
 from examples.common.errors import InputError
 from examples.rendered_scenes import synthesize

@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from examples.cityscapes.config import TASKS
 from examples.cityscapes.experiments.command_line import add_options, run_to_the_end
 from examples.cityscapes.experiments.experiment import Outcome, run_experiment, write_page
 from examples.cityscapes.experiments.plots import draw_starts
 from examples.cityscapes.experiments.published import published_sigmas
 from examples.cityscapes.experiments.results import cell, markdown_table, summarize
 from examples.cityscapes.experiments.training import Training
+from examples.cityscapes.settings import TASKS
 from examples.cityscapes.training.log import read_log
 from examples.common.checkpoint import write_atomically
 

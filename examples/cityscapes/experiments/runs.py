@@ -16,7 +16,7 @@ from tqdm import tqdm
 from examples.cityscapes.config import TrainConfig
 from examples.cityscapes.experiments.child import run_one
 from examples.common.errors import InputError
-from examples.common.interrupt import noted_sigterm
+from examples.common.interrupt import catch_sigterm
 
 
 class InterruptedRunsError(Exception):
@@ -41,7 +41,7 @@ def run_all(configs: Sequence[TrainConfig], workers: int) -> dict[str, str]:
     failures: dict[str, str] = {}
     first = len(configs) - len(waiting)
     with (
-        noted_sigterm() as sigterm_came,
+        catch_sigterm() as sigterm_came,
         tqdm(total=len(configs), initial=first, desc="experiment", unit="run") as bar,
     ):
         try:

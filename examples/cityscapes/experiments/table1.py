@@ -4,7 +4,6 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from examples.cityscapes.config import TASKS
 from examples.cityscapes.experiments.command_line import add_options, run_to_the_end
 from examples.cityscapes.experiments.experiment import Outcome, run_experiment, write_page
 from examples.cityscapes.experiments.published import Row, published_rows
@@ -17,6 +16,7 @@ from examples.cityscapes.experiments.results import (
     summaries,
 )
 from examples.cityscapes.experiments.training import distinct
+from examples.cityscapes.settings import TASKS
 
 TABLES = {"table1": "Table 1 of the paper", "mcgill": "The McGill report"}
 SEEDS = (0, 1, 2)

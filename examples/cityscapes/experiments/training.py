@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from examples.cityscapes.config import TASKS, TrainConfig, new_config
+from examples.cityscapes.config import TrainConfig, new_config
+from examples.cityscapes.settings import TASKS
 
 DECIDED = ("out", "data", "tasks", "weighting", "seed")
 """The fields of `TrainConfig` that differ between the trainings, or with the folder."""

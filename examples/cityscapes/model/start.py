@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 from torchvision.models import get_model_weights
 
-from examples.cityscapes.config import TrainConfig, initial_sigma
+from examples.cityscapes.config import TrainConfig
 from examples.cityscapes.data.dataset import CityscapesDataset
 from examples.cityscapes.model.network import SceneNet
+from examples.cityscapes.settings import initial_sigma
 from examples.common.checkpoint import read_checkpoint
 from examples.common.errors import InputError
 

@@ -3,9 +3,10 @@
 import torch
 from torch import Tensor
 
-from examples.cityscapes.config import TrainConfig, fixed_weights, initial_sigma
+from examples.cityscapes.config import TrainConfig
 from examples.cityscapes.labels import IGNORE_INDEX
 from examples.cityscapes.model.network import Output, without_noise
+from examples.cityscapes.settings import fixed_weights, initial_sigma
 from uncertainty_mtl import (
     HeteroscedasticLaplaceHead,
     LaplaceHead,

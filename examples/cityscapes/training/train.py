@@ -47,7 +47,7 @@ from examples.cityscapes.training.state import (
 from examples.cityscapes.training.validation import validate
 from examples.common.checkpoint import save_checkpoint
 from examples.common.errors import InputError, NonFiniteLossError
-from examples.common.interrupt import noted_sigterm
+from examples.common.interrupt import catch_sigterm
 from uncertainty_mtl import MultiTaskLoss
 from uncertainty_mtl.functional import BaseLoss
 
@@ -86,7 +86,7 @@ def train(config: TrainConfig, *, resume: bool = False, deadline: float | None =
         NonFiniteLossError: If a loss becomes infinite or nan; it names the images.
     """
     check_run_folder(config.out, resume)
-    with joined_ranks(config.device) as ranks, noted_sigterm() as sigterm_came:
+    with joined_ranks(config.device) as ranks, catch_sigterm() as sigterm_came:
         torch.manual_seed(config.seed + ranks.index)
         dataset, val = training_data(config), validation_data(config)
         images_per_part(config, ranks)  # raises if the batch cannot be divided
@@ -123,22 +123,22 @@ def train_from(progress: Progress, run: Run, must_stop: Callable[[], bool]) -> i
     with progress_bar(config, progress.iteration, run.ranks) as bar:
         for iteration in range(progress.iteration, config.iterations):
             done = iteration + 1
-            stop = is_to_save = is_to_look = done == config.iterations
+            stop = is_to_save = should_validate = done == config.iterations
             try:
                 train_one_step(
                     run.state, islice(batches, config.accumulate), config, iteration, run.log
                 )
                 stop |= must_stop()
                 is_to_save |= stop or done % config.checkpoint_every == 0
-                is_to_look |= run.val is not None and done % config.eval_every == 0
-                if is_to_save or is_to_look:
+                should_validate |= run.val is not None and done % config.eval_every == 0
+                if is_to_save or should_validate:
                     run.log.flush()  # it raises if the weights are not worth saving
             except NonFiniteLossError as error:
                 raise with_files(error, run) from None
             progress = progress._replace(iteration=done)
             show_progress(bar, run.log, config.batch_size)
-            if is_to_look and run.val is not None:
-                progress = look_at_validation(progress, run)
+            if should_validate and run.val is not None:
+                progress = validate_and_save_best(progress, run)
             if is_to_save:
                 save(progress, run, "last.pt")
             if stop:
@@ -233,7 +233,7 @@ def scheduled_rate(config: TrainConfig, iteration: int) -> float:
     return config.learning_rate * warmup * (1 - iteration / config.iterations) ** 0.9
 
 
-def look_at_validation(progress: Progress, run: Run) -> Progress:
+def validate_and_save_best(progress: Progress, run: Run) -> Progress:
     """Validate, keep the checkpoint if it is the best so far, and show a picture."""
     ranks, model = run.ranks, run.state.model
     shares = in_order(run.val, images_per_part(run.config, ranks))[ranks.index :: ranks.count]

@@ -1,0 +1,168 @@
+"""Checks of a run's settings, and what their short forms stand for."""
+
+import dataclasses
+import math
+from typing import Any
+
+from examples.cityscapes.presets import PRESETS
+from examples.common.errors import InputError
+
+TASKS = ("semantic", "instance", "depth")
+BACKBONES = ("resnet18", "resnet34", "resnet50", "resnet101")
+DEVICES = ("auto", "cpu", "cuda")
+ESTIMATORS = ("learned", "closed_form")
+FORMS = ("nll", "symmetric", "paper", "libmtl", "liebel_koerner")
+CONSTRAINTS = ("none", "unit_sum")
+PRECISIONS = ("float32", "bf16")
+DEPTH_NOISE = ("shared", "per-pixel")
+
+
+def check_config(config: Any) -> None:
+    """Raise unless the settings of a run, a `TrainConfig`, are in range and go together."""
+    check_choices("--tasks", config.tasks, TASKS)
+    if not config.tasks or len(set(config.tasks)) != len(config.tasks):
+        raise InputError("--tasks: name at least one task, and none of them twice")
+    check_choices("--backbone", (config.backbone,), BACKBONES)
+    check_choices("--optimizer", (config.optimizer,), ("sgd", "adamw"))
+    check_choices("--device", (config.device,), DEVICES)
+    check_choices("--preset", (config.preset,), tuple(PRESETS))
+    _check_weighting(config)
+    _check_depth_noise(config)
+    if len(config.size) != 2 or min(config.size) < 8:
+        raise InputError(f"--size: height and width should be at least 8; found {config.size}")
+    _check_augmentation(config.size, config.scale, config.crop)
+    check_choices("--precision", (config.precision,), PRECISIONS)
+    if config.compile and config.checkpoint_activations:
+        raise InputError(
+            "--compile: cannot be combined with --checkpoint-activations; the compiler decides "
+            "by itself what to compute again"
+        )
+    if config.accumulate < 1 or config.batch_size % config.accumulate:
+        raise InputError(
+            f"--accumulate: should divide --batch-size {config.batch_size}; "
+            f"found {config.accumulate}"
+        )
+    if config.batch_size < (1 if config.freeze_batch_norm else 2 * config.accumulate):
+        raise InputError(
+            f"--batch-size: should be at least 2 for each of the {config.accumulate} parts, as "
+            f"batch norm cannot train on the pooled features of one image; "
+            f"found {config.batch_size}"
+        )
+    if config.stages not in (1, 2, 3, 4) or config.output_stride not in (4, 8, 16, 32):
+        raise InputError("`stages` should be 1 to 4 and `output_stride` 4, 8, 16 or 32")
+    if not 0 <= config.dropout < 1:
+        raise InputError(f"--dropout: should be at least 0 and below 1; found {config.dropout}")
+    for flag in ("iterations", "checkpoint_every", "aspp_channels", "decoder_channels"):
+        if (value := getattr(config, flag)) < 1:
+            raise InputError(f"{flag_of(flag)}: should be at least 1; found {value}")
+    for flag in ("learning_rate", "sigma_lr"):
+        if not 0 < (value := getattr(config, flag)) < math.inf:
+            raise InputError(f"{flag_of(flag)}: should be above 0; found {value}")
+    for flag in ("weight_decay", "warmup", "num_workers", "cache_mb", "seed", "eval_every"):
+        if not 0 <= (value := getattr(config, flag)) < math.inf:
+            raise InputError(f"{flag_of(flag)}: should not be negative; found {value}")
+
+
+def _check_weighting(config: Any) -> None:
+    check_choices("--estimator", (config.estimator,), ESTIMATORS)
+    check_choices("--form", (config.form,), FORMS)
+    check_choices("--constraint", (config.constraint,), CONSTRAINTS)
+    initial_sigma(config.sigma_init)
+    if not 0 < config.closed_form_momentum <= 1:
+        raise InputError(
+            f"--closed-form-momentum: should be above 0 and at most 1; "
+            f"found {config.closed_form_momentum}"
+        )
+    if config.form == "liebel_koerner" and config.constraint == "unit_sum":
+        raise InputError(
+            "--constraint: unit_sum does not go with --form liebel_koerner, whose penalty is "
+            "not the logarithm of its weight"
+        )
+    if fixed_weights(config.weighting, config.tasks) is None:
+        return
+    defaults = {f.name: f.default for f in dataclasses.fields(config)}
+    for name in ("estimator", "form", "constraint", "sigma_init"):
+        if getattr(config, name) != defaults[name]:
+            raise InputError(
+                f"{flag_of(name)}: needs --weighting uncertainty; found {config.weighting}"
+            )
+
+
+def _check_depth_noise(config: Any) -> None:
+    check_choices("--depth-noise", (config.depth_noise,), DEPTH_NOISE)
+    if config.depth_noise == "shared":
+        return
+    if "depth" not in config.tasks:
+        raise InputError("--depth-noise: per-pixel needs the task depth in --tasks")
+    # Its scale is inside of the likelihood, where no other form and no constraint reaches it.
+    for name, needed in (("weighting", "uncertainty"), ("form", "nll"), ("constraint", "none")):
+        if (found := getattr(config, name)) != needed:
+            raise InputError(
+                f"--depth-noise: per-pixel needs {flag_of(name)} {needed}; found {found}"
+            )
+
+
+def _check_augmentation(
+    size: tuple[int, int], scale: tuple[float, float], crop: tuple[int, int] | None
+) -> None:
+    if len(scale) != 2 or not 0 < scale[0] <= scale[1] < math.inf:
+        raise InputError(
+            f"--scale: should be two numbers above 0, the smaller first; found {scale}"
+        )
+    if crop is not None and (len(crop) != 2 or min(crop) < 8):
+        raise InputError(f"--crop: height and width should be at least 8; found {crop}")
+    smallest = tuple(round(side * scale[0]) for side in size)
+    if any(side > limit for side, limit in zip(crop or size, smallest, strict=True)):
+        raise InputError(
+            f"--crop: {'x'.join(map(str, crop or size))} does not fit into an image of "
+            f"{size[0]}x{size[1]} scaled by {scale[0]:g}"
+        )
+
+
+def fixed_weights(weighting: str, tasks: tuple[str, ...]) -> dict[str, float] | None:
+    """Return the weight of each task by name, or None where the weights are learned."""
+    if weighting == "uncertainty":
+        return None
+    if weighting == "equal":
+        return {task: 1 / len(tasks) for task in tasks}
+    kind, _, numbers = weighting.partition(":")
+    try:
+        values = [float(number) for number in numbers.split(",")] if kind == "fixed" else []
+    except ValueError:
+        values = []
+    if not values or not all(0 <= value < math.inf for value in values):
+        raise InputError(
+            f"--weighting: should be uncertainty, equal or fixed:w1,w2,... with numbers from 0 up; "
+            f"found {weighting!r}"
+        )
+    if len(values) != len(tasks):
+        raise InputError(
+            f"--weighting: {weighting!r} has {len(values)} weights for {len(tasks)} tasks "
+            f"({','.join(tasks)})"
+        )
+    return dict(zip(tasks, values, strict=True))
+
+
+def initial_sigma(choice: str) -> float | None:
+    """Return the number that `--sigma-init` gives, or None where the first batch decides."""
+    if choice == "data":
+        return None
+    try:
+        sigma = float(choice)
+    except ValueError:
+        sigma = math.nan
+    if not 1e-6 <= sigma <= 1e6:  # the bounds of the library's heads
+        raise InputError(f"--sigma-init: should be data or from 1e-6 to 1e6; found {choice!r}")
+    return sigma
+
+
+def flag_of(field: str) -> str:
+    """Return the flag of a field."""
+    return "--" + field.replace("_", "-")
+
+
+def check_choices(flag: str, found: tuple[str, ...], choices: tuple[str, ...]) -> None:
+    """Raise unless every value is one of the choices."""
+    for value in found:
+        if value not in choices:
+            raise InputError(f"{flag}: unknown {value!r}; choose from {', '.join(choices)}")
