@@ -4,6 +4,7 @@ import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from examples.cityscapes.presets import PRESETS
 from examples.cityscapes.settings import TASKS, check_choices, check_config, flag_of
@@ -120,10 +121,12 @@ class TrainConfig:
         check_config(self)
 
 
-def new_config(given: dict[str, object]) -> TrainConfig:
+def new_config(given: dict[str, Any]) -> TrainConfig:
     """Return the configuration of a new run: a preset, and the fields `given` instead of its."""
     preset = given.get("preset", "tiny")
     check_choices("--preset", (preset,), tuple(PRESETS))
+    if given.get("depth_noise") == "per-pixel":  # no other form reaches its scale
+        given = {"form": "nll", **given}
     return TrainConfig(**{**PRESETS[preset], **given})
 
 
@@ -149,7 +152,7 @@ def load_config(run: Path) -> TrainConfig:
         raise InputError(f"{path}: not a training configuration ({error})") from error
 
 
-def resume_config(run: Path, given: dict[str, object]) -> TrainConfig:
+def resume_config(run: Path, given: dict[str, Any]) -> TrainConfig:
     """Return a run's configuration with the flags `given` on resuming it.
 
     Only what leaves the weights alone may differ from the recorded run, and `iterations`, which

@@ -8,14 +8,14 @@ import itertools
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
-from typing import get_args, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 from examples.cityscapes.config import TrainConfig
 from examples.cityscapes.settings import BACKBONES, DEPTH_NOISE, DEVICES, PRECISIONS
 from examples.common.command_line import height_and_width
 
 
-def add_config_flags(add: Callable[..., object]) -> None:
+def add_config_flags(add: Callable[..., Any]) -> None:
     """Add `--field-name` for every field of `TrainConfig`; its docstring is the help.
 
     Args:
@@ -42,13 +42,13 @@ def add_config_flags(add: Callable[..., object]) -> None:
             add(flag, type=parser_of(kind), choices=choices, metavar=metavar, help=text)
 
 
-def add_checkpoint_flag(add: Callable[..., object]) -> None:
+def add_checkpoint_flag(add: Callable[..., Any]) -> None:
     """Add `--checkpoint`."""
     text = "of the run: last (default), or best of its validations"
     add("--checkpoint", choices=("last", "best"), default="last", help=text)
 
 
-def add_grouping_flags(add: Callable[..., object]) -> None:
+def add_grouping_flags(add: Callable[..., Any]) -> None:
     """Add the options of `Grouping`, which keeps its defaults where they are not given."""
     nothing = {"default": argparse.SUPPRESS}
     add("--clustering", metavar="M", help="of votes: optics (default) or hdbscan", **nothing)

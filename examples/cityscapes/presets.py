@@ -1,6 +1,8 @@
 """Named settings: where each differs from the defaults of `TrainConfig`."""
 
-PRESETS: dict[str, dict[str, object]] = {
+from typing import Any
+
+PRESETS: dict[str, dict[str, Any]] = {
     # Section 5 of the paper for Tiny CityScapes: the defaults themselves.
     "tiny": {},
     # Section 5 for the full resolution, which took the authors 4 GPUs and 5 days.

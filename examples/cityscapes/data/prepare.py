@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
+from typing import Any
 
 import torch
 from tqdm import tqdm
@@ -171,11 +172,11 @@ def _remove_all_but(folders: list[Path], out: Path) -> None:
         shutil.rmtree(path)
 
 
-def _manifest(out: Path) -> dict[str, object]:
+def _manifest(out: Path) -> dict[str, Any]:
     return json.loads((out / MANIFEST).read_text(encoding="utf-8"))
 
 
-def _write_manifest(out: Path, manifest: dict[str, object]) -> None:
+def _write_manifest(out: Path, manifest: dict[str, Any]) -> None:
     write_atomically(out / MANIFEST, json.dumps(manifest, indent=2) + "\n")
 
 

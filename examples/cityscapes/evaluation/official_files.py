@@ -3,6 +3,7 @@
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -32,8 +33,8 @@ class Exporter:
 
     def __init__(self, folder: Path, split: str) -> None:
         self._folder, self._split = folder, split
-        self._images: list[dict[str, object]] = []
-        self._annotations: list[dict[str, object]] = []
+        self._images: list[dict[str, Any]] = []
+        self._annotations: list[dict[str, Any]] = []
 
     def add(self, stem: str, scene: Scene) -> None:
         """Write the files of one image; the panoptic table has to wait for `finish`."""

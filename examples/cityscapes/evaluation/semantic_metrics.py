@@ -1,5 +1,7 @@
 """Intersection over union of classes and categories, by the rules of the official evaluation."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torchmetrics.classification import MulticlassConfusionMatrix
@@ -81,7 +83,7 @@ class SemanticIoU:
             weight = MEAN_AREA[CLASS_NAMES[train_id]] / (self._pixel_area * area)
             self._weighted[:, train_id] += weight * torch.stack([area, row[train_id], related])
 
-    def compute(self) -> dict[str, object]:
+    def compute(self) -> dict[str, Any]:
         """Return the means and the value of each class; None where there is nothing to measure.
 
         `semantic_iou` is the official rule: a class with neither truth nor prediction drops out,

@@ -24,7 +24,7 @@ def add_options(parser: argparse.ArgumentParser, without: tuple[str, ...] = ()) 
     add("--workers", type=positive_number, metavar="N", help="runs side by side (one per core)")
     left_out = {"--" + name.replace("_", "-") for name in (*DECIDED, *without)}
 
-    def add_other(flag: str, **settings: object) -> None:
+    def add_other(flag: str, **settings: Any) -> None:
         if flag not in left_out:
             add(flag, **settings)
 

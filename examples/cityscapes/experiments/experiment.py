@@ -46,9 +46,9 @@ def run_experiment(
     seeds: tuple[int, ...],
     quick: bool = False,
     workers: int | None = None,
-    defaults: dict[str, object] | None = None,
-    shown: dict[str, object] | None = None,
-    **given: object,
+    defaults: dict[str, Any] | None = None,
+    shown: dict[str, Any] | None = None,
+    **given: Any,
 ) -> Outcome:
     """Run every training from every seed, or what an earlier call has left of that.
 

@@ -20,7 +20,7 @@ _FREE = {"checkpoint_every", "tensorboard", "num_workers", "cache_mb"}
 
 @contextmanager
 def experiment_folder(
-    out: Path, command: str, settings: dict[str, object], data: Path | None, scenes: dict[str, int]
+    out: Path, command: str, settings: dict[str, Any], data: Path | None, scenes: dict[str, int]
 ) -> Iterator[Path]:
     """Create or reopen the folder, hold it for this process alone, and give the dataset.
 

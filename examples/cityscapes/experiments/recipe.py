@@ -12,8 +12,8 @@ from examples.cityscapes.experiments.results import markdown_table
 
 def recipe(
     command: str,
-    given: dict[str, object],
-    settings: dict[str, object],
+    given: dict[str, Any],
+    settings: dict[str, Any],
     scenes: dict[str, int] | None,
     results: Sequence[dict[str, Any]],
 ) -> str:
@@ -59,7 +59,7 @@ def recipe(
     )
 
 
-def command_line(command: str, given: dict[str, object]) -> str:
+def command_line(command: str, given: dict[str, Any]) -> str:
     """Return the command; folders, which differ between machines, by the names of their flags."""
     words = ["python -m examples.cityscapes", command]
     for name, value in given.items():

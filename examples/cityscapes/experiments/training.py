@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from examples.cityscapes.config import TrainConfig, new_config
 from examples.cityscapes.settings import TASKS
@@ -37,7 +37,7 @@ class Training(NamedTuple):
 
 
 def config_of(
-    training: Training, seed: int, settings: dict[str, object], data: Path, runs: Path
+    training: Training, seed: int, settings: dict[str, Any], data: Path, runs: Path
 ) -> TrainConfig:
     """Return the configuration of a run.
 
@@ -72,7 +72,7 @@ def distinct(trainings: Sequence[Training]) -> list[Training]:
     return list(dict.fromkeys(trainings))
 
 
-def shared_settings(settings: dict[str, object]) -> dict[str, object]:
+def shared_settings(settings: dict[str, Any]) -> dict[str, Any]:
     """Return every field that the trainings share, with the values that the preset decides."""
     config = config_of(Training(TASKS, "uncertainty"), 0, settings, Path("data"), Path("runs"))
     return {name: value for name, value in vars(config).items() if name not in DECIDED}

@@ -1,5 +1,7 @@
 """Classes and instances in one map, in the numbering and the files of the official data set."""
 
+from typing import Any
+
 import numpy as np
 
 from examples.cityscapes.labels import CLASS_NAMES, IGNORE_INDEX, THING_TRAIN_IDS, TRAIN_CLASSES
@@ -61,7 +63,7 @@ def panoptic_image(ids: np.ndarray) -> np.ndarray:
     return np.stack([ids % 256, ids // 256 % 256, ids // 65536], axis=-1).astype(np.uint8)
 
 
-def segments_info(ids: np.ndarray) -> list[dict[str, object]]:
+def segments_info(ids: np.ndarray) -> list[dict[str, Any]]:
     """Describe each segment of a map as the official panoptic files do; 0 is no segment.
 
     A thing class without number is a crowd: several instances that nobody separated.
