@@ -28,7 +28,7 @@ from examples.common.errors import InputError
 from tests.examples.tiny_run import TINY, assert_same
 from tests.examples.tiny_tree import write_tree
 
-BOTH = {"dropout": 0.3, "depth_noise": "per-pixel"}
+BOTH = {"dropout": 0.3, "depth_noise": "per-pixel", "form": "nll"}
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +112,9 @@ def test_the_logged_error_is_the_plain_one_and_the_logged_sigma_that_of_labelled
 def test_noise_of_no_labelled_pixel_is_null_in_the_log_and_blank_in_the_report(tmp_path):
     tree = write_tree(tmp_path / "data", disparity=False)
     config = TrainConfig(
-        data=tree, out=tmp_path / "run", **{**TINY, "depth_noise": "per-pixel", "iterations": 3}
+        data=tree,
+        out=tmp_path / "run",
+        **{**TINY, "depth_noise": "per-pixel", "form": "nll", "iterations": 3},
     )
     training.train(config)
     text = (config.out / "metrics.jsonl").read_text()

@@ -63,7 +63,10 @@ def test_a_run_that_goes_on_is_reported_as_far_as_it_has_come(config):
 @pytest.mark.parametrize(
     ("fields", "columns"),
     [
-        ({"tasks": ("semantic", "instance", "depth"), "depth_noise": "per-pixel"}, 3),
+        (
+            {"tasks": ("semantic", "instance", "depth"), "depth_noise": "per-pixel", "form": "nll"},
+            3,
+        ),
         ({"tasks": ("semantic",), "weighting": "equal"}, 1),
         ({"tasks": ("depth", "semantic")}, 2),
         ({"tasks": ("instance",)}, 0),
@@ -97,8 +100,9 @@ def test_a_learned_weight_is_compared_with_its_optimum_only_where_it_has_that(co
         return [row["task"] for row in weight_rows_of(run, [line])]
 
     assert tasks() == ["semantic", "depth"]
-    assert tasks(depth_noise="per-pixel") == ["semantic"]
-    assert tasks(form="symmetric") == []
+    assert tasks(depth_noise="per-pixel", form="nll") == ["semantic"]
+    assert tasks(form="symmetric") == ["semantic", "depth"]
+    assert tasks(form="paper") == []
     assert tasks(constraint="unit_sum") == []
 
 

@@ -53,7 +53,7 @@ def test_logged_losses_and_weights_belong_together(config):
     for line in read_log(config.out / "metrics.jsonl"):
         for task, loss in line["loss"].items():
             log_var = 2 * math.log(line["sigma"][task])
-            expected = line["weight"][task] * loss + log_var / 2
+            expected = line["weight"][task] * loss + log_var  # the symmetric form
             assert line["nll"][task] == pytest.approx(expected, rel=1e-4, abs=1e-5)
 
 

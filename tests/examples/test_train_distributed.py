@@ -49,7 +49,7 @@ def environments():
         {"accumulate": 2, "sigma_init": "data"},
         {"estimator": "closed_form", "constraint": "unit_sum"},
         {"weighting": "fixed:1,0.5,2"},
-        {"depth_noise": "per-pixel"},
+        {"depth_noise": "per-pixel", "form": "nll"},
     ],
     ids=["learned", "closed_form", "fixed", "per-pixel"],
 )

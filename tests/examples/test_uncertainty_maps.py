@@ -52,7 +52,7 @@ def test_epistemic_deviation_is_that_of_channels_dropped_from_a_linear_layer(con
 
 @torch.no_grad()
 def test_without_randomness_nothing_is_epistemic_and_all_entropy_is_aleatoric(config):
-    model = network(config, dropout=1e-12, depth_noise="per-pixel")
+    model = network(config, dropout=1e-12, depth_noise="per-pixel", form="nll")
     maps, found = doubts(model)
     for name in ("class", "inverse_depth", "offset"):
         assert found[f"{name}_epistemic"].max() < 1e-3
@@ -80,7 +80,7 @@ def test_both_parts_of_the_entropy_add_up_to_that_of_the_mean_probability(config
 
 def test_aleatoric_is_high_where_the_noise_is(config):
     # Little dropout, as what it does to the prediction in training counts as noise too.
-    fields = {"tasks": ("depth",), "depth_noise": "per-pixel", "dropout": 0.02}
+    fields = {"tasks": ("depth",), "depth_noise": "per-pixel", "form": "nll", "dropout": 0.02}
     model = network(config, **fields, aspp_channels=8, decoder_channels=16)
     bright = torch.zeros(1, *SIZE, dtype=torch.bool)
     bright[..., SIZE[1] // 2 :] = True
@@ -120,7 +120,7 @@ def test_modes_and_weights_are_as_before_afterwards(config):
 
 
 def test_deviations_are_in_pixels_of_the_image(config):
-    model = network(config, depth_noise="per-pixel")
+    model = network(config, depth_noise="per-pixel", form="nll")
     plain = np.full((*SIZE, 3), 99, np.uint8)
     large = np.full((2 * SIZE[0], 2 * SIZE[1], 3), 99, np.uint8)
     found = []
@@ -150,7 +150,7 @@ def predict(run, tree, out):
     ("fields", "kinds"),
     [
         (
-            {"depth_noise": "per-pixel"},
+            {"depth_noise": "per-pixel", "form": "nll"},
             {
                 "class_aleatoric",
                 "class_epistemic",

@@ -59,7 +59,7 @@ def test_the_weights_sum_to_one_under_the_constraint(config, estimator):
 
 
 def test_sigma_starts_where_it_is_told_and_moves_at_its_own_rate(config):
-    lines = trained(config, sigma_init="2.5", sigma_lr=0.1)
+    lines = trained(config, form="nll", sigma_init="2.5", sigma_lr=0.1)
     assert list(lines[0]["sigma"].values()) == pytest.approx([2.5] * 3)
     # One step of SGD on s for the Laplace term sqrt(2) L e^(-s/2) + s/2.
     loss, s = lines[0]["loss"]["depth"], 2 * math.log(2.5)
@@ -73,7 +73,7 @@ def test_closed_form_learns_nothing_by_gradient(config):
 
 
 def test_the_momentum_of_the_closed_form_is_the_share_of_the_newest_batch(config):
-    lines = trained(config, estimator="closed_form", closed_form_momentum=0.3)
+    lines = trained(config, form="nll", estimator="closed_form", closed_form_momentum=0.3)
     mean = lines[0]["loss"]["semantic"]
     for line in lines[1:]:
         mean += 0.3 * (line["loss"]["semantic"] - mean)

@@ -127,20 +127,23 @@ def settings(config: TrainConfig) -> list[tuple[str, str, bool]]:
 
 def weight_rows_of(run: Run, lines: list[dict[str, Any]] | None) -> list[dict[str, Any]]:
     """Return `weight_rows` of the tasks whose weight has that optimum."""
-    if not lines or run.config.form != "nll" or run.config.constraint != "none":
+    config = run.config
+    if not lines or config.form not in ("nll", "symmetric") or config.constraint != "none":
         return []
-    per_pixel = run.config.depth_noise == "per-pixel"
-    return [row for row in weight_rows(lines) if not (per_pixel and row["task"] == "depth")]
+    per_pixel, rows = config.depth_noise == "per-pixel", weight_rows(lines, config.form)
+    return [row for row in rows if not (per_pixel and row["task"] == "depth")]
 
 
-def weight_rows(lines: list[dict[str, Any]], window: int = 100) -> list[dict[str, Any]]:
+def weight_rows(
+    lines: list[dict[str, Any]], form: str = "nll", window: int = 100
+) -> list[dict[str, Any]]:
     """Compare each learned weight with its optimum for the recent losses."""
     rows = []
     for task, weight in lines[-1]["weight"].items():
         losses = [line["loss"][task] for line in lines if line["loss"][task] is not None]
         if losses and weight is not None:
             recent = float(running_mean(np.array(losses), window)[-1])
-            optimum = OPTIMAL_SHARE[task] / recent
+            optimum = (1.0 if form == "symmetric" else OPTIMAL_SHARE[task]) / recent
             sigma = lines[-1]["sigma"][task]
             rows.append({"task": task, "sigma": sigma, "loss": recent, "weight": weight})
             rows[-1] |= {"optimum": optimum, "deviation": weight / optimum - 1}
