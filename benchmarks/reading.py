@@ -18,7 +18,8 @@ from benchmarks.scene_trees import prepared_tree, raw_tree
 from benchmarks.settings import Settings
 from benchmarks.timing import Ratio, Timings, spread, take_turns
 from examples.cityscapes.data.augment import Augmentation
-from examples.cityscapes.data.dataset import CityscapesDataset, TrainingOrder, batches
+from examples.cityscapes.data.dataset import CityscapesDataset, batches
+from examples.cityscapes.data.order import TrainingOrder
 from examples.cityscapes.settings import TASKS
 
 THREADS = 1  # what one worker has

@@ -16,13 +16,13 @@ from PIL import Image
 from benchmarks.results import Goal, Report, Table
 from benchmarks.settings import Settings
 from examples.cityscapes.config import TrainConfig, new_config
-from examples.cityscapes.data.dataset import CityscapesDataset, TrainingOrder, batches, in_order
+from examples.cityscapes.data.dataset import CityscapesDataset, batches
+from examples.cityscapes.data.order import TrainingOrder, in_order
 from examples.cityscapes.labels import IGNORE_INDEX, LABEL_ID, TRAIN_CLASSES
 from examples.cityscapes.model.network import SceneNet
 from examples.cityscapes.model.start import initial_model
 from examples.cityscapes.training.loaders import training_data
-from examples.cityscapes.training.state import build_optimizers
-from examples.cityscapes.training.train import scheduled_rate
+from examples.cityscapes.training.state import build_optimizers, scheduled_rate
 from examples.rendered_scenes import synthesize
 from uncertainty_mtl import GaussianHead, LaplaceHead, ScaledSoftmaxHead, UncertaintyWeightedLoss
 

@@ -11,7 +11,8 @@ from benchmarks.outcomes import Outcome
 from benchmarks.scene_trees import prepared_tree, raw_tree
 from benchmarks.settings import Settings
 from examples.cityscapes.config import TrainConfig, new_config
-from examples.cityscapes.data.dataset import CityscapesDataset, batches, in_order
+from examples.cityscapes.data.dataset import CityscapesDataset, batches
+from examples.cityscapes.data.order import in_order
 from examples.cityscapes.model.start import initial_model
 from examples.cityscapes.training.distributed import Ranks
 from examples.cityscapes.training.train import train

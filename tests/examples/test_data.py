@@ -13,16 +13,9 @@ from PIL import Image
 
 from examples.cityscapes.data import targets
 from examples.cityscapes.data.augment import flip
-from examples.cityscapes.data.dataset import (
-    CityscapesDataset,
-    Draw,
-    TrainingOrder,
-    batches,
-    collate,
-    in_order,
-    pack,
-)
+from examples.cityscapes.data.dataset import CityscapesDataset, batches, collate, pack
 from examples.cityscapes.data.files import find_frames
+from examples.cityscapes.data.order import Draw, TrainingOrder, in_order
 from examples.cityscapes.data.sample import (
     Sample,
     read_sample,

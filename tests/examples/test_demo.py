@@ -10,7 +10,7 @@ from examples.cityscapes.__main__ import main
 from examples.cityscapes.commands import demo as demo_module
 from examples.cityscapes.config import load_config
 from examples.cityscapes.report.curves import running_mean
-from examples.cityscapes.report.page import weight_rows
+from examples.cityscapes.report.weights import weight_rows
 from examples.cityscapes.scene.colors import color_disparity, color_instances, number_alike
 
 SMALLEST = ["--iterations", "3", "--train-scenes", "8", "--val-scenes", "4", "--size", "32x64"]

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from examples.cityscapes.data.dataset import CityscapesDataset, batches, collate, in_order
+from examples.cityscapes.data.dataset import CityscapesDataset, batches, collate
 from examples.cityscapes.data.files import find_frames
+from examples.cityscapes.data.order import in_order
 from examples.cityscapes.data.sample import read_sample
 from examples.cityscapes.data.targets import per_metre
 from examples.cityscapes.training.losses import base_losses

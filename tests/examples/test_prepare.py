@@ -15,7 +15,8 @@ from examples.cityscapes.__main__ import main
 from examples.cityscapes.config import TrainConfig
 from examples.cityscapes.data import prepare as preparing
 from examples.cityscapes.data.augment import Augmentation, Box, crop
-from examples.cityscapes.data.dataset import CityscapesDataset, Draw, batches, in_order
+from examples.cityscapes.data.dataset import CityscapesDataset, batches
+from examples.cityscapes.data.order import Draw, in_order
 from examples.cityscapes.data.prepare import prepare
 from examples.cityscapes.data.prepared import PreparedSplit
 from examples.cityscapes.data.shards import frames_per_shard

@@ -9,7 +9,8 @@ from examples.cityscapes.__main__ import main
 from examples.cityscapes.config import TrainConfig
 from examples.cityscapes.evaluation.evaluate import evaluate
 from examples.cityscapes.report.curves import draw_curves
-from examples.cityscapes.report.page import Run, settings, weight_rows_of
+from examples.cityscapes.report.page import settings
+from examples.cityscapes.report.weights import weight_rows_of
 from examples.cityscapes.training import train as training
 from tests.examples.test_demo import Page
 from tests.examples.tiny_run import TINY
@@ -96,8 +97,8 @@ def test_a_learned_weight_is_compared_with_its_optimum_only_where_it_has_that(co
     }
 
     def tasks(**fields):
-        run = Run(dataclasses.replace(config, **fields), None, 1)
-        return [row["task"] for row in weight_rows_of(run, [line])]
+        changed = dataclasses.replace(config, **fields)
+        return [row["task"] for row in weight_rows_of(changed, [line])]
 
     assert tasks() == ["semantic", "depth"]
     assert tasks(depth_noise="per-pixel", form="nll") == ["semantic"]

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from examples.cityscapes.config import TrainConfig
-from examples.cityscapes.data.dataset import TrainingOrder
+from examples.cityscapes.data.order import TrainingOrder
 from examples.cityscapes.training.distributed import RankOrder, Ranks, images_per_part
 from examples.cityscapes.training.log import read_log
 from examples.cityscapes.training.train import train

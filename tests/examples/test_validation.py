@@ -9,7 +9,8 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from examples.cityscapes.config import TrainConfig
-from examples.cityscapes.data.dataset import CityscapesDataset, batches, in_order
+from examples.cityscapes.data.dataset import CityscapesDataset, batches
+from examples.cityscapes.data.order import in_order
 from examples.cityscapes.evaluation.evaluate import by_network, measure
 from examples.cityscapes.model.network import SceneNet
 from examples.cityscapes.training.distributed import Ranks

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -14,6 +13,7 @@ from tqdm import tqdm
 
 from examples.cityscapes.data import targets as target_ops
 from examples.cityscapes.data.augment import Augmentation, Box, crop
+from examples.cityscapes.data.order import Draw
 from examples.cityscapes.data.sample import Sample
 from examples.cityscapes.data.splits import open_split
 from examples.cityscapes.labels import IGNORE_INDEX
@@ -66,18 +66,6 @@ class Packed(NamedTuple):
             targets["depth"] = self.disparity.unsqueeze(1)
             masks["depth"] = ~torch.isnan(self.disparity)
         return Batch(self.image, targets, masks, self.disparity_at_1m)
-
-
-class Draw(NamedTuple):
-    """Which image comes next, and the seed of its augmentation.
-
-    Drawn by the sampler, not by the dataset: a worker then has no random state of its own, and a
-    resumed run sees exactly what an uninterrupted one would have seen.
-    """
-
-    index: int
-    seed: int | None
-    """None: no augmentation."""
 
 
 def collate(samples: list[Sample], tasks: Iterable[str]) -> Batch:
@@ -164,38 +152,6 @@ class CityscapesDataset(Dataset[Sample | InputError]):
                 self._kept = [self.read(index) for index in bar]
 
 
-class TrainingOrder:
-    """Batches of draws for the iterations `start` to `stop`: a new permutation every epoch.
-
-    Every draw follows from the seed and the iteration alone, so resuming needs no other state.
-    """
-
-    def __init__(
-        self, num_images: int, batch_size: int, *, start: int, stop: int, seed: int, augment: bool
-    ) -> None:
-        self.num_images, self.batch_size = num_images, batch_size
-        self.start, self.stop, self.seed, self.augment = start, stop, seed, augment
-
-    def __len__(self) -> int:
-        return self.stop - self.start
-
-    def __iter__(self) -> Iterator[list[Draw]]:
-        # The last images of an epoch that fill no batch are dropped: batch norm must not meet a
-        # batch of one.
-        batches_per_epoch = self.num_images // self.batch_size
-        for iteration in range(self.start, self.stop):
-            epoch, position = divmod(iteration, batches_per_epoch)
-            if position == 0 or iteration == self.start:
-                rng = np.random.default_rng([self.seed, epoch])
-                order = rng.permutation(self.num_images)
-                seeds = rng.integers(2**31, size=self.num_images)
-            chosen = slice(position * self.batch_size, (position + 1) * self.batch_size)
-            yield [
-                Draw(int(index), int(seed) if self.augment else None)
-                for index, seed in zip(order[chosen], seeds[chosen], strict=True)
-            ]
-
-
 class _Pack:
     """`pack` for given tasks, handing on an error; a class, so that workers can receive it."""
 
@@ -235,9 +191,3 @@ def batches(
 def _leave_sigterm_to_training(_: int) -> None:
     # A scheduler signals all processes of a job, but training wants to save before they go.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-
-
-def in_order(dataset: CityscapesDataset, batch_size: int = 8) -> list[list[Draw]]:
-    """Every image once, in order and without augmentation."""
-    draws = [Draw(index, None) for index in range(len(dataset))]
-    return [draws[i : i + batch_size] for i in range(0, len(draws), batch_size)]

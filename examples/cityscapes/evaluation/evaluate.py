@@ -12,8 +12,9 @@ from sklearn.metrics import adjusted_rand_score
 from torch import Tensor
 
 from examples.cityscapes.config import TrainConfig, load_config
-from examples.cityscapes.data.dataset import CityscapesDataset, collate, in_order
+from examples.cityscapes.data.dataset import CityscapesDataset, collate
 from examples.cityscapes.data.files import image_size
+from examples.cityscapes.data.order import in_order
 from examples.cityscapes.evaluation.baselines import position_prior
 from examples.cityscapes.evaluation.map_errors import DepthError, InstanceError
 from examples.cityscapes.evaluation.official import check_installed, official_figures

@@ -13,8 +13,9 @@ from examples.cityscapes.config import TrainConfig, load_config
 from examples.cityscapes.evaluation.evaluate import Metrics
 from examples.cityscapes.flags import add_checkpoint_flag
 from examples.cityscapes.labels import CLASS_NAMES, PALETTE
-from examples.cityscapes.report.curves import draw_curves, running_mean
+from examples.cityscapes.report.curves import draw_curves
 from examples.cityscapes.report.page_scenes import draw_scenes
+from examples.cityscapes.report.weights import weight_rows_of
 from examples.cityscapes.training.log import read_log
 from examples.common.checkpoint import write_atomically
 from examples.common.errors import InputError
@@ -27,9 +28,6 @@ FIGURES = {
     "depth_error_px": ("depth error", "disparity in px, lower is better"),
     "depth_error_per_metre": ("depth error", "inverse depth in 1/m, lower is better"),
 }
-
-OPTIMAL_SHARE = {"semantic": 0.5, "instance": 1.0, "depth": 1.0}
-"""Weight times loss where sigma is at its optimum: c of `weight = c / loss`."""
 
 
 class Run(NamedTuple):
@@ -104,7 +102,9 @@ def render_report(
         figures=_figure_rows(runs),
         per_class=_class_rows(runs),
         curves=curves if any(logs.values()) else [],
-        weights=[row for run in runs for row in weight_rows_of(run, learned.get(_name(run)))],
+        weights=[
+            row for run in runs for row in weight_rows_of(run.config, learned.get(_name(run)))
+        ],
         noise_per_pixel=any(run.config.depth_noise == "per-pixel" for run in runs),
         settings=settings(runs[0].config),
         pictures=scenes,
@@ -122,31 +122,6 @@ def settings(config: TrainConfig) -> list[tuple[str, str, bool]]:
             if field.name in ("size", "crop"):
                 shown = shown.replace(", ", "x")
             rows.append((field.name.replace("_", " "), shown, value != field.default))
-    return rows
-
-
-def weight_rows_of(run: Run, lines: list[dict[str, Any]] | None) -> list[dict[str, Any]]:
-    """Return `weight_rows` of the tasks whose weight has that optimum."""
-    config = run.config
-    if not lines or config.form not in ("nll", "symmetric") or config.constraint != "none":
-        return []
-    per_pixel, rows = config.depth_noise == "per-pixel", weight_rows(lines, config.form)
-    return [row for row in rows if not (per_pixel and row["task"] == "depth")]
-
-
-def weight_rows(
-    lines: list[dict[str, Any]], form: str = "nll", window: int = 100
-) -> list[dict[str, Any]]:
-    """Compare each learned weight with its optimum for the recent losses."""
-    rows = []
-    for task, weight in lines[-1]["weight"].items():
-        losses = [line["loss"][task] for line in lines if line["loss"][task] is not None]
-        if losses and weight is not None:
-            recent = float(running_mean(np.array(losses), window)[-1])
-            optimum = (1.0 if form == "symmetric" else OPTIMAL_SHARE[task]) / recent
-            sigma = lines[-1]["sigma"][task]
-            rows.append({"task": task, "sigma": sigma, "loss": recent, "weight": weight})
-            rows[-1] |= {"optimum": optimum, "deviation": weight / optimum - 1}
     return rows
 
 

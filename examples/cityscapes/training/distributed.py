@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from examples.cityscapes.config import TrainConfig
-from examples.cityscapes.data.dataset import Draw
+from examples.cityscapes.data.order import Draw
 from examples.common.device import pick_device
 from examples.common.errors import InputError
 

@@ -4,9 +4,10 @@ from collections.abc import Iterator
 
 from examples.cityscapes.config import TrainConfig
 from examples.cityscapes.data.augment import Augmentation
-from examples.cityscapes.data.dataset import Batch, CityscapesDataset, TrainingOrder, batches
+from examples.cityscapes.data.dataset import Batch, CityscapesDataset, batches
+from examples.cityscapes.data.order import TrainingOrder
 from examples.cityscapes.training.distributed import RankOrder, Ranks, images_per_part
-from examples.common.errors import InputError
+from examples.common.errors import InputError, NonFiniteLossError
 
 
 def training_data(config: TrainConfig) -> CityscapesDataset:
@@ -55,3 +56,12 @@ def load(
     return batches(
         dataset, shares, config.tasks, num_workers=config.num_workers, device=ranks.device
     )
+
+
+def with_files(
+    error: NonFiniteLossError, config: TrainConfig, dataset: CityscapesDataset
+) -> NonFiniteLossError:
+    """Add the images of the batch, which follow from the iteration."""
+    draws = next(iter(training_order(config, len(dataset), error.iteration)))
+    names = ", ".join(dataset.frames[draw.index].image.name for draw in draws)
+    return NonFiniteLossError(f"{error}; the images of that batch: {names}", error.iteration)

@@ -138,3 +138,9 @@ def restore_random(saved: dict[str, list[Tensor]], ranks: Ranks) -> None:
         torch.set_rng_state(saved["cpu"][ranks.index])
     if ranks.device.type == "cuda" and ranks.index < len(saved.get("cuda", ())):
         torch.cuda.set_rng_state(saved["cuda"][ranks.index], ranks.device)
+
+
+def scheduled_rate(config: TrainConfig, iteration: int) -> float:
+    """Return the network's learning rate: a linear warm-up times the paper's decay."""
+    warmup = min(1.0, (iteration + 1) / (config.warmup + 1))
+    return config.learning_rate * warmup * (1 - iteration / config.iterations) ** 0.9

@@ -8,13 +8,13 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from examples.cityscapes.config import TrainConfig, new_config, resume_config
 from examples.cityscapes.data import dataset as data
-from examples.cityscapes.data.dataset import Batch, CityscapesDataset, in_order
+from examples.cityscapes.data.dataset import Batch, CityscapesDataset
+from examples.cityscapes.data.order import in_order
 from examples.cityscapes.flags import add_config_flags
-from examples.cityscapes.model.network import Output
 from examples.cityscapes.model.start import backbone_state, initial_model
 from examples.cityscapes.training.board import Board, open_board, progress_bar, show_progress
 from examples.cityscapes.training.distributed import (
@@ -26,11 +26,11 @@ from examples.cityscapes.training.distributed import (
 from examples.cityscapes.training.loaders import (
     load,
     training_data,
-    training_order,
     validation_data,
+    with_files,
 )
 from examples.cityscapes.training.log import MetricLog, append_lines
-from examples.cityscapes.training.losses import errors_of_step, learned_sigmas, noise_of_step
+from examples.cityscapes.training.measured import measure_part, measurements
 from examples.cityscapes.training.run_folder import (
     check_not_beyond,
     check_run_folder,
@@ -41,6 +41,7 @@ from examples.cityscapes.training.state import (
     TrainingState,
     build_state,
     restore,
+    scheduled_rate,
     set_training_mode,
     snapshot,
 )
@@ -48,8 +49,6 @@ from examples.cityscapes.training.validation import validate
 from examples.common.checkpoint import save_checkpoint
 from examples.common.errors import InputError, NonFiniteLossError
 from examples.common.interrupt import catch_sigterm
-from uncertainty_mtl import MultiTaskLoss
-from uncertainty_mtl.functional import BaseLoss
 
 ByTask = dict[str, Tensor]
 
@@ -105,7 +104,8 @@ def train(config: TrainConfig, *, resume: bool = False, deadline: float | None =
         if ranks.is_main:
             prepare_run_folder(config, progress.iteration)
         with open_board(config, progress.iteration, ranks) as board:
-            log = open_log(config, ranks, board)
+            path = config.out / "metrics.jsonl" if ranks.is_main else None
+            log = MetricLog(path, listeners=(board.add_lines,) if board else ())
             run = Run(config, ranks, dataset, val, state, log, board)
 
             def must_stop() -> bool:
@@ -134,7 +134,7 @@ def train_from(progress: Progress, run: Run, must_stop: Callable[[], bool]) -> i
                 if is_to_save or should_validate:
                     run.log.flush()  # it raises if the weights are not worth saving
             except NonFiniteLossError as error:
-                raise with_files(error, run) from None
+                raise with_files(error, run.config, run.dataset) from None
             progress = progress._replace(iteration=done)
             show_progress(bar, run.log, config.batch_size)
             if should_validate and run.val is not None:
@@ -175,64 +175,6 @@ def train_one_step(
         optimizer.step()
 
 
-class Measured(NamedTuple):
-    """What is logged of a part of a batch, by task."""
-
-    errors: dict[str, BaseLoss]
-    noise: dict[str, BaseLoss]
-    """The sigmas of the pixels, for tasks whose noise the network predicts."""
-    nll: ByTask
-
-
-@torch.no_grad()
-def measure_part(
-    loss_fn: nn.Module, losses: MultiTaskLoss, predictions: dict[str, Output], batch: Batch
-) -> Measured:
-    """Return a part's errors and noise, over all processes, and its negative log-likelihoods."""
-    return Measured(
-        errors_of_step(losses, predictions, batch.targets, batch.masks),
-        noise_of_step(loss_fn, predictions, batch.masks),
-        {task: value.detach() for task, value in losses.tasks.items()},
-    )
-
-
-@torch.no_grad()
-def measurements(state: TrainingState, parts: list[Measured]) -> dict[str, ByTask]:
-    """Return what is logged of a step, by quantity and task."""
-    errors = added([part.errors for part in parts])
-    # The mean of no pixel is nan, for which the log has no number.
-    noise = {
-        task: torch.where(sigma.num_valid > 0, sigma.mean(), torch.nan)
-        for task, sigma in added([part.noise for part in parts]).items()
-    }
-    gradients = [p.grad.norm() for p in state.model.parameters() if p.grad is not None]
-    return {
-        "loss": {task: error.mean() for task, error in errors.items()},
-        "num_labelled": {task: error.num_valid for task, error in errors.items()},
-        "nll": {task: torch.stack([part.nll[task] for part in parts]).mean() for task in errors},
-        "sigma": learned_sigmas(state.loss_fn) | noise,
-        "weight": state.loss_fn.weights() | {t: 2**0.5 / sigma for t, sigma in noise.items()},
-        "gradient_norm": {"network": torch.stack(gradients).norm()},
-    }
-
-
-def added(parts: list[dict[str, BaseLoss]]) -> dict[str, BaseLoss]:
-    """Return the sums over the parts of a batch, by task."""
-    return {
-        task: BaseLoss(
-            torch.stack([part[task].summed for part in parts]).sum(0),
-            torch.stack([part[task].num_valid for part in parts]).sum(0),
-        )
-        for task in parts[0]
-    }
-
-
-def scheduled_rate(config: TrainConfig, iteration: int) -> float:
-    """Return the network's learning rate: a linear warm-up times the paper's decay."""
-    warmup = min(1.0, (iteration + 1) / (config.warmup + 1))
-    return config.learning_rate * warmup * (1 - iteration / config.iterations) ** 0.9
-
-
 def validate_and_save_best(progress: Progress, run: Run) -> Progress:
     """Validate, keep the checkpoint if it is the best so far, and show a picture."""
     ranks, model = run.ranks, run.state.model
@@ -261,19 +203,6 @@ def save(progress: Progress, run: Run, name: str) -> None:
     contents = snapshot(run.state, progress, run.config, len(run.dataset), run.ranks)
     if run.ranks.is_main:
         save_checkpoint(run.config.out / name, contents)
-
-
-def open_log(config: TrainConfig, ranks: Ranks, board: Board | None) -> MetricLog:
-    """Return the log of every iteration; only the first process writes it."""
-    path = config.out / "metrics.jsonl" if ranks.is_main else None
-    return MetricLog(path, listeners=(board.add_lines,) if board else ())
-
-
-def with_files(error: NonFiniteLossError, run: Run) -> NonFiniteLossError:
-    """Add the images of the batch, which follow from the iteration."""
-    draws = next(iter(training_order(run.config, len(run.dataset), error.iteration)))
-    names = ", ".join(run.dataset.frames[draw.index].image.name for draw in draws)
-    return NonFiniteLossError(f"{error}; the images of that batch: {names}", error.iteration)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -1,0 +1,35 @@
+"""Learned weights beside their optimum."""
+
+from typing import Any
+
+import numpy as np
+
+from examples.cityscapes.config import TrainConfig
+from examples.cityscapes.report.curves import running_mean
+
+OPTIMAL_SHARE = {"semantic": 0.5, "instance": 1.0, "depth": 1.0}
+"""Weight times loss where sigma is at its optimum: c of `weight = c / loss`."""
+
+
+def weight_rows_of(config: TrainConfig, lines: list[dict[str, Any]] | None) -> list[dict[str, Any]]:
+    """Return `weight_rows` of the tasks whose weight has that optimum."""
+    if not lines or config.form not in ("nll", "symmetric") or config.constraint != "none":
+        return []
+    per_pixel, rows = config.depth_noise == "per-pixel", weight_rows(lines, config.form)
+    return [row for row in rows if not (per_pixel and row["task"] == "depth")]
+
+
+def weight_rows(
+    lines: list[dict[str, Any]], form: str = "nll", window: int = 100
+) -> list[dict[str, Any]]:
+    """Compare each learned weight with its optimum for the recent losses."""
+    rows = []
+    for task, weight in lines[-1]["weight"].items():
+        losses = [line["loss"][task] for line in lines if line["loss"][task] is not None]
+        if losses and weight is not None:
+            recent = float(running_mean(np.array(losses), window)[-1])
+            optimum = (1.0 if form == "symmetric" else OPTIMAL_SHARE[task]) / recent
+            sigma = lines[-1]["sigma"][task]
+            rows.append({"task": task, "sigma": sigma, "loss": recent, "weight": weight})
+            rows[-1] |= {"optimum": optimum, "deviation": weight / optimum - 1}
+    return rows
