@@ -26,8 +26,8 @@ def check_config(config: Any) -> None:
     check_choices("--optimizer", (config.optimizer,), ("sgd", "adamw"))
     check_choices("--device", (config.device,), DEVICES)
     check_choices("--preset", (config.preset,), tuple(PRESETS))
-    _check_weighting(config)
     _check_depth_noise(config)
+    _check_weighting(config)
     if len(config.size) != 2 or min(config.size) < 8:
         raise InputError(f"--size: height and width should be at least 8; found {config.size}")
     _check_augmentation(config.size, config.scale, config.crop)

@@ -223,12 +223,12 @@ def test_sigma_has_its_own_rate_no_decay_and_no_momentum(config):
 
 def test_the_learning_rate_decays_as_in_the_paper_and_may_rise_first(config):
     config = dataclasses.replace(config, learning_rate=2.0, iterations=10)
-    rates = [training.scheduled_rate(config, i) for i in range(10)]
+    rates = [state.scheduled_rate(config, i) for i in range(10)]
     assert rates[0] == 2.0
     assert rates[5] == pytest.approx(2.0 * 0.5**0.9)
     warm = dataclasses.replace(config, warmup=4)
-    assert training.scheduled_rate(warm, 0) == pytest.approx(2.0 / 5)
-    assert training.scheduled_rate(warm, 5) == rates[5]
+    assert state.scheduled_rate(warm, 0) == pytest.approx(2.0 / 5)
+    assert state.scheduled_rate(warm, 5) == rates[5]
 
 
 def test_a_run_is_not_overwritten(config):

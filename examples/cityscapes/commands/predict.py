@@ -216,6 +216,5 @@ def run(
     written = predict(load_config(run), image, out, options)
     if image.is_dir():
         print(f"{sum(1 for _ in written)} images predicted in {out}")
-        return
-    for paths in written:
-        print(*paths, sep="\n")
+    else:
+        print(*(path for paths in written for path in paths), sep="\n")

@@ -8,7 +8,6 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
 
 from examples.cityscapes.config import TrainConfig, new_config, resume_config
 from examples.cityscapes.data import dataset as data
@@ -23,12 +22,7 @@ from examples.cityscapes.training.distributed import (
     images_per_part,
     joined_ranks,
 )
-from examples.cityscapes.training.loaders import (
-    load,
-    training_data,
-    validation_data,
-    with_files,
-)
+from examples.cityscapes.training.loaders import load, training_data, validation_data, with_files
 from examples.cityscapes.training.log import MetricLog, append_lines
 from examples.cityscapes.training.measured import measure_part, measurements
 from examples.cityscapes.training.run_folder import (
@@ -49,8 +43,6 @@ from examples.cityscapes.training.validation import validate
 from examples.common.checkpoint import save_checkpoint
 from examples.common.errors import InputError, NonFiniteLossError
 from examples.common.interrupt import catch_sigterm
-
-ByTask = dict[str, Tensor]
 
 
 class Run(NamedTuple):
@@ -209,9 +201,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command: one for every field of `TrainConfig`."""
     # What is not given is left to the preset, or, on resuming, to the recorded run.
     parser.argument_default = argparse.SUPPRESS
-    text = "go on from the last checkpoint in --out"
-    parser.add_argument("--resume", action="store_true", help=text)
-    add_config_flags(parser.add_argument)
+    add = parser.add_argument
+    add("--resume", action="store_true", help="go on from the last checkpoint in --out")
+    add_config_flags(add)
 
 
 def run(resume: bool = False, **given: Any) -> None:
