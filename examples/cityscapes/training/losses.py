@@ -1,5 +1,7 @@
 """The plain error of each task, and the ways of weighing them against each other."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -12,10 +14,12 @@ from uncertainty_mtl import (
     LaplaceHead,
     MultiTaskLoss,
     ScaledSoftmaxHead,
+    TaskHead,
     UncertaintyWeightedLoss,
     functional,
 )
 from uncertainty_mtl.collectives import sum_over_ranks
+from uncertainty_mtl.forms import BaseLoss
 
 ByTask = dict[str, Tensor]
 
@@ -25,8 +29,8 @@ def build_loss(config: TrainConfig) -> UncertaintyWeightedLoss:
 
     On several processes every mean runs over the labels of all of them.
     """
-    start = {"init_sigma": initial_sigma(config.sigma_init)}
-    heads = {
+    start: dict[str, Any] = {"init_sigma": initial_sigma(config.sigma_init)}
+    heads: dict[str, TaskHead] = {
         "semantic": ScaledSoftmaxHead(ignore_index=IGNORE_INDEX, **start),
         "instance": LaplaceHead(**start),
         "depth": HeteroscedasticLaplaceHead()
@@ -41,14 +45,13 @@ def build_loss(config: TrainConfig) -> UncertaintyWeightedLoss:
         return UncertaintyWeightedLoss(
             heads, estimator="fixed", weights=weights, global_counts=True
         )
-    return UncertaintyWeightedLoss(
-        heads,
-        estimator=config.estimator,
-        momentum=config.closed_form_momentum,
-        form=config.form,
-        constraint=None if config.constraint == "none" else config.constraint,
-        global_counts=True,
-    )
+    options: dict[str, Any] = {
+        "estimator": config.estimator,
+        "momentum": config.closed_form_momentum,
+        "form": config.form,
+        "constraint": None if config.constraint == "none" else config.constraint,
+    }
+    return UncertaintyWeightedLoss(heads, **options, global_counts=True)
 
 
 def learned_sigmas(loss_fn: UncertaintyWeightedLoss) -> ByTask:
@@ -58,7 +61,7 @@ def learned_sigmas(loss_fn: UncertaintyWeightedLoss) -> ByTask:
 
 def base_losses(
     predictions: dict[str, Output], targets: ByTask, masks: ByTask
-) -> dict[str, functional.BaseLoss]:
+) -> dict[str, BaseLoss]:
     """Return cross-entropy and mean absolute errors, each over its own labelled pixels.
 
     An offset counts as two elements, x and y: the instance error is half of the paper's.
@@ -73,7 +76,7 @@ def base_losses(
 
 def errors_of_step(
     losses: MultiTaskLoss, predictions: dict[str, Output], targets: ByTask, masks: ByTask
-) -> dict[str, functional.BaseLoss]:
+) -> dict[str, BaseLoss]:
     """Return the plain errors of a step, over all processes.
 
     They are in the result of the loss already, except where the network predicts the noise: there
@@ -81,7 +84,7 @@ def errors_of_step(
     """
     errors = {
         # Without labels the mean is nan; any other nan has to remain one.
-        task: functional.BaseLoss(torch.where(count > 0, losses.errors[task] * count, 0.0), count)
+        task: BaseLoss(torch.where(count > 0, losses.errors[task] * count, 0.0), count)
         for task, count in losses.counts.items()
     }
     return errors | over_all_ranks(base_losses(noisy(predictions), targets, masks))
@@ -91,14 +94,14 @@ def noise_of_step(
     loss_fn: UncertaintyWeightedLoss,
     predictions: dict[str, Output],
     masks: ByTask,
-) -> dict[str, functional.BaseLoss]:
+) -> dict[str, BaseLoss]:
     """Return the predicted sigmas of the labelled pixels, over all processes; see `noisy`."""
     found = {}
     for task, (_, log_var) in noisy(predictions).items():
         sigma = torch.exp(0.5 * log_var.clamp(*loss_fn[task].log_var_bounds()))
         labelled = masks[task].unsqueeze(1)
         summed = torch.where(labelled, sigma, 0.0).sum()
-        found[task] = functional.BaseLoss(summed, labelled.sum())
+        found[task] = BaseLoss(summed, labelled.sum())
     return over_all_ranks(found)
 
 
@@ -107,11 +110,11 @@ def noisy(predictions: dict[str, Output]) -> dict[str, Output]:
     return {task: output for task, output in predictions.items() if isinstance(output, tuple)}
 
 
-def over_all_ranks(errors: dict[str, functional.BaseLoss]) -> dict[str, functional.BaseLoss]:
+def over_all_ranks(errors: dict[str, BaseLoss]) -> dict[str, BaseLoss]:
     """Return the sums over all processes; one collective joins those of all tasks."""
     if not errors:
         return {}
     summed, num_valid = (torch.stack(parts) for parts in zip(*errors.values(), strict=True))
-    joint = sum_over_ranks(functional.BaseLoss(summed, num_valid))
+    joint = sum_over_ranks(BaseLoss(summed, num_valid))
     parts = zip(joint.summed, joint.num_valid, strict=True)
-    return {task: functional.BaseLoss(*part) for task, part in zip(errors, parts, strict=True)}
+    return {task: BaseLoss(*part) for task, part in zip(errors, parts, strict=True)}
