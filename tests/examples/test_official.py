@@ -152,6 +152,7 @@ def test_distance_is_that_of_the_image_s_own_camera(tmp_path):
     camera = tree / "camera/val/town" / f"{frame.stem}_camera.json"
     camera.parent.mkdir(parents=True)
     camera.write_text(json.dumps({"extrinsic": {"baseline": 0.2}, "intrinsic": {"fx": 2000}}))
+    frame = find_frames(tree, "val")[0]
     raw = read_ids(frame.disparity)
     rows, columns = np.nonzero(ids == 26000)
     raw[rows[: len(rows) // 4], columns[: len(rows) // 4]] = 0
@@ -164,7 +165,7 @@ def test_distance_is_that_of_the_image_s_own_camera(tmp_path):
     Image.fromarray(raw.astype(np.uint16)).save(frame.disparity)
     assert instance_distances(frame, ids)[26000] == (np.inf, 1.0)
     camera.write_text("{}")
-    with pytest.raises(InputError, match=r"camera\.json: not a camera file"):
+    with pytest.raises(InputError, match=r"camera\.json: not a readable camera file"):
         instance_distances(frame, ids)
 
 

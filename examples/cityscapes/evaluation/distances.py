@@ -1,13 +1,11 @@
 """How far away the true instances are: what the distance-limited AP needs and no file holds."""
 
-import json
 import math
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from examples.cityscapes.data.files import Frame, read_ids
+from examples.cityscapes.data.files import Frame, read_baseline_fx, read_ids
 from examples.common.errors import InputError
 
 
@@ -27,10 +25,9 @@ def instance_distances(frame: Frame, instance_ids: np.ndarray) -> dict[int, Dist
     by 6% between cities. The official scripts know the rule, "median distance at most 50 or 100 m,
     stereo density at least 0.5", but leave the distances themselves to a file that nobody has.
     """
-    camera = camera_file(frame)
-    if frame.disparity is None or not camera.is_file():
+    if frame.disparity is None or frame.camera is None:
         return None
-    focal = baseline_times_focal_length(camera)
+    focal = read_baseline_fx(frame.camera)
     raw = read_ids(frame.disparity)
     if raw.shape != instance_ids.shape:
         raise InputError(f"{frame.disparity}: is {raw.shape}, its labels {instance_ids.shape}")
@@ -43,23 +40,3 @@ def instance_distances(frame: Frame, instance_ids: np.ndarray) -> dict[int, Dist
         median = float(np.median(metres)) if metres.size else math.inf
         distances[instance_id] = Distance(median, metres.size / values.size)
     return distances
-
-
-def camera_file(frame: Frame) -> Path:
-    """Return where the camera of a frame would be."""
-    city, split, root = frame.image.parent, frame.image.parents[1], frame.image.parents[3]
-    return root / "camera" / split.name / city.name / f"{frame.stem}_camera.json"
-
-
-def baseline_times_focal_length(camera: Path) -> float:
-    """Read what turns a disparity in pixels into metres."""
-    try:
-        fields = json.loads(camera.read_text(encoding="utf-8"))
-        product = float(fields["extrinsic"]["baseline"]) * float(fields["intrinsic"]["fx"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"{camera}: not a camera file ({type(error).__name__}: {error})"
-        ) from error
-    if not 0 < product < math.inf:
-        raise InputError(f"{camera}: baseline times fx should be above 0; found {product}")
-    return product
