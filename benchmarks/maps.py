@@ -16,6 +16,7 @@ VALID = 0.8
 IGNORE_INDEX = 255
 OURS, EXACT = "ours", "ours, exact"
 INDEXED, WHOLE = "indexed by the mask", "whole map, no mask"
+WEIGHTED, INDEXED_WEIGHTS = "ours, weights per element", "weights, indexed by the mask"
 CROSS_ENTROPY, TEMPERED = "F.cross_entropy", "F.cross_entropy(logits / T)"
 
 Loss = Callable[[Tensor], Tensor]
@@ -59,12 +60,21 @@ def regression(
     mask = (torch.rand(shape, generator=generator) < VALID).to(device)
     head = {"L1": LaplaceHead, "MSE": GaussianHead}[kind]().to(device)
     plain = {"L1": F.l1_loss, "MSE": F.mse_loss}[kind]
+    weights = (0.5 + torch.rand(shape, generator=generator)).to(device) * mask
+
+    def indexed_weights(p: Tensor) -> Tensor:
+        used = weights[mask]
+        return (plain(p[mask], target[mask], reduction="none") * used).sum() / used.sum()
+
     losses = {
         OURS: lambda p: head(p, target, mask),
         INDEXED: lambda p: plain(p[mask], target[mask]),
         WHOLE: lambda p: plain(p, target),
+        WEIGHTED: lambda p: head(p, target, weights),
+        INDEXED_WEIGHTS: indexed_weights,
     }
-    return checked(Case(f"{kind} {shape}", prediction, losses, ((OURS, INDEXED), (OURS, WHOLE))))
+    pairs = ((OURS, INDEXED), (OURS, WHOLE), (WEIGHTED, INDEXED_WEIGHTS))
+    return checked(Case(f"{kind} {shape}", prediction, losses, pairs))
 
 
 def classification(
@@ -93,15 +103,16 @@ def classification(
 
 
 def checked(case: Case) -> Case:
-    """Return the case; raise unless its candidates have one gradient, up to a factor.
+    """Return the case; raise unless what is compared has one gradient, up to a factor.
 
     Two losses that do not compute the same have no ratio. A head by itself starts at sigma 1: its
     weight is a constant. The loss on the whole map is another one: it tells what a mask costs.
     """
     directions = {}
-    for name in case.losses.keys() - {WHOLE}:
+    for name in case.losses:
         (gradient,) = torch.autograd.grad(case.losses[name](case.prediction), case.prediction)
         directions[name] = gradient / gradient.norm()
-    for direction in directions.values():
-        torch.testing.assert_close(direction, directions[OURS], rtol=1e-3, atol=1e-7)
+    for name, peer in case.pairs:
+        if peer != WHOLE:
+            torch.testing.assert_close(directions[name], directions[peer], rtol=1e-3, atol=1e-7)
     return case

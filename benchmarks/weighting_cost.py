@@ -50,6 +50,7 @@ LIKELIHOODS = ("gaussian", "laplace", "softmax")
 OURS, CHANNELS = "one head per task", "one head, K channels"
 ABSENT, PRIORITIES, DOUBLE = "one loss is None", "priorities", "float64"
 CLOSED_FORM, UNIT_SUM = "closed form", "unit sum"
+ZERO, FIXED = "an exact 0 is missing", "fixed"
 PEER = "TorchJD UW" if HAS_TORCHJD else "UW written out"
 LOOP, FLOOR = "loop", "stack and sum"
 LIMITS = (
@@ -59,6 +60,7 @@ LIMITS = (
     (10, CHANNELS, PEER, 2.0),
     (100, CHANNELS, PEER, 1.0),
     *((10, name, OURS, 1.3) for name in (ABSENT, PRIORITIES, DOUBLE)),
+    (10, ZERO, OURS, 1.5),
     *((10, name, OURS, 2.0) for name in (CLOSED_FORM, UNIT_SUM)),
 )
 """K, candidate, what its time is divided by, and the most that this should be."""
@@ -128,6 +130,8 @@ def candidates(k: int, device: torch.device) -> dict[str, Callable[[], None]]:
         DOUBLE: ours({n: loss.detach().double().requires_grad_() for n, loss in by_name.items()}),
         CLOSED_FORM: ours(estimator="closed_form"),
         UNIT_SUM: ours(constraint="unit_sum"),
+        ZERO: ours(zero_is_missing=True),
+        FIXED: ours(estimator="fixed"),
     }
 
 
