@@ -1,6 +1,6 @@
 """The heads of a loss as vectors, with one entry for every task and channel."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -61,6 +61,7 @@ class Entries:
         self.has_channels = any(head.num_channels is not None for head in self.heads)
         self._options: Any = {"dtype": like.dtype, "device": like.device}
         self._patterns: dict[tuple[float, ...], Step] = {}
+        self._never_missing: dict[tuple[bool, ...], Tensor] = {}
 
         powers = [each if isinstance(each, PowerForm) else forms.SYMMETRIC for each in used]
         columns = zip(*((p.amplitude, p.power, p.slope) for p in powers), strict=True)
@@ -89,26 +90,54 @@ class Entries:
         self._same_head = (owner.unsqueeze(0) == owner.unsqueeze(1)).to(like.dtype)
         self._shares_heads = len(set(owners)) < len(owners)
 
-    def step(self, summed: Tensor, counts: Sequence[Any], group: Group = False) -> Step:
+    def is_there(
+        self, summed: Tensor, counts: Sequence[Any], zero_is_missing: Collection[str]
+    ) -> Tensor:
+        """Return where there is a loss: not where a reduced one is 0 that may be missing."""
+        may_be_missing = tuple(
+            task in zero_is_missing and isinstance(count, float)
+            for task, count in zip(self.tasks, counts, strict=True)
+        )
+        if torch.compiler.is_compiling():
+            return (summed.detach() != 0) | (self._vector(may_be_missing) == 0)
+        if may_be_missing not in self._never_missing:
+            if len(self._never_missing) == MOST_PATTERNS:
+                self._never_missing.clear()
+            with torch.inference_mode(False):
+                self._never_missing[may_be_missing] = self._vector(may_be_missing) == 0
+        return (summed.detach() != 0) | self._never_missing[may_be_missing]
+
+    def step(
+        self,
+        summed: Tensor,
+        counts: Sequence[Any],
+        group: Group = False,
+        is_there: Tensor | None = None,
+    ) -> Step:
         """Return the step's mean losses and how they are to be weighed.
 
         Args:
             summed: Errors summed over the valid elements.
             counts: Valid elements by task; 1.0 for a reduced loss, 0.0 for a task without labels.
             group: The processes whose elements are joined.
+            is_there: Where losses count at all, bool; everywhere by default.
         """
         if num_ranks(group) > 1 or not all(isinstance(count, float) for count in counts):
             num_valid = [
                 count.reshape(-1) if isinstance(count, Tensor) else self._full(size, count)
                 for count, size in zip(counts, self.sizes, strict=True)
             ]
-            base = BaseLoss(summed, torch.cat([n.to(summed.dtype) for n in num_valid]))
+            joined = torch.cat(num_valid).to(summed.dtype)
+            base = BaseLoss(summed, joined if is_there is None else joined * is_there)
             base = sum_over_ranks(base, group)
             return self._step(base.mean(), base.num_valid)
         # Reduced losses are means already. Their constants are kept: copying them to a GPU in each
         # step would stall the host.
         if torch.compiler.is_compiling():
-            return self._step(summed, self._vector(counts))
+            num_valid_of_call = self._vector(counts)
+            if is_there is not None:
+                num_valid_of_call = num_valid_of_call * is_there
+            return self._step(summed, num_valid_of_call)
         key = tuple(counts)
         if key not in self._patterns:
             if len(self._patterns) == MOST_PATTERNS:
@@ -116,7 +145,10 @@ class Entries:
             with torch.inference_mode(False):  # an evaluation makes constants for training, too
                 num_valid_of_key = self._vector(counts)
                 self._patterns[key] = self._step(num_valid_of_key, num_valid_of_key)
-        return self._patterns[key]._replace(losses=summed)
+        step = self._patterns[key]
+        if is_there is not None:
+            return self._step(summed, step.num_valid * is_there)
+        return step._replace(losses=summed)
 
     def split(self, vector: Tensor) -> Sequence[Tensor]:
         """Return each task's part of a vector without a graph, ``()`` or ``(C,)``."""

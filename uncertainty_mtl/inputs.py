@@ -75,14 +75,12 @@ def without_extra(
 
 
 def measure(
-    heads: Mapping[str, TaskHead],
-    inputs: Mapping[str, tuple[Any, ...]],
-    zero_is_missing: Collection[str] = (),
+    heads: Mapping[str, TaskHead], inputs: Mapping[str, tuple[Any, ...]]
 ) -> tuple[dict[str, Tensor], list[Tensor | float]]:
     """Return the summed error of each task, and its number of valid elements.
 
-    The number is a float where no mask, label or value decides it: 1.0 for a reduced loss, 0.0 for
-    a task without labels.
+    The number is a float where no mask and no label decides it: 1.0 for a reduced loss, 0.0 for a
+    task without labels.
     """
     summed: dict[str, Tensor] = {}
     counts: list[Tensor | float] = []
@@ -96,10 +94,6 @@ def measure(
             naming(task, head.check_reduced, label)
             summed[task] = label
             counts.append(1.0)
-            if task in zero_is_missing:
-                counts[-1] = is_there = label.detach() != 0
-                # Another process may have a loss of this task, which gives it a weight.
-                summed[task] = label * is_there
         else:
             summed[task], count = naming(task, head.base_loss, *given)
             # A head of a user's own may count in Python.

@@ -168,14 +168,18 @@ class WeighedTasks(nn.Module):
         """Return the base losses of all tasks that are in no group, as vectors."""
         zero = self.zero_is_missing
         zero_is_missing = (own if zero else ()) if isinstance(zero, bool) else zero
-        summed, counts = measure(own, inputs, zero_is_missing)
+        summed, counts = measure(own, inputs)
         if self.training and torch.is_grad_enabled() and not torch.compiler.is_compiling():
             warn_if_graph_is_cut(inputs, summed, self._warned_of, zero_is_missing)
         vector = joined(summed, own)
         entries = self._entries(own, vector)
-        return entries, entries.step(
-            vector, counts, self.process_group if self.global_counts else False
-        )
+        is_there = None
+        if zero_is_missing:
+            is_there = entries.is_there(vector, counts, zero_is_missing)
+            # Another process may have a loss of such a task, which gives it a weight.
+            vector = vector * is_there
+        group = self.process_group if self.global_counts else False
+        return entries, entries.step(vector, counts, group, is_there)
 
     def _entries(self, own: Mapping[str, TaskHead], like: Tensor) -> Entries:
         if torch.compiler.is_compiling():
