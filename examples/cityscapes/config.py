@@ -146,6 +146,10 @@ def load_config(run: Path) -> TrainConfig:
     try:
         fields = json.loads(path.read_text(encoding="utf-8"))
         fields = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+        if fields["weighting"] != "uncertainty":
+            # Runs with fixed weights recorded the defaults of their day, which meant nothing to
+            # them; today's check would refuse them, as the defaults have changed since.
+            fields = {k: v for k, v in fields.items() if k not in ("form", "sigma_init")}
         # The folder may have been moved since: `out` is where the file was found.
         return TrainConfig(**{**fields, "data": Path(fields["data"]), "out": run})
     except (ValueError, TypeError, KeyError, AttributeError) as error:

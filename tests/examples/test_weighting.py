@@ -1,12 +1,13 @@
 """The ways of weighing that the command line offers, each seen through what a run logs."""
 
 import dataclasses
+import json
 import math
 
 import pytest
 import torch
 
-from examples.cityscapes.config import TrainConfig, load_config
+from examples.cityscapes.config import TrainConfig, load_config, to_json
 from examples.cityscapes.training.log import read_log
 from examples.cityscapes.training.train import train
 from examples.common.checkpoint import read_checkpoint
@@ -109,3 +110,11 @@ def test_frozen_batch_norm_keeps_its_statistics_and_learns_its_scale(config):
     assert not any(mean.any() for mean in means)
     scales = [value for name, value in model.items() if name.endswith("decoders.depth.0.1.weight")]
     assert not torch.equal(scales[0], torch.ones_like(scales[0]))
+
+
+def test_a_run_with_fixed_weights_loads_with_the_defaults_of_an_older_version(config):
+    old = dataclasses.replace(config, weighting="equal")
+    fields = {**json.loads(to_json(old)), "form": "nll", "sigma_init": "1"}
+    config.out.mkdir(exist_ok=True)
+    (config.out / "config.json").write_text(json.dumps(fields))
+    assert load_config(config.out).weighting == "equal"
