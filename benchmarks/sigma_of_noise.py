@@ -102,12 +102,12 @@ def learn(config: TrainConfig, head: str) -> tuple[SceneNet, UncertaintyWeighted
     for iteration, batch in enumerate(batches(dataset, order, config.tasks)):
         for group in optimizers[0].param_groups:
             group["lr"] = scheduled_rate(config, iteration)
-        predictions = model(batch.image)
+        predictions, targets, masks = model(batch.image), batch.targets(), batch.masks()
         if iteration == 0:
-            loss_fn.initialize_from(predictions, batch.targets, batch.masks)
+            loss_fn.initialize_from(predictions, targets, masks)
         for optimizer in optimizers:
             optimizer.zero_grad(set_to_none=True)
-        loss_fn(predictions, batch.targets, batch.masks).total.backward()
+        loss_fn(predictions, targets, masks).total.backward()
         for optimizer in optimizers:
             optimizer.step()
     return model, loss_fn

@@ -59,7 +59,8 @@ class Run:
             for task, output in self.state.model(self.batch.image).items()
         }
         # A missing disparity is nan, and a loss on the whole map would train on it.
-        self.whole_depth = self.batch.targets["depth"].nan_to_num()
+        self.targets, self.masks = self.batch.targets(), self.batch.masks()
+        self.whole_depth = self.targets["depth"].nan_to_num()
         self.loss_alone()
         self.gradients = [output.grad.clone() for output in self.predictions.values()]
 
@@ -82,7 +83,7 @@ class Run:
         """The step that one writes without a library: a plain sum of PyTorch's losses."""
         optimizer = self.state.optimizers[0]
         optimizer.zero_grad(set_to_none=True)
-        outputs, targets = self.state.model(self.batch.image), self.batch.targets
+        outputs, targets = self.state.model(self.batch.image), self.targets
         loss = F.cross_entropy(outputs["semantic"], targets["semantic"], ignore_index=IGNORE_INDEX)
         # On whole maps, unlabelled pixels included: to leave them out costs more.
         loss = loss + F.l1_loss(outputs["instance"], targets["instance"])
@@ -94,7 +95,7 @@ class Run:
         """Forward and backward of the loss on ready predictions."""
         for output in self.predictions.values():
             output.grad = None
-        losses = self.state.loss_fn(self.predictions, self.batch.targets, self.batch.masks)
+        losses = self.state.loss_fn(self.predictions, self.targets, self.masks)
         losses.total.backward()
 
     def data_alone(self) -> None:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from examples.cityscapes.data import targets
 from examples.cityscapes.data.augment import flip
-from examples.cityscapes.data.dataset import CityscapesDataset, batches, collate, pack
+from examples.cityscapes.data.dataset import CityscapesDataset, batches, collate
 from examples.cityscapes.data.files import find_frames
 from examples.cityscapes.data.order import Draw, TrainingOrder, in_order
 from examples.cityscapes.data.sample import (
@@ -80,7 +80,7 @@ def test_without_a_disparity_file_nothing_is_labelled_for_depth_not_even_sky(tmp
     sample = read_sample(find_frames(root, "train")[0], (16, 32))
     assert (sample.semantic == 10).any()
     assert sample.disparity.isnan().all()
-    assert not collate([sample], TASKS).masks["depth"].any()
+    assert not collate([sample], TASKS).masks()["depth"].any()
 
 
 def test_group_regions_count_for_classes_and_not_for_instances(tmp_path):
@@ -89,8 +89,8 @@ def test_group_regions_count_for_classes_and_not_for_instances(tmp_path):
     image, raw = np.zeros((8, 16, 3), np.uint8), np.zeros((8, 16), np.uint16)
     write_frame(tmp_path, "train", "town_000000_000000", image, ids, raw)
     batch = collate([read_sample(find_frames(tmp_path, "train")[0], (8, 16))], TASKS)
-    assert (batch.targets["semantic"] == 13).all()
-    assert batch.masks["instance"][0, 0].tolist() == [False] * 8 + [True] * 8
+    assert (batch.targets()["semantic"] == 13).all()
+    assert batch.masks()["instance"][0, 0].tolist() == [False] * 8 + [True] * 8
 
 
 @st.composite
@@ -118,8 +118,8 @@ def test_a_packed_batch_holds_every_target_of_every_sample(drawn, tasks):
         )
         for s in drawn
     ]
-    batch = pack(cut, tasks).unpack()
-    assert set(batch.targets) == set(batch.masks) == tasks
+    batch = collate(cut, tasks)
+    assert set(batch.targets()) == set(batch.masks()) == tasks
     for index, sample in enumerate(cut):
         assert torch.equal(batch.image[index], sample.image)
         centre_of = dict(zip(sample.centroids.ids.tolist(), sample.centroids.xy, strict=True))
@@ -127,24 +127,23 @@ def test_a_packed_batch_holds_every_target_of_every_sample(drawn, tasks):
             instance = sample.instance_ids[y, x].item()
             if "instance" in tasks:
                 vector = centre_of[instance] - torch.tensor([x, y]) if instance else torch.zeros(2)
-                torch.testing.assert_close(batch.targets["instance"][index, :, y, x], vector)
-                assert batch.masks["instance"][index, y, x] == (instance > 0)
+                torch.testing.assert_close(batch.targets()["instance"][index, :, y, x], vector)
+                assert batch.masks()["instance"][index, y, x] == (instance > 0)
             if "semantic" in tasks:
-                assert batch.targets["semantic"][index, y, x] == sample.semantic[y, x]
-                assert batch.masks["semantic"][index, y, x] == (sample.semantic[y, x] != 255)
+                assert batch.targets()["semantic"][index, y, x] == sample.semantic[y, x]
+                assert batch.masks()["semantic"][index, y, x] == (sample.semantic[y, x] != 255)
         if "depth" in tasks:
-            depth = batch.targets["depth"][index, 0]
+            depth = batch.targets()["depth"][index, 0]
             torch.testing.assert_close(depth, sample.disparity, equal_nan=True)
-            assert torch.equal(batch.masks["depth"][index], ~sample.disparity.isnan())
+            assert torch.equal(batch.masks()["depth"][index], ~sample.disparity.isnan())
 
 
 def test_between_processes_a_batch_is_less_than_half_of_what_it_becomes(tmp_path):
     root = write_tree(tmp_path, train=2)
     read = [read_sample(frame, (16, 32)) for frame in find_frames(root, "train")]
-    packed = pack(read, TASKS)
-    batch = packed.unpack()
-    after = [batch.image, *batch.targets.values(), *batch.masks.values()]
-    assert 2 * sum(t.nbytes for t in packed) < sum(t.nbytes for t in after)
+    batch = collate(read, TASKS)
+    derived = [batch.image, *batch.targets().values(), *batch.masks().values()]
+    assert 2 * sum(t.nbytes for t in batch) < sum(t.nbytes for t in derived)
 
 
 @given(samples())
@@ -196,7 +195,7 @@ def test_an_epoch_shows_every_image_once_and_half_of_them_mirrored():
 def test_only_the_trained_tasks_have_targets(tmp_path):
     dataset = CityscapesDataset(write_tree(tmp_path), "train", (16, 32), ("depth",))
     batch = next(batches(dataset, in_order(dataset), ("depth",)))
-    assert set(batch.targets) == set(batch.masks) == {"depth"}
+    assert set(batch.targets()) == set(batch.masks()) == {"depth"}
 
 
 def test_images_kept_in_memory_are_the_images_read_from_disk(tmp_path):

@@ -45,8 +45,8 @@ def read(root):
 def test_raw_zero_is_unknown_and_raw_one_is_a_known_disparity_of_zero(tmp_path):
     frame(tmp_path, raw=[0, 1] * 8)
     batch = collate(read(tmp_path), TASKS)
-    assert batch.masks["depth"][0, 0].tolist() == [False, True] * 8
-    assert batch.targets["depth"][0, 0, 0, 1::2].tolist() == [0.0] * 8
+    assert batch.masks()["depth"][0, 0].tolist() == [False, True] * 8
+    assert batch.targets()["depth"][0, 0, 0, 1::2].tolist() == [0.0] * 8
 
 
 def test_sky_is_at_zero_where_the_file_says_nothing_and_as_it_says_elsewhere(tmp_path):
@@ -57,8 +57,8 @@ def test_sky_is_at_zero_where_the_file_says_nothing_and_as_it_says_elsewhere(tmp
 def test_the_ego_vehicle_is_left_out_of_depth_whatever_the_file_says(tmp_path):
     frame(tmp_path, ids=EGO, raw=[0, 1, 257, 5000] * 4)
     batch = collate(read(tmp_path), TASKS)
-    assert not batch.masks["depth"].any()
-    assert not batch.masks["semantic"].any()
+    assert not batch.masks()["depth"].any()
+    assert not batch.masks()["semantic"].any()
 
 
 def test_every_image_has_the_camera_of_its_own_file(tmp_path):
@@ -85,7 +85,7 @@ def test_a_city_without_cameras_trains_and_has_no_metres(tmp_path):
     frame(tmp_path)
     [sample] = read(tmp_path)
     assert math.isnan(sample.disparity_at_1m)
-    assert collate([sample], TASKS).masks["depth"].all()
+    assert collate([sample], TASKS).masks()["depth"].all()
 
 
 @pytest.mark.parametrize(
@@ -103,17 +103,17 @@ def test_cities_with_and_without_disparity_share_a_batch(tmp_path):
     frame(tmp_path, "aa_000000_000000", ids=SKY, raw=0)
     frame(tmp_path, "bb_000000_000000", ids=SKY, raw=0, disparity=False)
     batch = collate(read(tmp_path), TASKS)
-    assert batch.masks["depth"].flatten(1).all(1).tolist() == [True, False]
-    assert batch.masks["depth"].flatten(1).any(1).tolist() == [True, False]
+    assert batch.masks()["depth"].flatten(1).all(1).tolist() == [True, False]
+    assert batch.masks()["depth"].flatten(1).any(1).tolist() == [True, False]
 
 
 def test_an_image_without_any_thing_leaves_the_instance_loss_at_zero(tmp_path):
     frame(tmp_path, ids=ROAD)
     batch = collate(read(tmp_path), TASKS)
-    assert set(batch.targets["semantic"].flatten().tolist()) == {0}
+    assert set(batch.targets()["semantic"].flatten().tolist()) == {0}
     outputs = {"semantic": torch.zeros(1, 19, *SIZE), "instance": torch.ones(1, 2, *SIZE)}
     outputs["depth"] = torch.zeros(1, 1, *SIZE)
-    losses = base_losses(outputs, batch.targets, batch.masks)
+    losses = base_losses(outputs, batch.targets(), batch.masks())
     assert losses["instance"].num_valid == 0
     assert losses["instance"].mean() == 0
     assert losses["semantic"].mean().item() == pytest.approx(math.log(19))

@@ -13,7 +13,7 @@ from sklearn.metrics import jaccard_score
 from examples.cityscapes.data.dataset import CityscapesDataset
 from examples.cityscapes.evaluation.baselines import position_prior
 from examples.cityscapes.evaluation.map_errors import DepthError, InstanceError
-from examples.cityscapes.evaluation.semantic_metrics import SemanticIoU
+from examples.cityscapes.evaluation.semantic_iou import SemanticIoU
 from examples.cityscapes.labels import CLASS_NAMES
 from tests.examples.tiny_tree import write_tree
 
@@ -88,7 +88,7 @@ def test_a_small_instance_weighs_as_much_as_a_large_one():
     # The large car (8 pixels) is found, the small one (2) is taken for a truck.
     target = [CAR] * 10 + [ROAD] * 2
     predicted = [CAR] * 8 + [TRUCK] * 2 + [ROAD] * 2
-    ids = [26001] * 8 + [26002] * 2 + [7] * 2
+    ids = [26001] * 8 + [26002] * 2 + [0] * 2
     found = with_instances(predicted, target, ids)
     assert found["semantic_iou_per_class"]["car"] == pytest.approx(0.8)
     assert found["semantic_iiou_per_class"]["car"] == pytest.approx(0.5)
@@ -99,7 +99,7 @@ def test_a_small_instance_weighs_as_much_as_a_large_one():
 
 
 def test_a_false_positive_costs_as_many_pixels_as_it_has_in_the_original():
-    target, predicted, ids = [CAR, ROAD], [CAR, CAR], [26001, 7]
+    target, predicted, ids = [CAR, ROAD], [CAR, CAR], [26001, 0]
     area = 12794.0202738185  # of the official table
     for pixel_area in (1.0, 64.0):
         found = with_instances(predicted, target, ids, pixel_area)
@@ -107,7 +107,7 @@ def test_a_false_positive_costs_as_many_pixels_as_it_has_in_the_original():
 
 
 def test_a_group_has_no_instance_to_weigh():
-    found = with_instances([CAR, CAR], [CAR, CAR], [26001, 26])
+    found = with_instances([CAR, CAR], [CAR, CAR], [26001, 0])
     assert found["semantic_iiou_per_class"]["car"] == 1.0
     assert iou_of([CAR], [CAR])["semantic_iiou"] is None
 
@@ -117,7 +117,7 @@ def test_equal_ids_in_two_images_are_two_instances():
     target = torch.full((2, 1, 4), CAR)
     predicted = target.clone()
     predicted[1, 0, 1:] = TRUCK
-    ids = torch.tensor([[[26001] * 4], [[26001, 7, 7, 7]]])
+    ids = torch.tensor([[[26001] * 4], [[26001, 0, 0, 0]]])
     target[1, 0, 1:] = TRUCK
     metric.add(predicted, target, ids)
     assert metric.compute()["semantic_iiou_per_class"]["car"] == 1.0

@@ -239,13 +239,13 @@ def test_a_run_is_not_overwritten(config):
     assert (config.out / "last.pt").read_bytes() == before
 
 
-def poisoned(iteration_of_poison, task, value, step=training.train_one_step):
-    """Return a step that meets a broken label in one iteration."""
+def poisoned(iteration_of_poison, value, step=training.train_one_step):
+    """Return a step that meets broken disparities in one iteration."""
 
     def train_one_step(state, parts, config, iteration, log):
         parts = list(parts)
         if iteration == iteration_of_poison:
-            parts[0].targets[task].fill_(value)
+            parts[0].disparity.fill_(value)
         step(state, parts, config, iteration, log)
 
     return train_one_step
@@ -255,7 +255,7 @@ def test_a_loss_that_is_not_finite_stops_training_and_names_iteration_task_and_i
     config, monkeypatch
 ):
     config = dataclasses.replace(config, checkpoint_every=2)
-    monkeypatch.setattr(training, "train_one_step", poisoned(5, "depth", math.inf))
+    monkeypatch.setattr(training, "train_one_step", poisoned(5, math.inf))
     with pytest.raises(NonFiniteLossError, match=r"iteration 5: .* task 'depth' is") as caught:
         training.train(config)
     assert read_checkpoint(config.out / "last.pt")["iteration"] == 4

@@ -21,20 +21,10 @@ from examples.common.errors import InputError
 
 
 class Batch(NamedTuple):
-    """What one training step needs; the dictionaries hold only the tasks that are trained."""
+    """Images and the labels of some tasks, small enough to be handed over between processes.
 
-    image: Tensor
-    targets: dict[str, Tensor]
-    masks: dict[str, Tensor]
-    """True where a target is valid, (B, H, W)."""
-    disparity_at_1m: Tensor | None = None
-    """Disparity in pixels of a point at one metre, (B,); nan for an image without a camera file."""
-
-
-class Packed(NamedTuple):
-    """A batch before its targets are derived: what is handed over between processes is copied.
-
-    Less than half of a `Batch` in bytes. Targets are derived where they are used: on a GPU, by it.
+    Targets and masks follow from the labels. They have more than twice as many bytes, so they are
+    derived where they are used: on a GPU, by it.
     """
 
     image: Tensor
@@ -47,40 +37,44 @@ class Packed(NamedTuple):
     disparity: Tensor | None
     """Float32, (B, H, W); nan where unknown."""
     disparity_at_1m: Tensor
+    """Disparity in pixels of a point at one metre, (B,); nan for an image without a camera file."""
 
-    def to(self, device: torch.device) -> "Packed":
+    def to(self, device: torch.device) -> "Batch":
         """Copy to a device, but for what no training step needs."""
         moved = [None if t is None else t.to(device, non_blocking=True) for t in self[:-1]]
-        return Packed(*moved, self.disparity_at_1m)
+        return Batch(*moved, self.disparity_at_1m)
 
-    def unpack(self) -> Batch:
-        """Derive the targets and masks of the tasks that are there."""
-        targets, masks = {}, {}
+    def targets(self) -> dict[str, Tensor]:
+        """Derive the targets of the tasks whose labels are there."""
+        targets = {}
         if self.semantic is not None:
             targets["semantic"] = self.semantic.long()
-            masks["semantic"] = self.semantic != IGNORE_INDEX
         if self.instances is not None and self.centres is not None:
             targets["instance"] = target_ops.offsets_of_numbers(self.instances, self.centres)
-            masks["instance"] = self.instances > 0
         if self.disparity is not None:
             targets["depth"] = self.disparity.unsqueeze(1)
+        return targets
+
+    def masks(self) -> dict[str, Tensor]:
+        """Derive the masks of the same tasks, (B, H, W): true where a target is valid."""
+        masks = {}
+        if self.semantic is not None:
+            masks["semantic"] = self.semantic != IGNORE_INDEX
+        if self.instances is not None:
+            masks["instance"] = self.instances > 0
+        if self.disparity is not None:
             masks["depth"] = ~torch.isnan(self.disparity)
-        return Batch(self.image, targets, masks, self.disparity_at_1m)
+        return masks
 
 
 def collate(samples: list[Sample], tasks: Iterable[str]) -> Batch:
-    """Stack samples and derive the targets and masks of `tasks`."""
-    return pack(samples, tasks).unpack()
-
-
-def pack(samples: list[Sample], tasks: Iterable[str]) -> Packed:
     """Stack what the targets of `tasks` follow from."""
     instances = centres = None
     if "instance" in tasks:
         numbers = [target_ops.number_instances(s.instance_ids, s.centroids) for s in samples]
         instances = torch.stack(numbers)
         centres = target_ops.stack_centroids([s.centroids for s in samples])
-    return Packed(
+    return Batch(
         image=torch.stack([s.image for s in samples]),
         semantic=torch.stack([s.semantic for s in samples]) if "semantic" in tasks else None,
         instances=instances,
@@ -152,15 +146,15 @@ class CityscapesDataset(Dataset[Sample | InputError]):
                 self._kept = [self.read(index) for index in bar]
 
 
-class _Pack:
-    """`pack` for given tasks, handing on an error; a class, so that workers can receive it."""
+class _Collate:
+    """`collate` for given tasks, handing on an error; a class, so that workers can receive it."""
 
     def __init__(self, tasks: tuple[str, ...]) -> None:
         self.tasks = tasks
 
-    def __call__(self, samples: list[Sample | InputError]) -> Packed | InputError:
+    def __call__(self, samples: list[Sample | InputError]) -> Batch | InputError:
         errors = [sample for sample in samples if isinstance(sample, InputError)]
-        return errors[0] if errors else pack(samples, self.tasks)
+        return errors[0] if errors else collate(samples, self.tasks)
 
 
 def batches(
@@ -176,16 +170,16 @@ def batches(
         dataset,
         batch_sampler=order,
         num_workers=0 if dataset.is_kept else min(num_workers, os.cpu_count() or 1),
-        collate_fn=_Pack(tasks),
+        collate_fn=_Collate(tasks),
         pin_memory=device.type == "cuda",
         # Its own, or starting workers would advance the global one, and resuming start them twice.
         generator=torch.Generator(),
         worker_init_fn=_leave_sigterm_to_training,
     )
-    for packed in loader:
-        if isinstance(packed, InputError):
-            raise packed
-        yield packed.to(device).unpack()
+    for batch in loader:
+        if isinstance(batch, InputError):
+            raise batch
+        yield batch.to(device)
 
 
 def _leave_sigterm_to_training(_: int) -> None:

@@ -12,16 +12,15 @@ from sklearn.metrics import adjusted_rand_score
 from torch import Tensor
 
 from examples.cityscapes.config import TrainConfig, load_config
-from examples.cityscapes.data.dataset import CityscapesDataset, collate
+from examples.cityscapes.data.dataset import CityscapesDataset, batches
 from examples.cityscapes.data.files import image_size
 from examples.cityscapes.data.order import in_order
 from examples.cityscapes.evaluation.baselines import position_prior
-from examples.cityscapes.evaluation.map_errors import DepthError, InstanceError
+from examples.cityscapes.evaluation.metrics import SplitMetrics, predict_maps
 from examples.cityscapes.evaluation.official import check_installed, official_figures
-from examples.cityscapes.evaluation.semantic_metrics import SemanticIoU
 from examples.cityscapes.evaluation.tables import full_summary
 from examples.cityscapes.flags import add_checkpoint_flag, add_grouping_flags
-from examples.cityscapes.model.network import SceneNet, without_noise
+from examples.cityscapes.model.network import SceneNet
 from examples.cityscapes.model.start import backbone_state, initial_model
 from examples.cityscapes.scene.instances import Grouping, group_pixels
 from examples.cityscapes.settings import DEVICES
@@ -112,13 +111,9 @@ def by_network(model: SceneNet, device: torch.device) -> Predictor:
     """Predict by a network."""
     model.to(device, memory_format=torch.channels_last).eval()
 
-    @torch.no_grad()
     def predict(image: Tensor) -> dict[str, Tensor]:
-        outputs = without_noise(model(image.to(device)))
-        maps = {task: output.cpu() for task, output in outputs.items()}
-        if "semantic" in maps:
-            maps["semantic"] = maps["semantic"].argmax(dim=1)
-        return maps
+        maps = predict_maps(model, image.to(device))
+        return {task: values.cpu() for task, values in maps.items()}
 
     return predict
 
@@ -140,25 +135,14 @@ def by_position(train: CityscapesDataset) -> Predictor:
 
 def measure(dataset: CityscapesDataset, tasks: tuple[str, ...], predict: Predictor) -> Metrics:
     """Return the figures of a predictor over a split; None for a task outside of `tasks`."""
-    semantic = SemanticIoU(pixel_area=_pixel_area(dataset))
-    instance, depth = InstanceError(), DepthError()
-    knows_instances = all(frame.instance_ids is not None for frame in dataset.frames)
-    for draws in in_order(dataset):
-        samples = [dataset.read(draw.index) for draw in draws]
-        batch = collate(samples, tasks)
+    metrics = SplitMetrics(pixel_area=_pixel_area(dataset))
+    labels = set(tasks)
+    if all(frame.instance_ids is not None for frame in dataset.frames):
+        labels.add("instance")  # for the iIoU
+    for batch in batches(dataset, in_order(dataset), tuple(labels)):
         maps = predict(batch.image)
-        if "semantic" in tasks:
-            ids = torch.stack([sample.instance_ids for sample in samples])
-            semantic.add(
-                maps["semantic"], batch.targets["semantic"], ids if knows_instances else None
-            )
-        if "instance" in tasks:
-            instance.add(maps["instance"], batch.targets["instance"], batch.masks["instance"])
-        if "depth" in tasks:
-            depth.add(
-                maps["depth"], batch.targets["depth"], batch.masks["depth"], batch.disparity_at_1m
-            )
-    return {**semantic.compute(), **instance.compute(), **depth.compute()}
+        metrics.add({task: maps[task] for task in tasks}, batch)
+    return metrics.compute()
 
 
 def _pixel_area(dataset: CityscapesDataset) -> float:

@@ -10,15 +10,15 @@ class InstanceError:
     """Error of the predicted offsets over instance pixels."""
 
     def __init__(self) -> None:
-        self._sums, self._count = torch.zeros(4, dtype=torch.float64), 0
+        self.sums = torch.zeros(5, dtype=torch.float64)
+        """Of `|dx|`, `|dy|`, the length, its square, and 1, over the pixels."""
 
     def add(self, predicted: Tensor, target: Tensor, mask: Tensor) -> None:
         """Add offsets (B, 2, H, W) and the mask (B, H, W) of instance pixels."""
         dx, dy = (predicted - target).movedim(1, 0)[:, mask].double()
         squares = dx.square() + dy.square()
-        sums = [dx.abs().sum(), dy.abs().sum(), squares.sqrt().sum(), squares.sum()]
-        self._sums += torch.stack(sums).cpu()
-        self._count += int(mask.sum())
+        sums = [dx.abs().sum(), dy.abs().sum(), squares.sqrt().sum(), squares.sum(), mask.sum()]
+        self.sums += torch.stack(sums).cpu()
 
     def compute(self) -> Figures:
         """Return errors in pixels, None without instances.
@@ -27,9 +27,10 @@ class InstanceError:
         component, that of the length of the error, and the root of the mean squared length.
         """
         names = ("error", "error_x", "error_y", "euclidean", "rms")
-        if not self._count:
+        *sums, count = self.sums.tolist()
+        if not count:
             return {f"instance_{name}_px": None for name in names}
-        x, y, length, squares = (self._sums / self._count).tolist()
+        x, y, length, squares = (each / count for each in sums)
         values = (x + y, x, y, length, squares**0.5)
         return {f"instance_{name}_px": value for name, value in zip(names, values, strict=True)}
 
@@ -38,8 +39,8 @@ class DepthError:
     """Error of the predicted disparity over valid pixels."""
 
     def __init__(self) -> None:
-        self._sum, self._squares, self._count = 0.0, 0.0, 0
-        self._sum_per_metre, self._count_per_metre = 0.0, 0
+        self.sums = torch.zeros(5, dtype=torch.float64)
+        """Of the error, its square, and 1; of the error in 1/m and 1 where the camera is known."""
 
     def add(
         self,
@@ -52,16 +53,15 @@ class DepthError:
 
         `disparity_at_1m` (B,) is baseline times focal length in pixels, nan where unknown.
         """
-        errors = (predicted - target).squeeze(1)
-        if disparity_at_1m is not None:
-            per_metre = errors / disparity_at_1m.to(errors.device).view(-1, 1, 1)
-            known = per_metre[mask & ~per_metre.isnan()].double()
-            self._sum_per_metre += float(known.abs().sum())
-            self._count_per_metre += known.numel()
+        errors = (predicted - target).squeeze(1).abs()
         error = errors[mask].double()
-        self._sum += float(error.abs().sum())
-        self._squares += float(error.square().sum())
-        self._count += int(mask.sum())
+        sums = [error.sum(), error.square().sum(), mask.sum()]
+        if disparity_at_1m is None:
+            disparity_at_1m = torch.full((len(mask),), torch.nan)
+        per_metre = errors / disparity_at_1m.to(errors.device).view(-1, 1, 1)
+        known = mask & ~per_metre.isnan()
+        sums += [per_metre[known].double().sum(), known.sum()]
+        self.sums += torch.stack(sums).cpu()
 
     def compute(self) -> Figures:
         """Return the mean absolute and the root mean squared error in pixels.
@@ -69,12 +69,12 @@ class DepthError:
         `depth_error_per_metre` is the mean absolute error of the inverse depth in 1/m, over the
         images whose camera is known; None without any.
         """
-        count = self._count_per_metre
-        per_metre = {"depth_error_per_metre": self._sum_per_metre / count if count else None}
-        if not self._count:
+        error, squares, count, in_metres, known = self.sums.tolist()
+        per_metre = {"depth_error_per_metre": in_metres / known if known else None}
+        if not count:
             return {"depth_error_px": None, "depth_rms_px": None, **per_metre}
         return {
-            "depth_error_px": self._sum / self._count,
-            "depth_rms_px": (self._squares / self._count) ** 0.5,
+            "depth_error_px": error / count,
+            "depth_rms_px": (squares / count) ** 0.5,
             **per_metre,
         }

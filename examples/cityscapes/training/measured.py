@@ -4,7 +4,6 @@ from typing import NamedTuple
 
 import torch
 
-from examples.cityscapes.data.dataset import Batch
 from examples.cityscapes.model.network import Output
 from examples.cityscapes.training.losses import (
     ByTask,
@@ -31,12 +30,13 @@ def measure_part(
     loss_fn: UncertaintyWeightedLoss,
     losses: MultiTaskLoss,
     predictions: dict[str, Output],
-    batch: Batch,
+    targets: ByTask,
+    masks: ByTask,
 ) -> Measured:
     """Return a part's errors and noise, over all processes, and its negative log-likelihoods."""
     return Measured(
-        errors_of_step(losses, predictions, batch.targets, batch.masks),
-        noise_of_step(loss_fn, predictions, batch.masks),
+        errors_of_step(losses, predictions, targets, masks),
+        noise_of_step(loss_fn, predictions, masks),
         {task: value.detach() for task, value in losses.tasks.items()},
     )
 

@@ -156,9 +156,10 @@ def train_one_step(
     for index, batch in enumerate(parts):
         is_last = index == config.accumulate - 1
         with torch.enable_grad() if is_last else gradients_stay_here(state.module):
-            losses, predictions = state.module(batch.image, batch.targets, batch.masks)
+            targets, masks = batch.targets(), batch.masks()
+            losses, predictions = state.module(batch.image, targets, masks)
             (losses.total / config.accumulate).backward()
-        measured.append(measure_part(state.loss_fn, losses, predictions, batch))
+        measured.append(measure_part(state.loss_fn, losses, predictions, targets, masks))
 
     plain = {"iteration": iteration, "learning_rate": learning_rate}
     # Now, as the step below changes sigma. Tensors, no `.item()`: reading one makes the GPU wait.

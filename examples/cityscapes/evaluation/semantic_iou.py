@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torchmetrics.classification import MulticlassConfusionMatrix
+from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from examples.cityscapes.labels import (
     CATEGORY_NAMES,
@@ -13,7 +13,6 @@ from examples.cityscapes.labels import (
     IGNORE_INDEX,
     NUM_CLASSES,
     THING_TRAIN_IDS,
-    TRAIN_CLASSES,
 )
 
 MEAN_AREA = {
@@ -30,7 +29,6 @@ MEAN_AREA = {
 
 _CATEGORY = torch.from_numpy(CATEGORY_OF)
 _MEMBERSHIP = torch.nn.functional.one_hot(_CATEGORY, len(CATEGORY_NAMES)).double()  # (19, 7)
-_THING_BY_LABEL_ID = {TRAIN_CLASSES[k].id: k for k in THING_TRAIN_IDS}
 
 
 class SemanticIoU:
@@ -46,42 +44,44 @@ class SemanticIoU:
     """
 
     def __init__(self, pixel_area: float = 1.0) -> None:
-        self._confusion = MulticlassConfusionMatrix(NUM_CLASSES, ignore_index=IGNORE_INDEX)
         self._pixel_area = pixel_area
-        # By class of the instance: weighted pixels, in all, found, and found in its category.
-        self._weighted = torch.zeros(3, NUM_CLASSES, dtype=torch.float64)
-        self._saw_instances = False
+        self.sums = torch.zeros(NUM_CLASSES + 4, NUM_CLASSES, dtype=torch.float64)
+        """The confusion matrix, truth in rows; by class of the instance the weighted pixels, in
+        all, found, and found in its category; and whether instances were known at all."""
 
-    def add(self, predicted: Tensor, target: Tensor, instance_ids: Tensor | None = None) -> None:
+    def add(self, predicted: Tensor, target: Tensor, instances: Tensor | None = None) -> None:
         """Add class maps of equal shape; pixels whose target is 255 never count.
 
         Args:
-            predicted: Train ids.
+            predicted: Train ids, (B, H, W).
             target: Train ids, of the same shape.
-            instance_ids: `label id * 1000 + number` on single instances and less elsewhere,
-                (B, H, W) like the others; without it there is no iIoU.
+            instances: Numbers that tell the instances of one image apart, 0 where there is none;
+                without them there is no iIoU.
         """
         predicted, target = predicted.cpu(), target.cpu()
-        self._confusion.update(predicted, target)
-        if instance_ids is not None:
-            self._saw_instances = True
-            # One image at a time: the same id in the next one is another instance.
-            for classes, ids in zip(predicted, instance_ids.cpu(), strict=True):
-                self._add_instances(classes, ids)
+        self.sums[:NUM_CLASSES] += multiclass_confusion_matrix(
+            predicted, target, NUM_CLASSES, ignore_index=IGNORE_INDEX
+        )
+        if instances is not None:
+            self.sums[-1] += 1
+            # One image at a time: the same number in the next one is another instance.
+            for maps in zip(predicted, target, instances.cpu(), strict=True):
+                self._add_instances(*maps)
 
-    def _add_instances(self, predicted: Tensor, instance_ids: Tensor) -> None:
-        inside = instance_ids >= 1000
-        ids, member = torch.unique(instance_ids[inside], return_inverse=True)
+    def _add_instances(self, predicted: Tensor, target: Tensor, instances: Tensor) -> None:
+        inside = (instances > 0) & (target != IGNORE_INDEX)
+        keys = instances[inside].long() * NUM_CLASSES + target[inside].long()
+        found, member = torch.unique(keys, return_inverse=True)
         pairs = member * NUM_CLASSES + predicted[inside].long()
-        counts = torch.bincount(pairs, minlength=len(ids) * NUM_CLASSES).view(-1, NUM_CLASSES)
-        for row, instance_id in zip(counts.double(), ids.tolist(), strict=True):
-            train_id = _THING_BY_LABEL_ID.get(instance_id // 1000)
-            if train_id is None:  # a caravan or a trailer
+        counts = torch.bincount(pairs, minlength=len(found) * NUM_CLASSES).view(-1, NUM_CLASSES)
+        for row, train_id in zip(counts.double(), (found % NUM_CLASSES).tolist(), strict=True):
+            if train_id not in THING_TRAIN_IDS:
                 continue
             area = row.sum()
             related = row[_CATEGORY[train_id] == _CATEGORY].sum()
             weight = MEAN_AREA[CLASS_NAMES[train_id]] / (self._pixel_area * area)
-            self._weighted[:, train_id] += weight * torch.stack([area, row[train_id], related])
+            counted = weight * torch.stack([area, row[train_id], related])
+            self.sums[NUM_CLASSES:-1, train_id] += counted
 
     def compute(self) -> dict[str, Any]:
         """Return the means and the value of each class; None where there is nothing to measure.
@@ -90,10 +90,10 @@ class SemanticIoU:
         one that is predicted but never true counts 0. `semantic_iou_present` is the mean over the
         classes that occur in the truth. Categories and iIoU follow the official rule.
         """
-        confusion = self._confusion.confmat.double()
+        confusion = self.sums[:NUM_CLASSES]
         between = _MEMBERSHIP.T @ confusion @ _MEMBERSHIP
         iou, category_iou = _iou(confusion), _iou(between)
-        in_all, found, related = self._weighted
+        in_all, found, related = self.sums[NUM_CLASSES:-1]
         iiou = self._iiou(found, in_all, confusion)
         category_iiou = self._iiou(related @ _MEMBERSHIP, in_all @ _MEMBERSHIP, between)
         has_no_instances = torch.ones(NUM_CLASSES, dtype=torch.bool)
@@ -113,7 +113,7 @@ class SemanticIoU:
         }
 
     def _iiou(self, found: Tensor, in_all: Tensor, confusion: Tensor) -> Tensor:
-        if not self._saw_instances:
+        if not self.sums[-1].any():
             return torch.full_like(found, torch.nan)
         false_positives = confusion.sum(0) - confusion.diag()
         return found / (in_all + false_positives)  # iTP + iFN is the weight of all

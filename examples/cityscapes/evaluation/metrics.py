@@ -1,0 +1,64 @@
+"""The figures of predicted maps over a split: what validation, evaluation and report all quote."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from examples.cityscapes.data.dataset import Batch
+from examples.cityscapes.evaluation.map_errors import DepthError, InstanceError
+from examples.cityscapes.evaluation.semantic_iou import SemanticIoU
+from examples.cityscapes.model.network import without_noise
+
+Figures = dict[str, Any]
+
+
+class SplitMetrics:
+    """Adds up batches, and gives the figures of all of them; None for what has no labels.
+
+    To add a metric, write a class with `sums` and `compute()` as `DepthError` is one, and give it
+    its maps here.
+
+    Args:
+        pixel_area: How many pixels of the original image one pixel of the maps stands for.
+    """
+
+    def __init__(self, pixel_area: float = 1.0) -> None:
+        self._semantic = SemanticIoU(pixel_area)
+        self._instance, self._depth = InstanceError(), DepthError()
+
+    def add(self, maps: dict[str, Tensor], batch: Batch) -> None:
+        """Add the maps of a batch by task, those of the tasks that the batch has labels of.
+
+        Args:
+            maps: Train ids (B, H, W), offsets (B, 2, H, W) and disparity (B, 1, H, W).
+            batch: The images' labels. With those of instances there is an iIoU.
+        """
+        targets, masks = batch.targets(), batch.masks()
+        both = maps.keys() & targets.keys()
+        if "semantic" in both:
+            self._semantic.add(maps["semantic"], targets["semantic"], batch.instances)
+        if "instance" in both:
+            self._instance.add(maps["instance"], targets["instance"], masks["instance"])
+        if "depth" in both:
+            known = batch.disparity_at_1m
+            self._depth.add(maps["depth"], targets["depth"], masks["depth"], known)
+
+    def join(self, summed: Callable[[Tensor], Tensor]) -> None:
+        """Replace the sums of this process by those over all processes."""
+        for metric in (self._semantic, self._instance, self._depth):
+            metric.sums = summed(metric.sums)
+
+    def compute(self) -> Figures:
+        """Return the figures by name."""
+        return {**self._semantic.compute(), **self._instance.compute(), **self._depth.compute()}
+
+
+@torch.no_grad()
+def predict_maps(model: nn.Module, image: Tensor) -> dict[str, Tensor]:
+    """Return what `SplitMetrics.add` takes: the network's maps of images on its device."""
+    maps = without_noise(model(image))
+    if "semantic" in maps:
+        maps["semantic"] = maps["semantic"].argmax(dim=1)
+    return maps
