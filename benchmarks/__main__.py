@@ -10,8 +10,8 @@ from types import ModuleType
 
 import torch
 
-from benchmarks.results import describe_run, markdown, result_path, write_result
-from benchmarks.settings import EFFORTS, Settings
+from benchmarks.result_file import describe_run, markdown, result_path, write_result
+from benchmarks.run_settings import EFFORTS, Settings
 from examples.common.errors import InputError
 
 NAMES = (

@@ -3,7 +3,7 @@
 import torch
 
 from benchmarks.compiling import compiled, compiler_is_missing
-from benchmarks.maps import (
+from benchmarks.map_cases import (
     CROSS_ENTROPY,
     INDEXED,
     INDEXED_WEIGHTS,
@@ -12,8 +12,8 @@ from benchmarks.maps import (
     Case,
     cases,
 )
-from benchmarks.results import Goal, Report, Table
-from benchmarks.settings import Settings
+from benchmarks.result_file import Goal, Report, Table
+from benchmarks.run_settings import Settings
 from benchmarks.timing import Timings, duration, take_turns
 
 THREADS = 1

@@ -6,11 +6,11 @@ import numpy as np
 import torch
 from sklearn.metrics import adjusted_rand_score, rand_score
 
-from benchmarks.results import Report, Table
-from benchmarks.settings import Settings
+from benchmarks.result_file import Report, Table
+from benchmarks.run_settings import Settings
 from benchmarks.timing import duration, take_turns
 from examples.cityscapes.data import targets
-from examples.cityscapes.scene.instances import Grouping, find_instances
+from examples.cityscapes.scene.grouping import Grouping, find_instances
 from examples.rendered_scenes import sample_scene
 
 THREADS = 1  # scikit-learn uses no more, either

@@ -6,12 +6,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.maps import CROSS_ENTROPY, IGNORE_INDEX, VALID, Loss
+from benchmarks.map_cases import CROSS_ENTROPY, IGNORE_INDEX, VALID, Loss
 from benchmarks.peak_memory import peak_bytes
-from benchmarks.results import Goal, Report, Table
-from benchmarks.settings import Settings
+from benchmarks.result_file import Goal, Report, Table
+from benchmarks.run_settings import Settings
 from benchmarks.timing import duration, forward_backward, take_turns
-from uncertainty_mtl.low_memory import cross_entropy_in_chunks
+from uncertainty_mtl.chunks import cross_entropy_in_chunks
 
 THREADS = 1
 CHUNKS = "in chunks"

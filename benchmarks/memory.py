@@ -1,9 +1,9 @@
 """Peak memory of every head, forward and backward, as a multiple of the prediction's size."""
 
-from benchmarks.maps import Case, cases
+from benchmarks.map_cases import Case, cases
 from benchmarks.peak_memory import peak_bytes
-from benchmarks.results import Report, Table
-from benchmarks.settings import Settings
+from benchmarks.result_file import Report, Table
+from benchmarks.run_settings import Settings
 
 THREADS = 1
 

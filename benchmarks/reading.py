@@ -13,9 +13,9 @@ from torchvision.datasets import Cityscapes
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as image_ops
 
-from benchmarks.results import Goal, Report, Table
+from benchmarks.result_file import Goal, Report, Table
+from benchmarks.run_settings import Settings
 from benchmarks.scene_trees import prepared_tree, raw_tree
-from benchmarks.settings import Settings
 from benchmarks.timing import Ratio, Timings, spread, take_turns
 from examples.cityscapes.data.augment import Augmentation
 from examples.cityscapes.data.dataset import CityscapesDataset, batches

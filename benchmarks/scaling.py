@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.results import Report, Table
+from benchmarks.result_file import Report, Table
+from benchmarks.run_settings import Settings
 from benchmarks.scene_trees import prepared_tree, raw_tree
-from benchmarks.settings import Settings
 from benchmarks.timing import Ratio, duration, spread, take_turns
 from benchmarks.training_step import Run
 from benchmarks.weighting_cost import OURS, PEER, candidates

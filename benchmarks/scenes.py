@@ -4,9 +4,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.results import Report, Table
+from benchmarks.result_file import Report, Table
+from benchmarks.run_settings import Settings
 from benchmarks.scene_trees import raw_tree
-from benchmarks.settings import Settings
 from benchmarks.timing import take_turns
 from examples.cityscapes.data.dataset import CityscapesDataset
 from examples.cityscapes.settings import TASKS

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from benchmarks.results import Goal, Report, Table
-from benchmarks.settings import Settings
+from benchmarks.result_file import Goal, Report, Table
+from benchmarks.run_settings import Settings
 from examples.cityscapes.config import TrainConfig, new_config
 from examples.cityscapes.data.dataset import CityscapesDataset, batches
 from examples.cityscapes.data.order import TrainingOrder, in_order
@@ -47,7 +47,7 @@ class Errors(NamedTuple):
     """Clean target less prediction, at the same places."""
 
 
-class Row(NamedTuple):
+class NoiseRow(NamedTuple):
     """A line of the table; all but the names are in pixels, as sigma is."""
 
     head: str
@@ -74,13 +74,17 @@ SIGMA: dict[str, Callable[[np.ndarray], float]] = {
 }
 
 
-def measure(config: TrainConfig, head: str) -> list[Row]:
+def measure(config: TrainConfig, head: str) -> list[NoiseRow]:
     """Train with heads of one kind on `config.data`, and compare their sigmas."""
     model, loss_fn = learn(config, head)
     learned = loss_fn.sigmas()
     return [
-        Row(head, task, *(SIGMA[head](e) for e in (errors.noise, errors.residual, errors.total)),
-            learned=float(learned[task]))
+        NoiseRow(
+            head,
+            task,
+            *(SIGMA[head](e) for e in (errors.noise, errors.residual, errors.total)),
+            learned=float(learned[task]),
+        )
         for task, errors in errors_on_training_set(config, model).items()
     ]  # fmt: skip
 
@@ -223,7 +227,7 @@ def run(settings: Settings) -> Report:
     )
 
 
-def as_cells(level: str, row: Row) -> list[str]:
+def as_cells(level: str, row: NoiseRow) -> list[str]:
     """Return a line of the table."""
     figures = (row.noise, row.residual, row.expected, row.learned)
     ratio = f"{row.learned / row.expected:.3f}"

@@ -13,9 +13,9 @@ from unittest import mock
 import torch
 import torch.nn.functional as F
 
-from benchmarks.results import Goal, Report, Table
+from benchmarks.result_file import Goal, Report, Table
+from benchmarks.run_settings import Settings
 from benchmarks.scene_trees import prepared_tree, raw_tree
-from benchmarks.settings import Settings
 from benchmarks.timing import Timings, duration, take_turns
 from examples.cityscapes.config import TrainConfig, new_config
 from examples.cityscapes.data.dataset import Batch
@@ -38,7 +38,7 @@ FEEDS = {"kept in memory": 512, "prepared files": 0}
 Result = TypeVar("Result")
 
 
-class Run:
+class TimedRun:
     """A training that goes on step by step, and the same network without all that surrounds it."""
 
     def __init__(self, config: TrainConfig, ranks: Ranks) -> None:
@@ -109,7 +109,7 @@ def run(settings: Settings) -> Report:
     ratios, shares, goals = [], [], []
     with settings.folder("training_step") as folder:
         for feed, cache_mb in FEEDS.items():
-            running = Run(make_config(settings, folder, cache_mb), Ranks(settings.device))
+            running = TimedRun(make_config(settings, folder, cache_mb), Ranks(settings.device))
             timings = measure(running, settings, rounds)
             ratios += [
                 [
@@ -189,7 +189,7 @@ def make_config(settings: Settings, folder: Path, cache_mb: int) -> TrainConfig:
     )
 
 
-def measure(running: Run, settings: Settings, rounds: int) -> Timings:
+def measure(running: TimedRun, settings: Settings, rounds: int) -> Timings:
     """Time the trainer, the bare network, and what differs between them."""
     return take_turns(
         {
@@ -207,7 +207,7 @@ def measure(running: Run, settings: Settings, rounds: int) -> Timings:
     )
 
 
-def parts_of(running: Run, steps: int, settings: Settings) -> dict[str, float]:
+def parts_of(running: TimedRun, steps: int, settings: Settings) -> dict[str, float]:
     """Return which share of the trainer's steps each part of them has."""
     seconds: dict[str, float] = defaultdict(float)
 

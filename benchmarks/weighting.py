@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from benchmarks.outcomes import GRID, Outcome, best_of_grid, paired_interval
-from benchmarks.results import Report, Table
-from benchmarks.settings import Settings
+from benchmarks.result_file import Report, Table
+from benchmarks.run_settings import Settings
 from benchmarks.weighting_scenes import GRID_OF_SCENES, VARIANTS_OF_SCENES, train_on_scenes
 from benchmarks.weighting_toy import GRID_OF_TOY, VARIANTS_OF_TOY, train_toy
 

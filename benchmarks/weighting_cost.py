@@ -5,8 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from benchmarks.results import Goal, Report, Table
-from benchmarks.settings import Settings
+from benchmarks.result_file import Goal, Report, Table
+from benchmarks.run_settings import Settings
 from benchmarks.timing import Timings, duration, forward_backward, take_turns
 from uncertainty_mtl import GaussianHead, UncertaintyWeightedLoss
 

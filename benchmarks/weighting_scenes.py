@@ -8,8 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from benchmarks.outcomes import Outcome
+from benchmarks.run_settings import Settings
 from benchmarks.scene_trees import prepared_tree, raw_tree
-from benchmarks.settings import Settings
 from examples.cityscapes.config import TrainConfig, new_config
 from examples.cityscapes.data.dataset import CityscapesDataset, batches
 from examples.cityscapes.data.order import in_order

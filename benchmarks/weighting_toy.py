@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.outcomes import Outcome, geometric_mean
-from examples.toy_regression import Net, make_data
+from examples.toy_regression import ToyNet, make_data
 from uncertainty_mtl import GaussianHead, UncertaintyWeightedLoss
 
 VARIANTS_OF_TOY = ("learned", "closed form", "unit sum", "equal")
@@ -27,7 +27,7 @@ def train_toy(variant: str, seed: int, epochs: int) -> Outcome:
     """Train with Adam at 1e-3 on batches of 32, as the example does."""
     x, targets = make_data(seed)
     torch.manual_seed(seed)
-    model = Net()
+    model = ToyNet()
     parameters = [{"params": model.parameters()}]
     total: Callable[[ByTask, ByTask], Tensor]
     if variant in _OPTIONS:
@@ -64,6 +64,6 @@ def train_toy(variant: str, seed: int, epochs: int) -> Outcome:
 
 
 @torch.no_grad()
-def _root_mean_squares(model: Net, x: Tensor, targets: ByTask) -> dict[str, float]:
+def _root_mean_squares(model: ToyNet, x: Tensor, targets: ByTask) -> dict[str, float]:
     predictions = model(x)
     return {t: float((predictions[t] - y).square().mean().sqrt()) for t, y in targets.items()}

@@ -14,7 +14,7 @@ price = 5 * x[:, 0] + 2 * torch.randn(1024)
 label = (x[:, 1] + 0.5 * torch.randn(1024) > 0).long()
 
 
-class Net(nn.Module):
+class TwoTaskNet(nn.Module):
     """A shared trunk and one output layer per task."""
 
     def __init__(self) -> None:
@@ -28,7 +28,7 @@ class Net(nn.Module):
         return {"price": self.price(features).squeeze(1), "label": self.label(features)}
 
 
-model = Net()
+model = TwoTaskNet()
 loss_fn = UncertaintyWeightedLoss({"price": GaussianHead(), "label": ScaledSoftmaxHead()})
 optimizer = torch.optim.Adam([{"params": model.parameters()}, *loss_fn.param_groups()], lr=0.03)
 

@@ -1,7 +1,7 @@
 """Two regressions with noise of 10 and 1: the learned sigmas find both, wherever they start.
 
 The toy of the McGill report on the paper: x ~ N(0, 1), y1 = 2x + 8 + 10 e1, y2 = 3x + 3 + e2. One
-network with one hidden layer predicts both. Run with ``python examples/toy_regression.py``: it
+network with one hidden layer predicts both. ToyRun with ``python examples/toy_regression.py``: it
 prints each recovered sigma beside the root mean square (RMS) of the trained network's residuals
 on its training data, the number that sigma should equal, and saves the report's five panels.
 """
@@ -26,7 +26,7 @@ COLORS = {"y1": "tab:blue", "y2": "tab:orange"}
 
 
 @dataclass(frozen=True)
-class Run:
+class ToyRun:
     """One training: the network's fit and what was logged after every epoch."""
 
     init_sigma: float
@@ -48,7 +48,7 @@ def make_data(seed: int = 0, n: int = 1024) -> tuple[Tensor, dict[str, Tensor]]:
     return torch.from_numpy(x)[:, None], {k: torch.from_numpy(y) for k, y in targets.items()}
 
 
-class Net(nn.Module):
+class ToyNet(nn.Module):
     """One hidden layer of 64 units, and one linear output per task."""
 
     def __init__(self) -> None:
@@ -60,11 +60,11 @@ class Net(nn.Module):
         return dict(zip(("y1", "y2"), self.layers(x).unbind(1), strict=True))
 
 
-def train(init_sigma: float, epochs: int, seed: int = 0, progress: bool = False) -> Run:
+def train(init_sigma: float, epochs: int, seed: int = 0, progress: bool = False) -> ToyRun:
     """Train network and sigmas together: Adam at 1e-3 for both, batches of 32."""
     x, targets = make_data(seed)
     torch.manual_seed(seed)
-    model = Net()
+    model = ToyNet()
     loss_fn = UncertaintyWeightedLoss({k: GaussianHead(init_sigma=init_sigma) for k in targets})
     groups = [{"params": model.parameters()}, *loss_fn.param_groups(lr=None)]
     optimizer = torch.optim.Adam(groups, lr=1e-3, fused=True)
@@ -86,10 +86,10 @@ def train(init_sigma: float, epochs: int, seed: int = 0, progress: bool = False)
     with torch.no_grad():
         predictions = model(x)
     rms = {k: (predictions[k] - y).square().mean().sqrt().item() for k, y in targets.items()}
-    return Run(init_sigma, predictions, rms, losses, sigmas)
+    return ToyRun(init_sigma, predictions, rms, losses, sigmas)
 
 
-def plot(runs: list[Run], path: Path, seed: int = 0) -> None:
+def plot(runs: list[ToyRun], path: Path, seed: int = 0) -> None:
     """Save the report's panels: data, prediction, loss, and sigma from the first two runs."""
     mpl.use("Agg")
     from matplotlib import pyplot as plt  # after the choice of a backend without a screen

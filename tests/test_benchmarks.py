@@ -17,12 +17,13 @@ from hypothesis import strategies as st
 from scipy import stats
 from torchjd.scalarization import UW
 
-from benchmarks import maps, outcomes
+from benchmarks import map_cases as maps
+from benchmarks import outcomes
 from benchmarks.__main__ import NAMES, main
 from benchmarks.compiling import compiler_is_missing
 from benchmarks.peak_memory import peak_bytes
-from benchmarks.results import RESULTS, Goal, describe_run, result_path
-from benchmarks.settings import Settings
+from benchmarks.result_file import RESULTS, Goal, describe_run, result_path
+from benchmarks.run_settings import Settings
 from benchmarks.timing import take_turns
 
 SMOKE = Settings(effort="smoke")

@@ -12,8 +12,8 @@ from torch.utils.checkpoint import checkpoint
 
 from benchmarks.peak_memory import peak_bytes
 from tests.strategies import Batch, classification_batches
-from uncertainty_mtl import low_memory
-from uncertainty_mtl.low_memory import cross_entropy_in_chunks
+from uncertainty_mtl import chunks
+from uncertainty_mtl.chunks import cross_entropy_in_chunks
 
 IGNORED = 255
 
@@ -61,7 +61,7 @@ def assert_equals_the_whole(logits, target, scale=1.0, **options):
 @given(batch=classification_batches(), data=st.data(), scale=st.floats(-100, 100))
 def test_loss_and_gradient_are_those_of_the_whole_map(batch, data, scale):
     options, size = data.draw(settings(batch.prediction.shape[1]))
-    with patch.object(low_memory, "CHUNK", size):
+    with patch.object(chunks, "CHUNK", size):
         logits, target = leaf(batch.prediction), unlabelled(batch, options["ignore_index"])
         assert_equals_the_whole(logits, target, scale, **options)
 
@@ -71,7 +71,7 @@ def test_the_gradient_matches_finite_differences(batch, data):
     options, size = data.draw(settings(batch.prediction.shape[1]))
     logits, target = leaf(batch.prediction), unlabelled(batch, options["ignore_index"])
     places = data.draw(st.lists(st.integers(0, logits.numel() - 1), min_size=1, max_size=4))
-    with patch.object(low_memory, "CHUNK", size):
+    with patch.object(chunks, "CHUNK", size):
         cross_entropy_in_chunks(logits, target, **options).backward()
         for place in places:
             step = torch.zeros_like(logits)
@@ -86,7 +86,7 @@ def test_the_gradient_matches_finite_differences(batch, data):
 def test_adding_a_number_to_all_logits_of_a_position_changes_nothing(batch, size):
     target = unlabelled(batch, IGNORED)
     losses, gradients = [], []
-    with patch.object(low_memory, "CHUNK", size):
+    with patch.object(chunks, "CHUNK", size):
         for shift in (0.0, 800.0):  # exp(800) overflows even in float64
             logits = leaf(batch.prediction + shift)
             losses.append(cross_entropy_in_chunks(logits, target, ignore_index=IGNORED))
@@ -119,7 +119,7 @@ LAYOUTS = {
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("size", [1, 50, 2**20])
 def test_logits_may_have_any_layout(layout, size, monkeypatch):
-    monkeypatch.setattr(low_memory, "CHUNK", size)
+    monkeypatch.setattr(chunks, "CHUNK", size)
     logits = LAYOUTS[layout]().requires_grad_()
     target = labels_for(logits)
     expected = leaf(logits)
@@ -138,7 +138,7 @@ def test_the_gradient_of_channels_last_logits_has_their_layout():
 
 def test_a_map_of_more_than_one_chunk_of_the_true_size():
     logits = leaf(torch.randn(2, 3, 500, 800), torch.float32)
-    assert logits.numel() > 2 * low_memory.CHUNK
+    assert logits.numel() > 2 * chunks.CHUNK
     assert_equals_the_whole(logits, labels_for(logits), 1e-3, ignore_index=IGNORED)
 
 
@@ -213,7 +213,7 @@ def test_without_a_graph_only_the_loss_is_computed(context):
 
 @pytest.mark.parametrize("context", [torch.no_grad, torch.enable_grad])
 def test_without_a_graph_no_gradient_is_kept(context, monkeypatch):
-    monkeypatch.setattr(low_memory, "CHUNK", 2**14)
+    monkeypatch.setattr(chunks, "CHUNK", 2**14)
     logits = leaf(torch.randn(1, 8, 256, 256), torch.float32)
     logits_given = logits if context is torch.no_grad else logits.detach()
     target = labels_for(logits)
@@ -300,7 +300,7 @@ def test_it_compiles_to_one_graph_which_may_be_differentiated_twice(label_smooth
 @pytest.mark.filterwarnings("default")  # The mode below warns of itself.
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_a_gpu_computes_the_same_without_waiting(dtype, monkeypatch):
-    monkeypatch.setattr(low_memory, "CHUNK", 1000)
+    monkeypatch.setattr(chunks, "CHUNK", 1000)
     on_cpu = leaf(torch.randn(3, 5, 20, 30), dtype)
     target, weight = labels_for(on_cpu), 0.5 * torch.rand(5)
     logits, labels, on_gpu = leaf(on_cpu.cuda(), dtype), target.cuda(), weight.cuda()

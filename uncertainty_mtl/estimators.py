@@ -29,7 +29,7 @@ from uncertainty_mtl.constraint import Constraint
 from uncertainty_mtl.entries import Entries, Step
 from uncertainty_mtl.forms import BaseLoss, PowerForm
 from uncertainty_mtl.parameters import KeepsDtype, write
-from uncertainty_mtl.start import Start
+from uncertainty_mtl.start_from_data import Start
 
 
 class Estimator(KeepsDtype, ABC):

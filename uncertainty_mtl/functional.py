@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.distributions import Distribution, Laplace, Normal
 
 from uncertainty_mtl._checks import check_floating, check_logit_noise, check_same_shape, wrong_label
+from uncertainty_mtl.chunks import cross_entropy_in_chunks
 from uncertainty_mtl.elements import (
     Mask,
     at_least_float32,
@@ -26,7 +27,6 @@ from uncertainty_mtl.elements import (
     used_labels,
 )
 from uncertainty_mtl.forms import GAUSSIAN, LAPLACE, BaseLoss, Form, PowerForm, shares_of, weigh
-from uncertainty_mtl.low_memory import cross_entropy_in_chunks
 
 ErrorFunction: TypeAlias = Callable[..., Tensor]
 
@@ -151,7 +151,7 @@ def cross_entropy(
     ``ignore_index``, ``class_weight`` (its ``weight``) and ``label_smoothing`` are those of
     :func:`torch.nn.functional.cross_entropy`. With ``log_var`` it is the cross-entropy of the
     logits divided by the temperature, as :func:`temper` returns them. With ``low_memory`` it is
-    computed by :func:`~uncertainty_mtl.low_memory.cross_entropy_in_chunks`.
+    computed by :func:`~uncertainty_mtl.chunks.cross_entropy_in_chunks`.
     """
     check_floating("prediction", logits)
     target, weight = used_labels(logits, target, mask, ignore_index)

@@ -28,7 +28,7 @@ from uncertainty_mtl.inputs import (
     without_extra,
 )
 from uncertainty_mtl.result import MultiTaskLoss, weigh_tasks, with_extra, with_groups
-from uncertainty_mtl.start import Start
+from uncertainty_mtl.start_from_data import Start
 from uncertainty_mtl.task_head import TaskHead
 
 # A task's value is None where it has no labels, and a mapping again where it is a group of tasks.

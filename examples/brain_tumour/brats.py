@@ -8,7 +8,7 @@ import numpy as np
 from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError, SpatialImage
 
-from examples.brain_tumour.config import MODALITIES
+from examples.brain_tumour.brain_config import MODALITIES
 from examples.brain_tumour.volumes import Size, Volume, prepare
 from examples.common.errors import InputError
 

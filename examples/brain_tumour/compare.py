@@ -8,9 +8,9 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from examples.brain_tumour.config import TrainConfig, add_settings
-from examples.brain_tumour.evaluate import evaluate, show
-from examples.brain_tumour.train import train
+from examples.brain_tumour.brain_config import BrainConfig, add_settings
+from examples.brain_tumour.brain_evaluation import evaluate, show
+from examples.brain_tumour.brain_training import train
 from examples.common.checkpoint import write_atomically
 from examples.common.errors import InputError
 
@@ -36,12 +36,12 @@ def compare(out: Path, seeds: Sequence[int], **settings: Any) -> str:
     Args:
         out: New folder for the runs, comparison.md and comparison.csv.
         seeds: Both weightings start from the same network and see the same volumes for each.
-        settings: Fields of `TrainConfig`.
+        settings: Fields of `BrainConfig`.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"--out: {out} should be a new or an empty folder")
     configs = [  # all of them now: a wrong setting is to be found before the first hour
-        (name, TrainConfig(out=out / f"{name}-{s}", weighting=weighting, seed=s, **settings))
+        (name, BrainConfig(out=out / f"{name}-{s}", weighting=weighting, seed=s, **settings))
         for s in seeds
         for name, weighting in WEIGHTINGS.items()
     ]

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from examples.brain_tumour.config import MODALITIES, TrainConfig
+from examples.brain_tumour.brain_config import MODALITIES, BrainConfig
 from examples.brain_tumour.generated import generate
 from examples.brain_tumour.volumes import LABELS, Volume
 from examples.common.errors import InputError
@@ -21,7 +21,7 @@ _CLASS_OF_LABEL = torch.zeros(max(LABELS) + 1, dtype=torch.long)
 _CLASS_OF_LABEL[list(LABELS)] = torch.arange(len(LABELS))
 
 
-class Batch(NamedTuple):
+class VolumeBatch(NamedTuple):
     """What the loss needs, by task."""
 
     inputs: Tensor
@@ -31,16 +31,16 @@ class Batch(NamedTuple):
     masks: dict[str, Tensor]
     """(B, D, H, W) bool: the brain; for segmentation, that of the labelled volumes."""
 
-    def to(self, device: torch.device) -> "Batch":
+    def to(self, device: torch.device) -> "VolumeBatch":
         """Move everything to the device."""
-        return Batch(
+        return VolumeBatch(
             self.inputs.to(device),
             {task: None if t is None else t.to(device) for task, t in self.targets.items()},
             {task: mask.to(device) for task, mask in self.masks.items()},
         )
 
 
-def open_split(config: TrainConfig, split: str) -> Split:
+def open_split(config: BrainConfig, split: str) -> Split:
     """Return the cases of `train` or `val`; every fifth of BraTS, from the first, is `val`."""
     if config.data is None:
         train = config.cases
@@ -59,7 +59,7 @@ def open_split(config: TrainConfig, split: str) -> Split:
     return [partial(read_case, folder, config.size) for folder in chosen]
 
 
-def training_order(config: TrainConfig, num_cases: int) -> Iterator[list[int]]:
+def training_order(config: BrainConfig, num_cases: int) -> Iterator[list[int]]:
     """Yield the cases of each step; all of them are seen before one is seen again."""
     generator = torch.Generator().manual_seed(config.seed)
     waiting: list[int] = []
@@ -70,10 +70,10 @@ def training_order(config: TrainConfig, num_cases: int) -> Iterator[list[int]]:
         waiting = waiting[config.batch_size :]
 
 
-def batches(split: Split, order: Iterable[list[int]], missing: str) -> Iterator[Batch]:
+def batches(split: Split, order: Iterable[list[int]], missing: str) -> Iterator[VolumeBatch]:
     """Yield the batches, each read while the one before it is being used."""
 
-    def read(indices: list[int]) -> Batch:
+    def read(indices: list[int]) -> VolumeBatch:
         return to_batch([split[index]() for index in indices], missing)
 
     with ThreadPoolExecutor(max_workers=1) as pool:
@@ -86,7 +86,7 @@ def batches(split: Split, order: Iterable[list[int]], missing: str) -> Iterator[
             yield ahead.result()
 
 
-def to_batch(volumes: list[Volume], missing: str) -> Batch:
+def to_batch(volumes: list[Volume], missing: str) -> VolumeBatch:
     """Split each volume into input and targets.
 
     A volume without labels is masked out of the segmentation; if none has labels, there is no
@@ -106,4 +106,4 @@ def to_batch(volumes: list[Volume], missing: str) -> Batch:
         ]
         targets["segmentation"] = _CLASS_OF_LABEL[torch.from_numpy(np.stack(labels))]
         masks["segmentation"] = brain & labelled[:, None, None, None]
-    return Batch(inputs, targets, masks)
+    return VolumeBatch(inputs, targets, masks)

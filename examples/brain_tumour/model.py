@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from examples.brain_tumour.config import MODALITIES
+from examples.brain_tumour.brain_config import MODALITIES
 from examples.brain_tumour.volumes import LABELS
 
 STEPS = 4

@@ -15,15 +15,15 @@ from sklearn.metrics import f1_score
 from torch import nn
 
 from examples.brain_tumour.__main__ import main
+from examples.brain_tumour.brain_config import MODALITIES, BrainConfig, load_config, to_json
+from examples.brain_tumour.brain_losses import build_loss
+from examples.brain_tumour.brain_metrics import dice, masked_mse, region_dice
+from examples.brain_tumour.brain_training import build_optimizer, check_finite
 from examples.brain_tumour.brats import find_cases, read_case
 from examples.brain_tumour.compare import PUBLISHED
-from examples.brain_tumour.config import MODALITIES, TrainConfig, load_config, to_json
 from examples.brain_tumour.data import open_split, to_batch, training_order
 from examples.brain_tumour.generated import generate
-from examples.brain_tumour.losses import build_loss
-from examples.brain_tumour.metrics import dice, masked_mse, region_dice
 from examples.brain_tumour.model import RSNet, count_parameters
-from examples.brain_tumour.train import build_optimizer, check_finite
 from examples.brain_tumour.volumes import crop_or_pad, prepare
 from examples.common.checkpoint import read_checkpoint, save_checkpoint
 from examples.common.errors import InputError, NonFiniteLossError
@@ -45,7 +45,7 @@ def _one_thread():
 
 
 def config(tmp_path, **fields):
-    return TrainConfig(**{"out": tmp_path / "run", "size": SIZE, "device": "cpu", **fields})
+    return BrainConfig(**{"out": tmp_path / "run", "size": SIZE, "device": "cpu", **fields})
 
 
 def write_case(root, name, *, shape=(20, 18, 17), seg=True, suffix=".nii.gz", dtype=np.int16):

@@ -8,7 +8,7 @@ from sklearn.metrics import adjusted_rand_score
 
 from examples.cityscapes.data import targets
 from examples.cityscapes.scene.clustering import METHODS
-from examples.cityscapes.scene.instances import Grouping, find_instances, group_pixels, typical_area
+from examples.cityscapes.scene.grouping import Grouping, find_instances, group_pixels, typical_area
 from examples.common.errors import InputError
 from examples.rendered_scenes.write import sample_scene
 

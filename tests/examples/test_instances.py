@@ -6,7 +6,7 @@ import torch
 from sklearn.metrics import adjusted_rand_score
 
 from examples.cityscapes.data import targets
-from examples.cityscapes.scene.instances import find_instances, group_pixels
+from examples.cityscapes.scene.grouping import find_instances, group_pixels
 
 PERSON, RIDER, CAR, BICYCLE, ROAD, POLE = 11, 12, 13, 18, 0, 5
 

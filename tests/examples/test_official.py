@@ -13,7 +13,7 @@ from examples.cityscapes.evaluation import official
 from examples.cityscapes.evaluation.distances import instance_distances
 from examples.cityscapes.evaluation.official_files import Exporter
 from examples.cityscapes.labels import IGNORE_INDEX, NUM_CLASSES
-from examples.cityscapes.scene.maps import Scene, mean_probability
+from examples.cityscapes.scene.maps import PredictedScene, mean_probability
 from examples.cityscapes.scene.panoptic import panoptic_ids, panoptic_image, segments_info
 from examples.common.errors import InputError
 from examples.common.folders import complete_folder
@@ -49,7 +49,7 @@ def perfect(frame):
     classes, instances = truth(frame)
     # What is ignored may be called anything; here it is road, as 255 cannot be predicted.
     classes = np.where(classes == IGNORE_INDEX, 0, classes)
-    return Scene(classes, instances, np.linspace(0.5, 1, instances.max()))
+    return PredictedScene(classes, instances, np.linspace(0.5, 1, instances.max()))
 
 
 def made_up(frame, seed):
@@ -63,7 +63,7 @@ def made_up(frame, seed):
     instances = np.roll(instances, 1, axis=1)
     instances = np.where(instances == 2, 1, instances)
     instances = np.where(instances > 2, instances - 1, instances)
-    return Scene(classes.astype(np.uint8), instances, rng.random(instances.max()))
+    return PredictedScene(classes.astype(np.uint8), instances, rng.random(instances.max()))
 
 
 def export(out, frames, scene_of):
@@ -105,7 +105,7 @@ def test_panoptic_quality_is_the_mean_iou_of_hits_by_hits_and_half_the_misses(tm
     car = instances > 0
     half = car & (np.cumsum(car, axis=1) <= car.sum(axis=1, keepdims=True) // 2)
     # A car of 21 columns is seen as one of 11, a hit by its IoU of 11/21, and one of 10 too many.
-    split = Scene(classes, np.where(half, 2, instances), np.ones(2))
+    split = PredictedScene(classes, np.where(half, 2, instances), np.ones(2))
     exporter = Exporter(tmp_path / "predicted", "val")
     exporter.add(frame.stem, split)
     exporter.finish()
@@ -126,7 +126,7 @@ def test_without_label_ids_and_without_distances_the_rest_is_measured(tmp_path):
     for frame in frames:
         ids = torch.from_numpy(read_ids(frame.instance_ids))
         classes = train_ids(torch.where(ids >= 1000, ids // 1000, ids)).numpy()
-        exporter.add(frame.stem, Scene(classes, (ids >= 1000).int().numpy(), np.ones(1)))
+        exporter.add(frame.stem, PredictedScene(classes, (ids >= 1000).int().numpy(), np.ones(1)))
     exporter.finish()
     found = official.score(frames, folder)
     assert found["semantic_iou"] == found["ap"] == 1.0
@@ -227,6 +227,6 @@ def test_a_failure_half_way_leaves_the_earlier_predictions_as_they_were(tmp_path
 def test_an_image_without_things_has_an_empty_list(tmp_path):
     empty = np.zeros((4, 8), dtype=np.uint8)
     exporter = Exporter(tmp_path, "val")
-    exporter.add("town_000000_000000", Scene(empty, empty.astype(int), np.zeros(0)))
+    exporter.add("town_000000_000000", PredictedScene(empty, empty.astype(int), np.zeros(0)))
     exporter.finish()
     assert (tmp_path / "instance/town_000000_000000_pred_instances.txt").read_text() == ""

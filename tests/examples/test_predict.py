@@ -14,7 +14,7 @@ from examples.cityscapes.config import TrainConfig
 from examples.cityscapes.evaluation.evaluate import load_trained
 from examples.cityscapes.report.pictures import draw_overlay, outlines
 from examples.cityscapes.scene.colors import color_classes
-from examples.cityscapes.scene.instances import Grouping
+from examples.cityscapes.scene.grouping import Grouping
 from examples.cityscapes.scene.maps import input_size, predict_maps, predict_scene
 from examples.cityscapes.training import train as training
 from examples.common.errors import InputError

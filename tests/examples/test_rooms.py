@@ -1,6 +1,7 @@
 """The rooms of the CityScapes example: each imports only from those below it."""
 
 import ast
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -39,3 +40,15 @@ def test_imports_go_down(path):
     room = path.relative_to(EXAMPLE).parts[0].removesuffix(".py")
     allowed = [] if room == "__init__" else ROOMS[: ROOMS.index(room) + 1]
     assert imported_rooms(path) <= set(allowed)
+
+
+def test_a_name_means_one_thing():
+    sources = [p for top in ("benchmarks", "examples", "uncertainty_mtl") for p in all_files(top)]
+    modules = Counter(path.stem for path in sources if not path.stem.startswith("__"))
+    nodes = [node for path in sources for node in ast.walk(ast.parse(path.read_text()))]
+    classes = Counter(node.name for node in nodes if isinstance(node, ast.ClassDef))
+    assert [name for name, count in (modules + classes).items() if count > 1] == []
+
+
+def all_files(top):
+    return sorted((EXAMPLE.parents[1] / top).rglob("*.py"))

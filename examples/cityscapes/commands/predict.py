@@ -23,7 +23,7 @@ from examples.cityscapes.report.pictures import (
     draw_panels,
     draw_uncertainty,
 )
-from examples.cityscapes.scene.instances import Grouping
+from examples.cityscapes.scene.grouping import Grouping
 from examples.cityscapes.scene.maps import Arrays, Maps, input_size, predict_maps, to_arrays
 from examples.cityscapes.scene.uncertainty import predict_with_uncertainty
 from examples.cityscapes.settings import DEVICES

@@ -22,7 +22,7 @@ from examples.cityscapes.evaluation.tables import full_summary
 from examples.cityscapes.flags import add_checkpoint_flag, add_grouping_flags
 from examples.cityscapes.model.network import SceneNet
 from examples.cityscapes.model.start import backbone_state, initial_model
-from examples.cityscapes.scene.instances import Grouping, group_pixels
+from examples.cityscapes.scene.grouping import Grouping, group_pixels
 from examples.cityscapes.settings import DEVICES
 from examples.common.checkpoint import read_checkpoint, write_atomically
 from examples.common.device import pick_device

@@ -19,7 +19,7 @@ from examples.cityscapes.data.targets import (
 from examples.cityscapes.evaluation.official_files import Exporter, semantic_file
 from examples.cityscapes.evaluation.official_job import job_of, labels_of, run_scripts
 from examples.cityscapes.evaluation.semantic_iou import SemanticIoU
-from examples.cityscapes.scene.instances import Grouping
+from examples.cityscapes.scene.grouping import Grouping
 from examples.cityscapes.scene.maps import predict_scene
 from examples.common.errors import InputError
 from examples.common.folders import complete_folder

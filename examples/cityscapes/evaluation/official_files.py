@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from examples.cityscapes.scene.maps import Scene
+from examples.cityscapes.scene.maps import PredictedScene
 from examples.cityscapes.scene.panoptic import (
     CATEGORIES,
     instance_classes,
@@ -36,7 +36,7 @@ class Exporter:
         self._images: list[dict[str, Any]] = []
         self._annotations: list[dict[str, Any]] = []
 
-    def add(self, stem: str, scene: Scene) -> None:
+    def add(self, stem: str, scene: PredictedScene) -> None:
         """Write the files of one image; the panoptic table has to wait for `finish`."""
         semantic = semantic_file(self._folder, stem)
         _write_png(semantic, label_ids(scene.classes).astype(np.uint8))

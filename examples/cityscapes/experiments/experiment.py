@@ -20,7 +20,7 @@ SCENES = {"train": 1500, "val": 100}
 QUICK_SCENES = {"train": 600, "val": 60}
 
 
-class Outcome(NamedTuple):
+class ExperimentOutcome(NamedTuple):
     """What has come of the runs of an experiment."""
 
     results: dict[tuple[Training, int], dict[str, Any]]
@@ -49,7 +49,7 @@ def run_experiment(
     defaults: dict[str, Any] | None = None,
     shown: dict[str, Any] | None = None,
     **given: Any,
-) -> Outcome:
+) -> ExperimentOutcome:
     """Run every training from every seed, or what an earlier call has left of that.
 
     Args:
@@ -83,7 +83,7 @@ def run_experiment(
         folders = {pair: config.out for pair, config in zip(pairs, configs, strict=True)}
         results = {p: read_result(f) for p, f in folders.items() if is_finished(f)}
     if not results:
-        return Outcome(results, folders, failures, "")
+        return ExperimentOutcome(results, folders, failures, "")
     options = {"out": out} | ({"data": data} if data else {}) | ({"quick": True} if quick else {})
     options |= (
         (shown or {})
@@ -91,11 +91,11 @@ def run_experiment(
         | {"seeds": ",".join(map(str, seeds)) + ("," if len(seeds) == 1 else "")}
     )
     text = recipe(command, options, settings, None if data else scenes, list(results.values()))
-    return Outcome(results, folders, failures, text)
+    return ExperimentOutcome(results, folders, failures, text)
 
 
 def write_page(
-    out: Path, command: str, body: str, rows: list[dict[str, Any]], outcome: Outcome
+    out: Path, command: str, body: str, rows: list[dict[str, Any]], outcome: ExperimentOutcome
 ) -> None:
     """Write COMMAND.md, COMMAND.csv and, with every single run, COMMAND_runs.csv; print the first.
 
@@ -117,7 +117,7 @@ def write_page(
     print(f"{out / command}.md", file=sys.stderr)
 
 
-def run_rows(outcome: Outcome) -> list[dict[str, Any]]:
+def run_rows(outcome: ExperimentOutcome) -> list[dict[str, Any]]:
     """Return a row for every single run."""
     return [
         {

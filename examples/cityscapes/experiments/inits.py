@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from examples.cityscapes.experiments.command_line import add_options, run_to_the_end
-from examples.cityscapes.experiments.experiment import Outcome, run_experiment, write_page
+from examples.cityscapes.experiments.experiment import ExperimentOutcome, run_experiment, write_page
+from examples.cityscapes.experiments.experiment_flags import add_options, run_to_the_end
 from examples.cityscapes.experiments.plots import draw_starts
 from examples.cityscapes.experiments.published import published_sigmas
 from examples.cityscapes.experiments.results import cell, markdown_table, summarize
@@ -24,12 +24,12 @@ TOLERANCES = (0.5, 0.2, 0.1)
 SEEDS = (0, 1, 2)
 QUICK_SEEDS = (0, 1)
 
-Row = dict[str, Any]
+PublishedRow = dict[str, Any]
 
 
 def inits(
     *, out: Path, seeds: tuple[int, ...] | None = None, quick: bool = False, **options: Any
-) -> Outcome:
+) -> ExperimentOutcome:
     """Train from every start, and write inits.md, inits.csv and inits.png."""
     trainings = {start: Training(TASKS, "uncertainty", start) for start in STARTS}
     seeds = seeds or (QUICK_SEEDS if quick else SEEDS)
@@ -68,7 +68,7 @@ def read_log_vars(run: Path) -> dict[str, np.ndarray]:
     return {task: 2 * np.log(np.array(values, float)) for task, values in sigmas.items()}
 
 
-def figures(trajectories: Sequence[np.ndarray]) -> Row:
+def figures(trajectories: Sequence[np.ndarray]) -> PublishedRow:
     """Return how the starts of one seed and task differ, now and at the end."""
     values = np.stack(trajectories)  # (starts, iterations)
     between = values.max(axis=0) - values.min(axis=0)
@@ -89,14 +89,14 @@ def agree_from(between: np.ndarray, tolerance: float) -> int | None:
     return first if first < len(between) else None
 
 
-def page(rows: list[Row]) -> str:
+def page(rows: list[PublishedRow]) -> str:
     """Return the page without its recipe."""
     published = published_sigmas()
     lines = []
     for task in TASKS:
         own = [row for row in rows if row["task"] == task]
 
-        def shown(name: str, digits: int, own: list[Row] = own) -> str:
+        def shown(name: str, digits: int, own: list[PublishedRow] = own) -> str:
             summary = summarize(row[name] for row in own)
             some = f" ({summary.count} of {len(own)} seeds)" if summary.count < len(own) else ""
             return cell(summary, digits) + some if summary.count else "-"

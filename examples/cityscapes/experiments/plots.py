@@ -8,15 +8,15 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from examples.cityscapes.experiments.experiment import Outcome
-from examples.cityscapes.experiments.published import Row
+from examples.cityscapes.experiments.experiment import ExperimentOutcome
+from examples.cityscapes.experiments.published import PublishedRow
 from examples.cityscapes.experiments.results import FIGURES, Summary, summaries, summarize
 from examples.cityscapes.report.curves import TASK_COLORS
 
 _TASK = {"semantic_iou": "semantic", "instance_error_px": "instance", "depth_error_px": "depth"}
 
 
-def draw_sweep(tables: Mapping[str, Sequence[Row]], outcome: Outcome) -> bytes:
+def draw_sweep(tables: Mapping[str, Sequence[PublishedRow]], outcome: ExperimentOutcome) -> bytes:
     """Draw figures of merit over the weight of the first task: ours above, the published below."""
     figure = Figure(figsize=(5.6 * len(tables), 5.2), layout="constrained")
     grid = figure.subplots(2, 2 * len(tables), squeeze=False)
@@ -30,13 +30,13 @@ def draw_sweep(tables: Mapping[str, Sequence[Row]], outcome: Outcome) -> bytes:
     return _png(figure)
 
 
-def _merit(row: Row, merit: str, outcome: Outcome | None) -> Summary:
+def _merit(row: PublishedRow, merit: str, outcome: ExperimentOutcome | None) -> Summary:
     if outcome is not None:
         return summaries(outcome.of(row.training))[merit]
     return summarize([float(row.figures[merit]) if row.figures[merit] else None])
 
 
-def _draw_merit(axes: Axes, points: list[tuple[Row, Summary]], merit: str) -> None:
+def _draw_merit(axes: Axes, points: list[tuple[PublishedRow, Summary]], merit: str) -> None:
     first = next(iter(points[0][0].weights))
     known = [(row.weights[first], summary) for row, summary in points if summary.mean is not None]
     fixed = sorted((float(weight), summary) for weight, summary in known if weight != "learned")

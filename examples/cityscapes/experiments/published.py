@@ -17,7 +17,7 @@ _FIGURES = {
 }
 
 
-class Row(NamedTuple):
+class PublishedRow(NamedTuple):
     """One row of a published table."""
 
     loss: str
@@ -39,10 +39,10 @@ class Row(NamedTuple):
         return Training(tuple(fixed), "fixed:" + ",".join(f"{w:g}" for w in fixed.values()))
 
 
-def published_rows(name: str) -> list[Row]:
+def published_rows(name: str) -> list[PublishedRow]:
     """Read `table1`, `mcgill`, `fig2a` or `fig2b`; see published/README.md for their sources."""
     return [
-        Row(
+        PublishedRow(
             line.get("loss", ""),
             {task: line[column] for column, task in _WEIGHTS.items() if column in line},
             {figure: line[column] for column, figure in _FIGURES.items() if column in line},

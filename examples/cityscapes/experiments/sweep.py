@@ -4,8 +4,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from examples.cityscapes.experiments.command_line import add_options, run_to_the_end
-from examples.cityscapes.experiments.experiment import Outcome, run_experiment, write_page
+from examples.cityscapes.experiments.experiment import ExperimentOutcome, run_experiment, write_page
+from examples.cityscapes.experiments.experiment_flags import add_options, run_to_the_end
 from examples.cityscapes.experiments.plots import draw_sweep
 from examples.cityscapes.experiments.published import published_rows
 from examples.cityscapes.experiments.table1 import line, table
@@ -24,7 +24,7 @@ def sweep(
     seeds: tuple[int, ...] | None = None,
     quick: bool = False,
     **options: Any,
-) -> Outcome:
+) -> ExperimentOutcome:
     """Run the points of figure 2a, 2b or both, and write sweep.md, sweep.csv and sweep.png."""
     chosen = [figure] if figure in FIGURES_2 else list(FIGURES_2)
     tables = {name: published_rows(FIGURES_2[name]) for name in chosen}

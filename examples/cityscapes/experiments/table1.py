@@ -4,9 +4,9 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from examples.cityscapes.experiments.command_line import add_options, run_to_the_end
-from examples.cityscapes.experiments.experiment import Outcome, run_experiment, write_page
-from examples.cityscapes.experiments.published import Row, published_rows
+from examples.cityscapes.experiments.experiment import ExperimentOutcome, run_experiment, write_page
+from examples.cityscapes.experiments.experiment_flags import add_options, run_to_the_end
+from examples.cityscapes.experiments.published import PublishedRow, published_rows
 from examples.cityscapes.experiments.results import (
     FIGURES,
     cell,
@@ -22,7 +22,7 @@ TABLES = {"table1": "Table 1 of the paper", "mcgill": "The McGill report"}
 SEEDS = (0, 1, 2)
 
 
-def table1(*, out: Path, seeds: tuple[int, ...] = SEEDS, **options: Any) -> Outcome:
+def table1(*, out: Path, seeds: tuple[int, ...] = SEEDS, **options: Any) -> ExperimentOutcome:
     """Run the rows of both tables, and write table1.md and table1.csv."""
     tables = {name: published_rows(name) for name in TABLES}
     trainings = distinct([row.training for rows in tables.values() for row in rows])
@@ -48,7 +48,7 @@ in pixels of the network's input, and the McGill report computes its IoU in anot
 """
 
 
-def table(rows: list[Row], outcome: Outcome, tasks: tuple[str, ...]) -> str:
+def table(rows: list[PublishedRow], outcome: ExperimentOutcome, tasks: tuple[str, ...]) -> str:
     """Return our figures beside the published ones."""
     published = [figure for figure in FIGURES if figure in rows[0].figures]
     shown = [f for f in FIGURES if f in published or f.removesuffix("_present") in published]
@@ -67,7 +67,7 @@ def table(rows: list[Row], outcome: Outcome, tasks: tuple[str, ...]) -> str:
     return markdown_table(columns, lines)
 
 
-def line(row: Row, outcome: Outcome, tasks: tuple[str, ...]) -> dict[str, Any]:
+def line(row: PublishedRow, outcome: ExperimentOutcome, tasks: tuple[str, ...]) -> dict[str, Any]:
     """Return the same for programs."""
     cells: dict[str, Any] = {f"weight_{task}": row.weights.get(task) for task in tasks}
     for figure, summary in summaries(outcome.of(row.training)).items():

@@ -30,7 +30,7 @@ FIGURES = {
 }
 
 
-class Run(NamedTuple):
+class ReportedRun(NamedTuple):
     """A run, finished or not."""
 
     config: TrainConfig
@@ -54,7 +54,7 @@ def write_report(config: TrainConfig, data: Path | None, checkpoint: str = "last
         The path of the page.
     """
     lines = read_log(config.out / "metrics.jsonl")
-    run = Run(config, _read_metrics(config.out / "metrics.json"), len(lines))
+    run = ReportedRun(config, _read_metrics(config.out / "metrics.json"), len(lines))
     if data is not None and not (config.out / f"{checkpoint}.pt").is_file():
         raise InputError(
             f"{config.out / f'{checkpoint}.pt'}: not there yet, so no picture can be drawn; leave "
@@ -66,7 +66,7 @@ def write_report(config: TrainConfig, data: Path | None, checkpoint: str = "last
 
 
 def render_report(
-    runs: list[Run], data: Path | None, *, rendered: bool = False, checkpoint: str = "last"
+    runs: list[ReportedRun], data: Path | None, *, rendered: bool = False, checkpoint: str = "last"
 ) -> str:
     """Return the page for one or more runs on the same data.
 
@@ -125,7 +125,7 @@ def settings(config: TrainConfig) -> list[tuple[str, str, bool]]:
     return rows
 
 
-def _figure_rows(runs: list[Run]) -> list[tuple[str, str, list[str]]]:
+def _figure_rows(runs: list[ReportedRun]) -> list[tuple[str, str, list[str]]]:
     columns = _columns(runs)
     rows = [
         (title, direction, [column.get(figure) for column in columns])
@@ -139,14 +139,14 @@ def _figure_rows(runs: list[Run]) -> list[tuple[str, str, list[str]]]:
     ]
 
 
-def _columns(runs: list[Run]) -> list[Metrics]:
+def _columns(runs: list[ReportedRun]) -> list[Metrics]:
     measured = [run.metrics for run in runs if run.metrics is not None]
     if len(measured) < len(runs):
         return []
     return [*measured, measured[0]["untrained"], measured[0]["position_prior"]]
 
 
-def _class_rows(runs: list[Run]) -> list[tuple[str, list[str]]]:
+def _class_rows(runs: list[ReportedRun]) -> list[tuple[str, list[str]]]:
     columns = _columns(runs)
     if not columns or columns[0].get("semantic_iou") is None:
         return []
@@ -178,7 +178,7 @@ def _validations(out: Path) -> list[dict[str, Any]]:
     return lines
 
 
-def _name(run: Run) -> str:
+def _name(run: ReportedRun) -> str:
     return {"uncertainty": "learned weights", "equal": "equal weights"}.get(
         run.config.weighting, run.config.weighting
     )

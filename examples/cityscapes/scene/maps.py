@@ -9,14 +9,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from examples.cityscapes.data.sample import resize_rgb
-from examples.cityscapes.scene.instances import Grouping, find_instances
+from examples.cityscapes.scene.grouping import Grouping, find_instances
 from examples.cityscapes.scene.panoptic import instance_classes, panoptic_ids
 
 Arrays = dict[str, np.ndarray]
 Maps = dict[str, Tensor]
 
 
-class Scene(NamedTuple):
+class PredictedScene(NamedTuple):
     """A prediction for one image."""
 
     classes: np.ndarray
@@ -33,7 +33,7 @@ def predict_scene(
     size: tuple[int, int],
     device: torch.device,
     grouping: Grouping,
-) -> Scene:
+) -> PredictedScene:
     """Predict classes, instances and confidences for an image of any size.
 
     Args:
@@ -47,9 +47,9 @@ def predict_scene(
     probabilities = maps["semantic"]
     classes = probabilities.argmax(dim=0).numpy().astype(np.uint8)
     if "instance" not in maps:
-        return Scene(classes, None, None)
+        return PredictedScene(classes, None, None)
     instances = find_instances(maps["instance"].numpy(), classes, grouping)
-    return Scene(classes, instances, mean_probability(probabilities, classes, instances))
+    return PredictedScene(classes, instances, mean_probability(probabilities, classes, instances))
 
 
 @torch.no_grad()

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 
 from benchmarks.compiling import compiler_version
-from benchmarks.settings import Settings
+from benchmarks.run_settings import Settings
 
 RESULTS = Path(__file__).parent / "results"
 _PACKAGES = ("torch", "torchvision", "torchjd", "numpy", "scikit-learn", "pillow")

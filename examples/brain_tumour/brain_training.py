@@ -11,9 +11,9 @@ from torch import nn
 from torch.optim import Adam, Optimizer
 from tqdm import tqdm
 
-from examples.brain_tumour.config import TrainConfig, add_settings, to_json
-from examples.brain_tumour.data import Batch, batches, open_split, training_order
-from examples.brain_tumour.losses import build_loss, learned_sigmas
+from examples.brain_tumour.brain_config import BrainConfig, add_settings, to_json
+from examples.brain_tumour.brain_losses import build_loss, learned_sigmas
+from examples.brain_tumour.data import VolumeBatch, batches, open_split, training_order
 from examples.brain_tumour.model import RSNet, count_parameters
 from examples.common.checkpoint import save_checkpoint, write_atomically
 from examples.common.device import pick_device
@@ -21,7 +21,7 @@ from examples.common.errors import InputError, NonFiniteLossError
 from uncertainty_mtl import UncertaintyWeightedLoss
 
 
-def train(config: TrainConfig) -> None:
+def train(config: BrainConfig) -> None:
     """Train a network and leave config.json, metrics.jsonl and last.pt in `config.out`.
 
     Raises:
@@ -56,7 +56,7 @@ def train(config: TrainConfig) -> None:
 
 
 def train_one_step(
-    model: RSNet, loss_fn: UncertaintyWeightedLoss, optimizer: Optimizer, batch: Batch
+    model: RSNet, loss_fn: UncertaintyWeightedLoss, optimizer: Optimizer, batch: VolumeBatch
 ) -> dict[str, Any]:
     """Take one optimizer step; returns what is logged of it."""
     losses = loss_fn(model(batch.inputs), batch.targets, batch.masks)
@@ -76,7 +76,7 @@ def train_one_step(
 
 
 def build_optimizer(
-    model: nn.Module, loss_fn: UncertaintyWeightedLoss, config: TrainConfig
+    model: nn.Module, loss_fn: UncertaintyWeightedLoss, config: BrainConfig
 ) -> Optimizer:
     """Return Adam over the network and, in a group of its own, sigma."""
     network = {"params": model.parameters(), "lr": config.lr}
@@ -141,4 +141,4 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(**given: Any) -> None:
     """Train a network."""
-    train(TrainConfig(**given))
+    train(BrainConfig(**given))

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.settings import Settings
+from benchmarks.run_settings import Settings
 from benchmarks.timing import forward_backward
 from uncertainty_mtl import GaussianHead, LaplaceHead, ScaledSoftmaxHead
 

@@ -3,11 +3,11 @@
 import torch
 from torch import Tensor
 
-from examples.brain_tumour.config import TrainConfig, manual_weights
+from examples.brain_tumour.brain_config import BrainConfig, manual_weights
 from uncertainty_mtl import GaussianHead, ScaledSoftmaxHead, TaskHead, UncertaintyWeightedLoss
 
 
-def build_loss(config: TrainConfig) -> UncertaintyWeightedLoss:
+def build_loss(config: BrainConfig) -> UncertaintyWeightedLoss:
     """Return the loss that `--weighting` asks for."""
     class_weight = torch.tensor(config.class_weight)
     heads: dict[str, TaskHead] = {

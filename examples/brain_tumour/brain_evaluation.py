@@ -9,12 +9,12 @@ from typing import Any
 
 import torch
 
-from examples.brain_tumour.config import DEVICES, TrainConfig, load_config
+from examples.brain_tumour.brain_config import DEVICES, BrainConfig, load_config
+from examples.brain_tumour.brain_losses import build_loss, learned_sigmas
+from examples.brain_tumour.brain_metrics import REGIONS, masked_mse, region_dice
+from examples.brain_tumour.brain_training import numbers
 from examples.brain_tumour.data import Split, batches, open_split
-from examples.brain_tumour.losses import build_loss, learned_sigmas
-from examples.brain_tumour.metrics import REGIONS, masked_mse, region_dice
 from examples.brain_tumour.model import RSNet
-from examples.brain_tumour.train import numbers
 from examples.common.checkpoint import read_checkpoint, write_atomically
 from examples.common.device import pick_device
 from examples.common.errors import InputError
@@ -23,7 +23,7 @@ from uncertainty_mtl import UncertaintyWeightedLoss
 Metrics = dict[str, Any]
 
 
-def evaluate(config: TrainConfig) -> Metrics:
+def evaluate(config: BrainConfig) -> Metrics:
     """Measure the run in `config.out` and write its metrics.json."""
     device = pick_device(config.device)
     model, loss_fn = load_trained(config)
@@ -37,7 +37,7 @@ def evaluate(config: TrainConfig) -> Metrics:
     return metrics
 
 
-def load_trained(config: TrainConfig) -> tuple[RSNet, UncertaintyWeightedLoss]:
+def load_trained(config: BrainConfig) -> tuple[RSNet, UncertaintyWeightedLoss]:
     """Return the network and the loss of a run's last checkpoint."""
     path = config.out / "last.pt"
     saved = read_checkpoint(path)

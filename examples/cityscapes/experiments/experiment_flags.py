@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from examples.cityscapes.experiments.experiment import Outcome
+from examples.cityscapes.experiments.experiment import ExperimentOutcome
 from examples.cityscapes.experiments.runs import InterruptedRunsError
 from examples.cityscapes.experiments.training import DECIDED
 from examples.cityscapes.flags import add_config_flags
@@ -31,7 +31,7 @@ def add_options(parser: argparse.ArgumentParser, without: tuple[str, ...] = ()) 
     add_config_flags(add_other)
 
 
-def run_to_the_end(experiment: Callable[..., Outcome], options: dict[str, Any]) -> None:
+def run_to_the_end(experiment: Callable[..., ExperimentOutcome], options: dict[str, Any]) -> None:
     """Run an experiment, and end with its status."""
     try:
         outcome = experiment(**options)

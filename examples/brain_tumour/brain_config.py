@@ -17,7 +17,7 @@ DOWNSAMPLING = 8
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig:
+class BrainConfig:
     """Everything that decides a run."""
 
     out: Path
@@ -101,13 +101,13 @@ def manual_weights(weighting: str) -> dict[str, float] | None:
     return {"synthesis": synthesis, "segmentation": segmentation}
 
 
-def to_json(config: TrainConfig) -> str:
+def to_json(config: BrainConfig) -> str:
     """Return the text of config.json."""
     fields = {k: str(v) if isinstance(v, Path) else v for k, v in vars(config).items()}
     return json.dumps(fields, indent=2) + "\n"
 
 
-def load_config(run: Path) -> TrainConfig:
+def load_config(run: Path) -> BrainConfig:
     """Read the config.json of a run folder."""
     path = run / "config.json"
     if not path.is_file():
@@ -117,7 +117,7 @@ def load_config(run: Path) -> TrainConfig:
         fields = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
         data = None if fields["data"] is None else Path(fields["data"])
         # The folder may have been moved since: `out` is where the file was found.
-        return TrainConfig(**{**fields, "data": data, "out": run})
+        return BrainConfig(**{**fields, "data": data, "out": run})
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise InputError(f"{path}: not a training configuration ({error})") from error
 
@@ -127,7 +127,7 @@ def _flag(field: str) -> str:
 
 
 def add_settings(parser: argparse.ArgumentParser) -> None:
-    """Add the options of a training; what is not given is left to `TrainConfig`."""
+    """Add the options of a training; what is not given is left to `BrainConfig`."""
     add = parser.add_argument
     add("--missing", choices=MODALITIES, help="the modality to synthesise (flair)")
     add("--size", type=_size, metavar="DxHxW", help="multiples of 8 from 16 up (24x32x32)")
