@@ -11,8 +11,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 ROOT = "examples.brain_tumour"
 COMMANDS = {
-    "train": (f"{ROOT}.train", "train a network"),
-    "evaluate": (f"{ROOT}.evaluate", "measure a run on the validation cases"),
+    "train": (f"{ROOT}.brain_training", "train a network"),
+    "evaluate": (f"{ROOT}.brain_evaluation", "measure a run on the validation cases"),
     "compare": (f"{ROOT}.compare", "manual against learned, on generated volumes"),
 }
 """By name: the module with `add_arguments` and `run`, and what the command does."""
