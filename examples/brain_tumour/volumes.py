@@ -1,6 +1,6 @@
 """A case as the network sees it, whether read from a file or generated."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -67,7 +67,8 @@ def crop_or_pad(array: np.ndarray, brain: np.ndarray, size: Size) -> np.ndarray:
     Its centre is that of the brain's bounding box: a scan need not be centred.
     """
     result = np.zeros((*array.shape[:-3], *size), array.dtype)
-    source, target = [...], [...]
+    source: list[Any] = [...]
+    target: list[Any] = [...]
     for axis, length in enumerate(size):
         others = tuple(other for other in range(3) if other != axis)
         occupied = np.flatnonzero(brain.any(axis=others))

@@ -59,15 +59,15 @@ def add_grouping_flags(add: Callable[..., Any]) -> None:
 
 def field_docstrings() -> dict[str, str]:
     """Return the string below each field of `TrainConfig`, on one line."""
-    body = ast.parse(textwrap.dedent(inspect.getsource(TrainConfig))).body[0].body
+    definition: Any = ast.parse(textwrap.dedent(inspect.getsource(TrainConfig))).body[0]
     return {
         field.target.id: " ".join(text.value.value.split())
-        for field, text in itertools.pairwise(body)
+        for field, text in itertools.pairwise(definition.body)
         if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr)
     }
 
 
-def parser_of(kind: object) -> Callable[[str], object]:
+def parser_of(kind: Any) -> Callable[[str], object]:
     """Return what reads a field of this type from the command line."""
     options = [option for option in get_args(kind) if option is not type(None)]
     if type(None) in get_args(kind):

@@ -105,7 +105,7 @@ class Canvas:
         if not part.all():
             solid = part > 0
             sample, entry, shade = sample[solid], entry[solid], shade[solid]
-            inverse_depth = inverse_depth[solid]
+            inverse_depth = np.broadcast_to(inverse_depth, part.shape)[solid]
         self._entry[sample] = entry
         self._shade[sample] = shade
         self._inverse_depth[sample] = inverse_depth

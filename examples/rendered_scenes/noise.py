@@ -43,12 +43,12 @@ def noisy_disparity(raw: np.ndarray, sigma: float, rng: np.random.Generator) -> 
     height, width = raw.shape
     patches = (height // 3 + 2, width // 3 + 2)
     down, right = rng.integers(0, 3, 2)
-    mismatched = rng.random(patches) < OUTLIERS * min(sigma, 5.0)
-    wrong = rng.uniform(0, largest, patches)
-    mismatched, wrong = (
-        a.repeat(3, 0).repeat(3, 1)[down : down + height, right : right + width]
-        for a in (mismatched, wrong)
-    )
+
+    def in_patches(values: np.ndarray) -> np.ndarray:
+        return values.repeat(3, 0).repeat(3, 1)[down : down + height, right : right + width]
+
+    mismatched = in_patches(rng.random(patches) < OUTLIERS * min(sigma, 5.0))
+    wrong = in_patches(rng.uniform(0, largest, patches))
     noisy = np.where(mismatched, wrong, noisy)
     return encode(np.rint(np.maximum(noisy, 0) / STEP) * STEP, valid)
 

@@ -97,7 +97,7 @@ class Pen:
         return x * self.scale, (self.height - y) * self.scale
 
 
-def palette(*colours: Sequence[float]) -> np.ndarray:
+def palette(*colours: Sequence[float] | np.ndarray) -> np.ndarray:
     """Colours of the parts 1, 2, ...; part 0 is a hole and gets black."""
     return np.array([(0, 0, 0), *colours], np.float32)
 

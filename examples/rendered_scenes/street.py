@@ -95,8 +95,8 @@ def sample_street(rng: np.random.Generator, *, has_rare: bool = True) -> Street:
     )
     if has_rare:
         return street
-    none = {"left_verge": (0.0, 0.0), "right_verge": (0.0, 0.0)}
-    return replace(street, **none, left_lawn=False, right_lawn=False, rails=None)
+    street = replace(street, left_verge=(0.0, 0.0), right_verge=(0.0, 0.0))
+    return replace(street, left_lawn=False, right_lawn=False, rails=None)
 
 
 def _verge(rng: np.random.Generator, edge: float, wall: float) -> tuple[float, float]:

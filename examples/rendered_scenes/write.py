@@ -1,6 +1,7 @@
 """Writes synthetic scenes in the official folder layout, all or nothing."""
 
 import argparse
+import functools
 import json
 import shutil
 import uuid
@@ -88,7 +89,7 @@ def synthesize(
     partial.mkdir(parents=True)
     record = NoiseRecord()
     try:
-        options = {"size": size, "seed": seed, "weather": weather, "time": time}
+        options: dict[str, Any] = {"size": size, "seed": seed, "weather": weather, "time": time}
         jobs = [("train", i) for i in range(train)] + [("val", i) for i in range(val)]
         for split, index in tqdm(jobs, desc="synthesize", unit="scene"):
             clean = sample_scene(split, index, **options, classes=classes)
@@ -201,7 +202,7 @@ def write_scene(
         picture = Image.fromarray(pixels)
         _write_atomically(
             root / f"{package}{suffix}" / split / city / f"{stem}_{kind}.png",
-            lambda file, picture=picture: picture.save(file, format="PNG", **_COMPRESSION),
+            functools.partial(picture.save, format="PNG", **_COMPRESSION),
         )
     if "camera" in packages:
         text = json.dumps(scene.camera.as_json(), indent=4)
@@ -264,15 +265,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--out", type=Path, required=True, help="new folder for the dataset")
     add("--train", type=whole_number, default=300, metavar="N", help="scenes for training")
     add("--val", type=whole_number, default=50, metavar="N", help="scenes for validation")
-    size = {"type": height_and_width, "default": (128, 256), "metavar": "HxW"}
-    add("--size", help="of the images", **size)
+    text = "of the images"
+    add("--size", type=height_and_width, default=(128, 256), metavar="HxW", help=text)
     add("--seed", type=whole_number, default=0)
     add("--classes", default="all", metavar="C", help="all 19 (default), or the common 12")
     add("--weather", default="clear", metavar="W", help="clear (default), rain, fog, snow or mixed")
     add("--time", default="day", metavar="T", help="day (default), dusk, night or mixed")
-    noise = {"type": float, "default": 0.0}
-    add("--label-noise", metavar="P", help="share of wrong pixels, training scenes (0)", **noise)
-    add("--disparity-noise", metavar="S", help="in pixels, training scenes (0)", **noise)
+    text = "share of wrong pixels, training scenes (0)"
+    add("--label-noise", type=float, default=0.0, metavar="P", help=text)
+    text = "in pixels, training scenes (0)"
+    add("--disparity-noise", type=float, default=0.0, metavar="S", help=text)
 
 
 def run(out: Path, **options: Any) -> None:

@@ -12,7 +12,7 @@ from examples.cityscapes.config import TrainConfig, new_config, to_json
 from examples.cityscapes.evaluation.evaluate import evaluate
 from examples.cityscapes.evaluation.tables import summary
 from examples.cityscapes.presets import PRESETS
-from examples.cityscapes.report.page import Run, render_report
+from examples.cityscapes.report.page import ReportedRun, render_report
 from examples.cityscapes.training.train import train
 from examples.common.checkpoint import write_atomically
 from examples.common.command_line import height_and_width, positive_number, whole_number
@@ -34,7 +34,7 @@ def demo(
     val_scenes: int = 60,
     size: tuple[int, int] = (64, 128),
 ) -> Path:
-    """Run the demo; returns the path of its report.
+    """ReportedRun the demo; returns the path of its report.
 
     Everything is made in a folder beside `out` and takes its place at the end, so that an earlier
     demo is there until a new one is complete.
@@ -77,7 +77,7 @@ def demo(
     return out / "report.html"
 
 
-def train_and_evaluate(config: TrainConfig) -> Run:
+def train_and_evaluate(config: TrainConfig) -> ReportedRun:
     """Train one network and measure it; prints its figures."""
     print(f"training with {config.weighting} weights", file=sys.stderr)
     start = time.monotonic()
@@ -91,7 +91,7 @@ def train_and_evaluate(config: TrainConfig) -> Run:
         )
     metrics = evaluate(config, config.data)
     print(summary(metrics))
-    return Run(config, metrics, done, seconds)
+    return ReportedRun(config, metrics, done, seconds)
 
 
 def check_replaceable(out: Path) -> None:

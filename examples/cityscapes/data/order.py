@@ -13,7 +13,7 @@ class Draw(NamedTuple):
     resumed run sees exactly what an uninterrupted one would have seen.
     """
 
-    index: int
+    index: int  # type: ignore[assignment]  # every tuple has a method of this name
     seed: int | None
     """None: no augmentation."""
 

@@ -44,7 +44,8 @@ def evaluate_semantic(job: dict[str, Any]) -> dict[str, Any]:
 
 def evaluate_instances(job: dict[str, Any]) -> dict[str, Any]:
     """Return the averages of the instance-level script."""
-    script = import_module("cityscapesscripts.evaluation.evalInstanceLevelSemanticLabeling")
+    name = "cityscapesscripts.evaluation.evalInstanceLevelSemanticLabeling"
+    script: Any = import_module(name)
     # `matches.json`, a log for debugging, stumbles over the integers of numpy 2.
     script.writeDict2JSON = lambda *_: None
     args = script.args

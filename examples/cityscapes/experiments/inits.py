@@ -24,7 +24,7 @@ TOLERANCES = (0.5, 0.2, 0.1)
 SEEDS = (0, 1, 2)
 QUICK_SEEDS = (0, 1)
 
-PublishedRow = dict[str, Any]
+RowOfStarts = dict[str, Any]
 
 
 def inits(
@@ -68,7 +68,7 @@ def read_log_vars(run: Path) -> dict[str, np.ndarray]:
     return {task: 2 * np.log(np.array(values, float)) for task, values in sigmas.items()}
 
 
-def figures(trajectories: Sequence[np.ndarray]) -> PublishedRow:
+def figures(trajectories: Sequence[np.ndarray]) -> RowOfStarts:
     """Return how the starts of one seed and task differ, now and at the end."""
     values = np.stack(trajectories)  # (starts, iterations)
     between = values.max(axis=0) - values.min(axis=0)
@@ -89,17 +89,18 @@ def agree_from(between: np.ndarray, tolerance: float) -> int | None:
     return first if first < len(between) else None
 
 
-def page(rows: list[PublishedRow]) -> str:
+def page(rows: list[RowOfStarts]) -> str:
     """Return the page without its recipe."""
     published = published_sigmas()
     lines = []
     for task in TASKS:
         own = [row for row in rows if row["task"] == task]
 
-        def shown(name: str, digits: int, own: list[PublishedRow] = own) -> str:
+        def shown(name: str, digits: int, own: list[RowOfStarts] = own) -> str:
             summary = summarize(row[name] for row in own)
-            some = f" ({summary.count} of {len(own)} seeds)" if summary.count < len(own) else ""
-            return cell(summary, digits) + some if summary.count else "-"
+            known = summary.num_values
+            some = f" ({known} of {len(own)} seeds)" if known < len(own) else ""
+            return cell(summary, digits) + some if known else "-"
 
         lines.append(
             [

@@ -22,7 +22,7 @@ class Summary(NamedTuple):
     """None without numbers."""
     spread: float | None
     """The sample standard deviation, whose denominator is n - 1; None for fewer than two."""
-    count: int
+    num_values: int
 
 
 def summarize(values: Iterable[float | None]) -> Summary:
@@ -77,4 +77,8 @@ def csv_text(rows: Sequence[dict[str, Any]]) -> str:
 
 def flat(name: str, summary: Summary) -> dict[str, float | None]:
     """Return a summary as columns of a CSV file."""
-    return {f"{name}_mean": summary.mean, f"{name}_std": summary.spread, f"{name}_n": summary.count}
+    return {
+        f"{name}_mean": summary.mean,
+        f"{name}_std": summary.spread,
+        f"{name}_n": summary.num_values,
+    }

@@ -1,6 +1,6 @@
 """The network: a dilated ResNet, a spatial pyramid without projection, one decoder per task."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -55,6 +55,8 @@ class SceneNet(nn.Module):
         )
         self.precision = config.precision
         self.apply_layer = recomputed if config.checkpoint_activations else _plainly
+        self.mean: Tensor
+        self.std: Tensor
         self.register_buffer("mean", _per_channel(_IMAGENET_MEAN), persistent=False)
         self.register_buffer("std", _per_channel(_IMAGENET_STD), persistent=False)
 
@@ -70,18 +72,19 @@ class SceneNet(nn.Module):
             # (B, 1280, H/8, W/8)
             return self.apply_layer(self.aspp, self.trunk(pixels, self.apply_layer))
 
-    def decode(self, shared: Tensor, size: tuple[int, int]) -> dict[str, Output]:
+    def decode(self, shared: Tensor, size: Sequence[int]) -> dict[str, Output]:
         """Return every task's output at a size; dropout, where there is any, is in here alone."""
         with self._autocast(shared.device.type):
             outputs = {t: self.apply_layer(decode, shared) for t, decode in self.decoders.items()}
         # In float32 from here on: bfloat16 has three digits, and an offset of 200 px needs more.
-        maps: dict[str, Output] = {
-            task: F.interpolate(output.float(), size, mode="bilinear", align_corners=False)
+        maps = {
+            task: F.interpolate(output.float(), list(size), mode="bilinear", align_corners=False)
             for task, output in outputs.items()
         }
-        if self.predicts_noise:
-            maps["depth"] = maps["depth"].split(1, dim=1)
-        return maps
+        if not self.predicts_noise:
+            return {**maps}
+        disparity, log_var = maps["depth"].split(1, dim=1)
+        return maps | {"depth": (disparity, log_var)}
 
     def _autocast(self, device: str) -> AbstractContextManager[object]:
         if self.precision == "float32":
@@ -111,7 +114,7 @@ class Trunk(nn.Module):
         """Return the features of the last stage; `apply_layer` applies each residual block."""
         features = self.stem(pixels)
         for layer in self.layers:
-            for block in layer:
+            for block in layer.children():
                 features = apply_layer(block, features)
         return features
 

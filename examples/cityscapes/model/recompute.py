@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from typing import Any
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -28,7 +29,7 @@ def statistics_kept(module: nn.Module) -> Iterator[None]:
     By a momentum of 0, not by switching the statistics off: the layer then saves the same tensors
     as the first time, which checkpointing insists on.
     """
-    norms = [m for m in module.modules() if isinstance(m, _BatchNorm) and m.training]
+    norms: list[Any] = [m for m in module.modules() if isinstance(m, _BatchNorm) and m.training]
     before = [(norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]
     for norm in norms:
         norm.momentum = 0.0

@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from examples.cityscapes.config import TrainConfig
-from examples.cityscapes.data.order import Draw
+from examples.cityscapes.data.order import Draw, TrainingOrder
 from examples.common.device import pick_device
 from examples.common.errors import InputError
 
@@ -79,7 +80,7 @@ def joined_ranks(device: str) -> Iterator[Ranks]:
         torch.cuda.set_device(where)
     dist.init_process_group("nccl" if where.type == "cuda" else "gloo")
     try:
-        control = dist.new_group(backend="gloo")
+        control: Any = dist.new_group(backend="gloo")
         ranks = Ranks(where, dist.get_rank(), dist.get_world_size(), control)
         yield ranks
         ranks.wait()  # leave together: the first to go would cut the others off
@@ -114,9 +115,7 @@ class RankOrder:
     Part by part the shares of all processes together are what a single process would see.
     """
 
-    def __init__(
-        self, order: Iterable[list[Draw]], accumulate: int, images: int, ranks: Ranks
-    ) -> None:
+    def __init__(self, order: TrainingOrder, accumulate: int, images: int, ranks: Ranks) -> None:
         self.order, self.accumulate, self.images, self.ranks = order, accumulate, images, ranks
 
     def __len__(self) -> int:

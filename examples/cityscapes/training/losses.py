@@ -98,7 +98,8 @@ def noise_of_step(
     """Return the predicted sigmas of the labelled pixels, over all processes; see `noisy`."""
     found = {}
     for task, (_, log_var) in noisy(predictions).items():
-        sigma = torch.exp(0.5 * log_var.clamp(*loss_fn[task].log_var_bounds()))
+        head: Any = loss_fn[task]
+        sigma = torch.exp(0.5 * log_var.clamp(*head.log_var_bounds()))
         labelled = masks[task].unsqueeze(1)
         summed = torch.where(labelled, sigma, 0.0).sum()
         found[task] = BaseLoss(summed, labelled.sum())
