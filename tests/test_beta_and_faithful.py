@@ -29,10 +29,21 @@ def test_beta_multiplies_the_gradients_of_each_element(head_cls, weighted, batch
     pair = batch.prediction.requires_grad_(), torch.randn_like(batch.prediction).requires_grad_()
     mean, log_var = pair
     nll = weighted(mean - batch.target, log_var) + log_var / 2
-    expected = gradients((nll * torch.exp(beta * log_var).detach()).mean(), pair)
+    # By the inverse weight of the error to the power of beta: sigma^2 or sigma.
+    by = weighted(torch.ones(()), torch.zeros(())) / weighted(torch.ones(()), log_var)
+    expected = gradients((nll * by.detach() ** beta).mean(), pair)
     found = gradients(head_cls(beta=beta)(pair, batch.target), pair)
     for value, reference in zip(found, expected, strict=True):
         torch.testing.assert_close(value, reference, rtol=1e-4, atol=1e-5)
+
+
+@every_head
+@given(batch=regression_batches(torch.float32))
+def test_with_a_beta_of_1_the_mean_has_the_gradient_of_its_plain_error(head_cls, weighted, batch):
+    pair = batch.prediction.requires_grad_(), torch.randn_like(batch.prediction)
+    plain = weighted(pair[0] - batch.target, torch.zeros(())).mean()
+    found = gradients(head_cls(beta=1)(pair, batch.target), pair[:1])
+    torch.testing.assert_close(found, gradients(plain, pair[:1]), rtol=1e-4, atol=1e-5)
 
 
 @every_head

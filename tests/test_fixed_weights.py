@@ -12,6 +12,7 @@ from tests.scene import leaf
 from tests.strategies import losses as base_losses
 from uncertainty_mtl import (
     GaussianHead,
+    HeteroscedasticGaussianHead,
     HeteroscedasticLaplaceHead,
     LaplaceHead,
     ScaledSoftmaxHead,
@@ -95,3 +96,37 @@ def test_options_that_do_not_fit_are_refused(options, message):
         UncertaintyWeightedLoss(PAIR, **{"estimator": "fixed", **options})
     with pytest.raises(ValueError, match=r"Task 'a'.*learn its scale by gradient.*'fixed'"):
         UncertaintyWeightedLoss({"a": ScaledSoftmaxHead(exact=True)}, estimator="fixed")
+
+
+def test_weights_are_the_factors_also_where_the_network_predicts_the_noise():
+    losses = UncertaintyWeightedLoss(
+        {"noisy": HeteroscedasticGaussianHead(), "plain": "gaussian"},
+        estimator="fixed",
+        weights={"noisy": 3.0},
+    )
+    assert {task: float(weight) for task, weight in losses.weights().items()} == {
+        "noisy": 3.0,
+        "plain": 1.0,
+    }
+
+
+OPTIONS = [
+    {"estimator": "fixed"},
+    {"estimator": "learned"},
+    {"estimator": "closed_form"},
+    {"estimator": "learned", "constraint": "unit_sum"},
+    {"estimator": "closed_form", "constraint": "softmax", "temperature": 1.0},
+]
+
+
+@pytest.mark.parametrize("one", OPTIONS)
+@pytest.mark.parametrize("other", OPTIONS)
+def test_a_checkpoint_of_one_way_to_weigh_loads_into_every_other(one, other):
+    """So that one run can go on with another way, and compare with fixed weights."""
+    before = UncertaintyWeightedLoss({"a": "gaussian", "b": "laplace"}, **one)
+    before({"a": leaf(2.0), "b": leaf(3.0)})
+    after = UncertaintyWeightedLoss({"a": "gaussian", "b": "laplace"}, **other)
+    after.load_state_dict(before.state_dict())
+    for task in ("a", "b"):
+        torch.testing.assert_close(after[task].log_var, before[task].log_var)
+    assert after({"a": leaf(2.0), "b": leaf(3.0)}).total.isfinite()

@@ -284,3 +284,9 @@ def test_printing_shows_what_differs_from_the_defaults():
     assert repr(GaussianHead()) == "GaussianHead()"
     assert repr(LaplaceHead(init_sigma=2.0)) == "LaplaceHead(init_sigma=2.0)"
     assert repr(ScaledSoftmaxHead(ignore_index=255)) == "ScaledSoftmaxHead(ignore_index=255)"
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_labels_whose_class_has_no_weight_give_zero(exact):
+    head = ScaledSoftmaxHead(exact=exact, class_weight=[0.0, 1.0], label_smoothing=0.1)
+    assert head(torch.randn(3, 2), torch.zeros(3).long()) == 0

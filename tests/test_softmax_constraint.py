@@ -126,3 +126,13 @@ def test_uw_o_is_the_closed_form_without_memory(values):
     loss_fn(leaves(dict(zip(TRIO, values, strict=True))))
     expected = [1 / value for value in values]
     assert numbers(loss_fn.weights()) == pytest.approx(expected, rel=1e-4)
+
+
+def test_an_average_of_huge_scores_does_not_overflow():
+    heads = {f"task_{k}": "gaussian" for k in range(5)} | {"new": "gaussian"}
+    losses = UncertaintyWeightedLoss(
+        heads, estimator="closed_form", constraint="softmax", temperature=1e-30
+    )
+    losses({task: None if task == "new" else leaf(1e-9) for task in heads})
+    for weight in losses.weights().values():
+        assert weight == pytest.approx(1 / 6)

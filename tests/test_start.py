@@ -289,3 +289,14 @@ def test_a_sigma_that_another_loss_sets_is_not_taken_for_a_lost_one():
     second.initialize_from([leaf(1.0)])
     first([leaf(4.0)])
     assert head.sigma.item() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("size", [1e5, 3e-5, 1.2345])
+def test_autocast_leaves_the_start_of_a_shared_head_in_full_precision(dtype, size):
+    """A matrix product would be taken in half precision, whose largest number is 65504."""
+    head = GaussianHead()
+    losses = UncertaintyWeightedLoss({"a": head, "b": head}, share_heads=True)
+    with torch.autocast("cpu", dtype):
+        losses({"a": leaf(size), "b": leaf(3 * size)})
+    assert float(head.sigma) == pytest.approx((2 * size) ** 0.5, rel=1e-5)

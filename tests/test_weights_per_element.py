@@ -263,3 +263,12 @@ def test_whole_numbers_are_no_mask():
         prediction = target if target.is_floating_point() else torch.zeros(4, 3)
         with pytest.raises(TypeError, match=r"`mask`.*weight.*int64.*`mask\.bool\(\)`"):
             head(prediction, target, torch.ones(4, dtype=torch.long))
+
+
+def test_counts_have_no_graph_even_if_the_weights_are_predicted():
+    weights = torch.rand(4, requires_grad=True)
+    losses = UncertaintyWeightedLoss({"a": "gaussian"})
+    found = losses({"a": torch.randn(4, requires_grad=True)}, {"a": torch.ones(4)}, {"a": weights})
+    assert not found.counts["a"].requires_grad
+    found.total.backward()
+    assert weights.grad is not None

@@ -5,6 +5,7 @@ are looked at: reading a *value* would make the host wait for the device.
 """
 
 import math
+import numbers
 from collections.abc import Iterable, Mapping
 from typing import cast
 
@@ -184,7 +185,7 @@ def check_between(
     name: str, value: object, low: float, high: float = math.inf, *, may_be_low: bool = False
 ) -> None:
     """Raise unless ``value`` is a finite number, above ``low`` and at most ``high``."""
-    is_number = isinstance(value, int | float) and math.isfinite(value)
+    is_number = isinstance(value, numbers.Real) and math.isfinite(value)
     if is_number and low <= cast(float, value) <= high and (may_be_low or value != low):
         return
     expected = f"{'of at least' if may_be_low else 'above'} {low}"
@@ -215,8 +216,8 @@ def check_num_channels(num_channels: int | None) -> None:
     """Raise unless ``num_channels`` is None or a positive integer."""
     if num_channels is not None and not (isinstance(num_channels, int) and num_channels >= 1):
         raise ValueError(
-            "`num_channels` should be None (one sigma in all) or an integer of at least 1 (one "
-            f"sigma per channel). Found {num_channels!r}."
+            "`num_channels` should be None (one sigma for all elements) or an integer of at least "
+            f"1 (one sigma per channel). Found {num_channels!r}."
         )
 
 

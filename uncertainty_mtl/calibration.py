@@ -36,7 +36,7 @@ def interval_coverage(
         distribution: Of a regression, such as ``head.distribution(prediction)``.
         target: Of the same shape.
         levels: Probabilities in (0, 1), shape (L,).
-        mask: True where the target is used; same shape as the target.
+        mask: True where the target is used, or the weight of each; same shape as the target.
 
     Returns:
         Coverage in [0, 1] by level, shape (L,); nan if nothing is valid.
@@ -51,9 +51,10 @@ def interval_coverage(
         mask = torch.ones_like(target, dtype=torch.bool)
     check_mask(mask, target.shape)
     # Where the target falls in its distribution: uniform on [0, 1] if calibrated.
-    blank = torch.where(mask, target, distribution.mean)
-    from_centre = (2 * distribution.cdf(blank) - 1).abs()[mask]
-    return torch.stack([(from_centre <= level).float().mean() for level in levels])
+    blank = torch.where(mask != 0, target, distribution.mean)
+    from_centre = (2 * distribution.cdf(blank) - 1).abs()
+    weights = mask.float() / mask.float().sum()
+    return torch.stack([((from_centre <= level) * weights).sum() for level in levels])
 
 
 def reliability_curve(

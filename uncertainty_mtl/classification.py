@@ -61,14 +61,15 @@ class ScaledSoftmaxHead(ClassificationHead):
 
     Args:
         init_sigma: Where :math:`\sigma` starts, the root of the temperature; ``None`` takes it from
-            the first batch.
+            the first batch, but with ``exact`` starts at 1.
         sigma_bounds: The interval that :math:`\sigma` is kept in; see
             :class:`~uncertainty_mtl.TaskHead`.
         full: Accepted as in the other heads; this likelihood drops no constant.
         ignore_index: Label of the elements to leave out, as in :class:`torch.nn.CrossEntropyLoss`.
         exact: Whether to use the likelihood itself instead of the paper's approximation.
         class_weight: Weight of each class, a tensor of shape ``(C,)`` or a list of numbers:
-            :class:`torch.nn.CrossEntropyLoss` calls it ``weight``, here the task's weight.
+            :class:`torch.nn.CrossEntropyLoss` calls it ``weight``; here that name means the weight
+            of the task.
         label_smoothing: As in :class:`torch.nn.CrossEntropyLoss`, in [0, 1].
         low_memory: Whether to compute the cross-entropy in chunks of the map, which takes less than
             half of the memory where logits fill it. Its gradient is computed with the loss, so that
@@ -197,11 +198,11 @@ class ScaledSigmoidHead(ClassificationHead):
 
     Args:
         init_sigma: Where :math:`\sigma` starts, the root of the temperature; ``None`` takes it from
-            the first batch.
+            the first batch, but with ``exact`` starts at 1.
         sigma_bounds: The interval that :math:`\sigma` is kept in; see
             :class:`~uncertainty_mtl.TaskHead`.
         full: Accepted as in the other heads; this likelihood drops no constant.
-        num_channels: ``None`` for one sigma in all, or C for one per label (axis 1).
+        num_channels: ``None`` for one sigma for all elements, or C for one per label (axis 1).
         pos_weight: Weight of the positive targets, a number or one per label, as in
             :class:`torch.nn.BCEWithLogitsLoss`, with the labels on axis 1.
         ignore_nan: Whether a nan target is a missing one.
@@ -248,7 +249,8 @@ class ScaledSigmoidHead(ClassificationHead):
         )
         self.ignore_nan = ignore_nan
         self._keep("pos_weight", pos_weight)
-        if self.pos_weight is not None and self.pos_weight.ndim > 1:
+        weight = self.pos_weight
+        if weight is not None and (weight.ndim > 1 or not weight.numel()):
             raise ValueError(
                 "`pos_weight` should be a number, or hold one for each label, shape (C,). Found "
                 f"`pos_weight.shape = {tuple(self.pos_weight.shape)}`."

@@ -2,7 +2,7 @@
 
 import warnings
 from abc import ABC, abstractmethod
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -37,13 +37,25 @@ class Constraint(KeepsDtype, ABC):
 
     @abstractmethod
     def in_graph(self, entries: Entries, step: Step, *, training: bool) -> Tensor:
-        """Return the allowed log-variances of this step with the gradient of the parameters."""
+        """Return the allowed log-variances of this step, connected to the parameters."""
 
     def warn_if_outside(self, entries: Entries, optimum: Tensor) -> None:
         """Warn of every optimum that the bounds do not allow; nan is no optimum."""
 
     def reset_parameters(self) -> None:
         """Forget what came before."""
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
+        # The shares of the last step are only a memory: with or without them a checkpoint serves
+        # every constraint.
+        name = prefix + "last_log_weights"
+        if not hasattr(self, "last_log_weights"):
+            state_dict.pop(name, None)
+        elif name not in state_dict:
+            state_dict[name] = torch.full_like(self.last_log_weights, torch.nan)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
 
 class Free(Constraint):
@@ -151,7 +163,7 @@ class UnitSum(Constraint):
         return super().started(entries, optimum, moves)
 
     def in_graph(self, entries: Entries, step: Step, *, training: bool) -> Tensor:
-        """Return the parameters on the simplex, with the gradient of a joint normalisation.
+        """Return the parameters on the simplex, with the gradient of dividing by their sum.
 
         In training the parameters themselves are put there, too.
         """

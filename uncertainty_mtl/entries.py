@@ -22,7 +22,8 @@ class Step(NamedTuple):
     Attributes:
         losses: Mean base losses; 0 without labels.
         num_valid: The valid elements that each mean runs over.
-        form: The form of each entry, times its share in its task.
+        form: The form of each task or channel, times the channel's part of the task's valid
+            elements.
         constant: What is added to each entry, times that share.
         blank: Added to the errors, so that tasks without labels read nan.
     """
@@ -84,6 +85,8 @@ class Entries:
         self._has_no_sigma = self._vector(no_sigma) > 0
         # A scale inside of the likelihood has no closed form that could set it.
         self.can_start = self._vector(has_form) > 0
+        learns_inside = [h.form is None and h.log_var is not None for h in self.heads]
+        self._learns_inside = self._vector(learns_inside) > 0
         self.is_from_data = self._vector([head.init_sigma is None for head in self.heads]) > 0
         owners = [self.heads.index(head) for head in self.heads]
         owner = self._vector(owners)
@@ -224,8 +227,8 @@ class Entries:
     def usable_means(self, step: Step, group: Group) -> tuple[Tensor, Tensor]:
         """Return the mean base losses that sigmas follow, detached, and where there are any.
 
-        They are joined over the processes of a group, and averaged over tasks that share a head, by
-        priority: the sum of such tasks' terms is least there.
+        They are joined over the processes of a group. Tasks that share a head get their mean,
+        weighted by priority, whose sigma makes the sum of their terms least.
         """
         means = step.losses.detach()
         usable = is_usable(means) & (step.num_valid > 0) & self.can_start
@@ -234,7 +237,9 @@ class Entries:
         base = sum_over_ranks(base, group)
         if self._shares_heads:
             weights = (base.num_valid > 0) * self.priority
-            base = BaseLoss(self._same_head @ (base.mean() * weights), self._same_head @ weights)
+            # Not a matrix product, which autocast would take in half precision.
+            both = torch.stack([base.mean() * weights, weights]).unsqueeze(1)
+            base = BaseLoss(*(self._same_head * both).sum(2).unbind())
         return base.mean(), base.num_valid > 0
 
     def sigmas(self, log_vars: Tensor) -> Tensor:
@@ -242,8 +247,9 @@ class Entries:
         return torch.exp(0.5 * log_vars).masked_fill(self._has_no_sigma, torch.nan)
 
     def weights(self, log_vars: Tensor) -> Tensor:
-        """Return the factors on the base losses; on the logits, where the error has none."""
-        weights = torch.where(self.can_start, self.form.weight(log_vars), torch.exp(-log_vars))
+        """Return the factors on the base losses; on the logits of an exact softmax."""
+        weights = self.form.weight(log_vars)
+        weights = torch.where(self._learns_inside, torch.exp(-log_vars), weights)
         return weights * self.priority
 
     def _step(self, losses: Tensor, num_valid: Tensor) -> Step:

@@ -10,7 +10,7 @@ estimator        ``constraint=None``         ``"unit_sum"``                ``"so
                  or have no sigma
 ===============  ==========================  ============================  ===============
 
-Combinations marked "no" raise in the constructor. A power form is every one but ``liebel_koerner``.
+Combinations marked "no" raise in the constructor. All but ``liebel_koerner`` are power forms.
 Heads that hold their scale inside of the likelihood (exact softmax, data-dependent noise) weigh no
 error.
 """
@@ -33,7 +33,11 @@ from uncertainty_mtl.start_from_data import Start
 
 
 class Estimator(KeepsDtype, ABC):
-    """Decides the sigmas. A training step first calls ``observe``, then ``in_graph``."""
+    """Decides the sigmas, and through them the weights.
+
+    In a training step ``observe`` sees the losses, ``in_graph`` returns the log-variances, and
+    ``weighed`` may give the step weights that follow from no sigma.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -54,7 +58,7 @@ class Estimator(KeepsDtype, ABC):
     def in_graph(
         self, entries: Entries, constraint: Constraint, step: Step, *, training: bool
     ) -> Tensor:
-        """Return the log-variances of a step, with the gradient that the parameters get."""
+        """Return the log-variances of a step, connected to the parameters that get a gradient."""
 
     @abstractmethod
     def log_vars(self, entries: Entries, constraint: Constraint) -> Tensor:
@@ -82,7 +86,7 @@ class Estimator(KeepsDtype, ABC):
         """
         losses, usable = entries.usable_means(step, group)
         optimum = constraint.optimum(entries, losses, usable)
-        # What heads with their scale inside have fitted by themselves is averaged over processes.
+        # The scales that heads have set in `fit_scale` are averaged over processes.
         num_valid = torch.where(entries.can_start, 0.0, step.num_valid)
         fitted = sum_over_ranks(BaseLoss(optimum * num_valid, num_valid), group)
         optimum = torch.where(fitted.num_valid > 0, fitted.mean(), optimum)
@@ -99,9 +103,14 @@ class Estimator(KeepsDtype, ABC):
         """Forget what came before."""
         self.start = Start()
 
-    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
         self.start = Start()
-        super()._load_from_state_dict(*args, **kwargs)
+        # A closed form's checkpoint serves the others too: its parameters are at the optimum.
+        if not hasattr(self, "running_losses"):
+            state_dict.pop(prefix + "running_losses", None)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
 
 class Learned(Estimator):
@@ -131,13 +140,6 @@ class Learned(Estimator):
     def log_vars(self, entries: Entries, constraint: Constraint) -> Tensor:
         """Return the parameters as the constraint allows them, detached."""
         return constraint.within(entries, entries.log_vars())
-
-    def _load_from_state_dict(
-        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
-    ) -> None:
-        # A checkpoint of sigmas in closed form serves too: its parameters are at the optimum.
-        state_dict.pop(prefix + "running_losses", None)
-        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
 
 class Fixed(Estimator):
@@ -255,9 +257,10 @@ class ClosedForm(Estimator):
 
     def _softmax(self, entries: Entries) -> Tensor:
         losses = self._running(entries)
-        # Bounded, as a difference of infinities is nan. A task that no loss is known of yet gets
-        # the score of an average one: before any data, all weights are equal.
-        scores = (1 / (losses * cast(float, self.temperature))).clamp(max=1e38)
+        # Bounded, as a difference of infinities is nan, and so that their sum is finite. A task
+        # that no loss is known of yet gets the score of an average one: before any data, all
+        # weights are equal.
+        scores = (1 / (losses * cast(float, self.temperature))).clamp(max=1e30)
         average = scores.nanmean().nan_to_num(0.0)
         return torch.where(losses.isnan(), average, scores).softmax(0)
 

@@ -205,7 +205,7 @@ def noise_nll(
     if full:
         nll = nll + noise.constant
     if beta:
-        nll = nll * torch.exp(beta * log_var.detach())
+        nll = nll * torch.exp(beta * noise.form.power * log_var.detach())
     if faithful:  # the mean is fitted as if every sigma were 1
         nll = nll + noise.form.weight(torch.zeros_like(log_var)) * error
     weight = None if mask is None else mask.to(nll.dtype)

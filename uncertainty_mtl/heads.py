@@ -75,7 +75,7 @@ class GaussianHead(RegressionHead):
         sigma_bounds: The interval that :math:`\sigma` is kept in; see
             :class:`~uncertainty_mtl.TaskHead`.
         full: Whether to add the constant.
-        num_channels: ``None`` for one sigma in all, or C for one per channel.
+        num_channels: ``None`` for one sigma for all elements, or C for one per channel.
         ignore_nan: Whether a nan target is a missing one.
 
     Shape:

@@ -96,12 +96,12 @@ class HeteroscedasticGaussianHead(NoisyRegressionHead):
         ignore_nan: Whether a nan target is a missing one.
         beta: Multiplies the term of each element by :math:`\sigma_i^{2\beta}`, without a gradient.
             The plain likelihood (0) divides the gradient of the mean by the variance, so that
-            elements whose noise is overestimated are hardly fitted any more; 0.5 mends that, and
-            1 gives the mean the gradient of the plain error.
-        faithful: Fits the mean by the error of :math:`\sigma_i = 1`, which is added, and the
-            variance by the likelihood of the detached mean: the mean is then as good as without a
-            variance. To keep the variance out of layers that both share, detach their output
-            before the layer that predicts ``log_var``.
+            elements whose noise is overestimated are hardly fitted; 0.5 corrects this, and 1 gives
+            the mean the gradient of the plain error.
+        faithful: Adds a term that fits the mean as if every :math:`\sigma_i` were 1. The
+            likelihood then trains only the variance, and the mean is as good as without one. To
+            keep the variance out of layers that both share, detach their output before the layer
+            that predicts ``log_var``.
 
     Shape:
         - ``prediction``: a pair ``(mean, log_var)``, both :math:`(*)`.
@@ -142,7 +142,8 @@ class HeteroscedasticLaplaceHead(NoisyRegressionHead):
     .. math:: \sqrt2\, e^{-s_i/2} |f_i - y_i| + \tfrac12 s_i, \qquad s_i = \log \sigma_i^2,
 
     where :math:`\sigma_i` is the standard deviation. Arguments, shapes and errors are those of
-    :class:`~uncertainty_mtl.HeteroscedasticGaussianHead`.
+    :class:`~uncertainty_mtl.HeteroscedasticGaussianHead`; ``beta`` multiplies by
+    :math:`\sigma_i^{\beta}`, as the weight of an error here is :math:`\sqrt2 / \sigma_i`.
 
     Example:
         >>> head = HeteroscedasticLaplaceHead()

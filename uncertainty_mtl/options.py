@@ -34,14 +34,16 @@ def check_options(
     for task, priority in priorities.items():
         check_between(f"priorities[{task!r}]", priority, 0)
     own = own_heads(heads)
-    if isinstance(zero_is_missing, str):
-        raise TypeError(
-            "`zero_is_missing` should be a bool or a list of tasks. Found the string "
-            f"{zero_is_missing!r}. Write `[{zero_is_missing!r}]`."
-        )
     if not isinstance(zero_is_missing, bool):
-        named = dict.fromkeys(zero_is_missing)
-        check_tasks("zero_is_missing", named, own, may_be_left_out=own)
+        if isinstance(zero_is_missing, str) or not isinstance(zero_is_missing, Collection):
+            raise TypeError(
+                "`zero_is_missing` should be a bool, or a list of tasks such as ['boxes']. Found "
+                f"{zero_is_missing!r}."
+            )
+        if unknown := [task for task in zero_is_missing if task not in own]:
+            raise ValueError(
+                f"`zero_is_missing` should name tasks of this loss, {list(own)}. Found {unknown}."
+            )
     _check_weights(heads, estimator, weights)
     for task, head in own.items():
         name = type(head).__name__

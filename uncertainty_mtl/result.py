@@ -20,7 +20,8 @@ class MultiTaskLoss(NamedTuple):
             0-dim, or ``(C,)`` with ``num_channels``; the tasks of a group come as
             ``"group.task"``. For a likelihood with its scale inside it is that likelihood.
         counts: What each mean ran over, as ``errors``: the number of valid elements, or the sum of
-            their weights; 1 for an already reduced loss. Means of parts of a batch combine by it.
+            their weights; 1 for an already reduced loss. To join parts of a batch, weight their
+            means by it.
     """
 
     total: Tensor
@@ -37,7 +38,7 @@ def weigh_tasks(entries: Entries, step: Step, log_vars: Tensor) -> MultiTaskLoss
         terms.sum(),
         dict(zip(entries.tasks, entries.summed(terms), strict=True)),
         dict(zip(entries.tasks, entries.split(errors), strict=True)),
-        dict(zip(entries.tasks, entries.split(step.num_valid.clone()), strict=True)),
+        dict(zip(entries.tasks, entries.split(step.num_valid.detach().clone()), strict=True)),
     )
 
 

@@ -21,8 +21,10 @@ class TaskHead(KeepsDtype, ABC):
     A head turns the prediction and target of one task into a negative log-likelihood whose scale
     :math:`\sigma` is learned. It is not an output layer: the network's outputs are its input.
     Derive from it to add a likelihood: say how the plain error is measured (:meth:`base_loss`), how
-    the scale enters (``form``) and which distribution that is (:meth:`distribution`). Reduced
-    losses, the closed form and the start from data then work without further code.
+    the scale enters (``form``) and which distribution that is (:meth:`distribution`). With a form,
+    reduced losses, the closed form and the start from data work without further code; without one,
+    write :meth:`fit_scale` for a start from data. The page "Write a head" has a Student's t, and
+    ``elements.used_elements`` applies masks of every kind.
 
     ``log_var`` holds :math:`s = \log \sigma^2`; its logarithm is learned because a raw sigma may
     cross zero. It stays float32 whatever the model is cast to. ``num_batches_tracked`` counts the
@@ -38,7 +40,7 @@ class TaskHead(KeepsDtype, ABC):
             forward first projects ``log_var`` onto it, in place. A huge loss then cannot throw
             sigma so far off that it needs thousands of steps to return, and a loss of 0 cannot
             drive it to infinity. The projection does not move an optimum within the bounds.
-        num_channels: ``None`` for one sigma in all, or C for one per channel (axis 1).
+        num_channels: ``None`` for one sigma for all elements, or C for one per channel (axis 1).
         constant: What is added per valid element: the constant that the form drops.
         scale_inside: For ``form=None``: whether :meth:`base_loss` uses ``log_var`` itself. If not,
             the likelihood has no scale, and the head has no parameter.
@@ -104,7 +106,10 @@ class TaskHead(KeepsDtype, ABC):
 
     @abstractmethod
     def base_loss(self, prediction: Any, target: Tensor, mask: Tensor | None = None) -> BaseLoss:
-        """Return the plain error summed over valid elements, and their number."""
+        """Return the plain error summed over valid elements, and their number.
+
+        With ``form=None`` it is the negative log-likelihood.
+        """
 
     @abstractmethod
     def distribution(self, prediction: Any) -> Distribution:
@@ -119,7 +124,7 @@ class TaskHead(KeepsDtype, ABC):
     def weight(self) -> Tensor:
         """The factor now multiplying the base loss, detached; 0-dim, or ``(C,)``.
 
-        With a scale inside of the likelihood it is the factor on the logits.
+        For an exact softmax it is the factor on the logits.
         """
         form = SOFTMAX if self.form is None else self.form
         return self._read(form.weight, without=1.0)
@@ -160,7 +165,7 @@ class TaskHead(KeepsDtype, ABC):
     def nll(self, base: BaseLoss) -> Tensor:
         """Return the scalar negative log-likelihood for a base loss; 0 if nothing is valid."""
         if self.form is None:
-            return base.mean()
+            return torch.where(base.num_valid > 0, base.mean(), 0.0)
         return mean_nll(self.form, base, self.bounded_log_var(), self.constant)
 
     def bounded_log_var(self) -> Tensor:

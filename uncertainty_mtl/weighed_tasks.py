@@ -59,16 +59,17 @@ class WeighedTasks(nn.Module):
         self.estimator, self.form, self.extra = estimator, form, extra
         self.priorities = dict(priorities)
         self.global_counts, self.process_group = global_counts, process_group
-        self.zero_is_missing = zero_is_missing
+        # A collection of its own: the user's may change, or be one that cannot be copied.
+        is_bool = isinstance(zero_is_missing, bool)
+        self.zero_is_missing = zero_is_missing if is_bool else frozenset(zero_is_missing)
         own = own_heads(heads)
         num_entries = sum(head.num_channels or 1 for head in own.values())
-        self.scales: Estimator = (
-            Learned()
-            if estimator == "learned"
-            else Fixed()
-            if estimator == "fixed"
-            else ClosedForm(num_entries, momentum, temperature)
-        )
+        builders: dict[str, Callable[[], Estimator]] = {
+            "learned": Learned,
+            "closed_form": lambda: ClosedForm(num_entries, momentum, temperature),
+            "fixed": Fixed,
+        }
+        self.scales = builders[estimator]()
         self.constraint: Constraint = UnitSum(num_entries) if constraint == "unit_sum" else Free()
         weights = weights or {}
         self._forms: list[forms.Form] = [
