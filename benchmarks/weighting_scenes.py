@@ -6,18 +6,17 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from benchmarks.outcomes import Outcome
 from benchmarks.run_settings import Settings
 from benchmarks.scene_trees import prepared_tree, raw_tree
 from examples.cityscapes.config import TrainConfig, new_config
-from examples.cityscapes.data.dataset import CityscapesDataset, batches
-from examples.cityscapes.data.order import in_order
-from examples.cityscapes.model.start import initial_model
-from examples.cityscapes.training.distributed import Ranks
+from examples.cityscapes.data.dataset import CityscapesDataset
+from examples.cityscapes.evaluation.evaluate import by_network, load_trained, measure
 from examples.cityscapes.training.train import train
-from examples.cityscapes.training.validation import Figures, validate
-from examples.common.checkpoint import read_checkpoint, write_atomically
+from examples.cityscapes.training.validation import FIGURES, selection_error
+from examples.common.checkpoint import write_atomically
 
 VARIANTS_OF_SCENES = ("learned", "closed form", "unit sum", "equal")
 GRID_OF_SCENES = ("1,0.1,0.3", "1,0.02,0.1", "1,0.02,0.5", "1,0.5,0.5")
@@ -70,8 +69,9 @@ def train_on_scenes(settings: Settings, folder: Path) -> Callable[[str, int], Ou
         start = time.process_time()
         train(config)
         seconds = time.process_time() - start
+        chosen_by = look(config, data, settings)
         outcome = Outcome(
-            look(config, data, settings)["selection_error"],
+            selection_error(*(chosen_by[name] for name in FIGURES)),
             errors_of(look(config, test, settings)),
             seconds,
         )
@@ -81,17 +81,13 @@ def train_on_scenes(settings: Settings, folder: Path) -> Callable[[str, int], Ou
     return train_one
 
 
-def look(config: TrainConfig, data: Path, settings: Settings) -> Figures:
+def look(config: TrainConfig, data: Path, settings: Settings) -> dict[str, Any]:
     """Return the figures of a trained network on a validation split."""
     dataset = CityscapesDataset(data, "val", config.size, config.tasks)
-    model = initial_model(config, dataset, None)
-    model.load_state_dict(read_checkpoint(config.out / "last.pt")["model"])
-    model.to(settings.device)
-    shares = batches(dataset, in_order(dataset), config.tasks)
-    return validate(model, shares, Ranks(settings.device))
+    return measure(dataset, config.tasks, by_network(load_trained(config), settings.device))
 
 
-def errors_of(figures: Figures) -> dict[str, float]:
+def errors_of(figures: dict[str, Any]) -> dict[str, float]:
     """Return the error of each task: missed IoU, and pixels."""
     return {
         "1 - IoU": 1 - figures["semantic_iou_present"],
