@@ -22,7 +22,7 @@ LIKELIHOODS: dict[str, Callable[[], TaskHead]] = {
 class HeadsByName(nn.Module):
     """Holds the heads of a loss by task; a group of tasks is a module with ``heads`` of its own.
 
-    It has no methods, which would take their names away from tasks: the functions below read it.
+    It has no methods, because no task could then have the name of one: the functions below read it.
     """
 
     def __init__(self, heads: Mapping[str, Any], share_heads: bool) -> None:

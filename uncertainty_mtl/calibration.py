@@ -1,4 +1,4 @@
-"""Whether probabilities and noise scales are true, and a temperature that makes them so."""
+"""Checks whether probabilities and noise scales match the data, and fits a temperature."""
 
 from typing import NamedTuple
 

@@ -25,8 +25,8 @@ def num_ranks(group: Group) -> int:
 def sum_over_ranks(base: BaseLoss, group: Group = None) -> BaseLoss:
     """Return errors and counts summed over all processes of a group, in one collective.
 
-    The values are those of the joined batch on every rank. The gradient is that of the local error
-    times the number of ranks, as DistributedDataParallel then averages gradients over them.
+    The values are those of the joined batch on every rank. The local gradient
+    is multiplied by the number of ranks, because DistributedDataParallel divides by it.
     """
     ranks = num_ranks(group)
     if ranks == 1:

@@ -37,7 +37,7 @@ class Noise(NamedTuple):
     Attributes:
         form: How its standard deviation enters the negative log-likelihood.
         error: The error that it scores, a function like :func:`torch.nn.functional.mse_loss`.
-        constant: What the form drops of the negative log-likelihood of an element.
+        constant: The constant of an element's negative log-likelihood that the form leaves out.
         around: Returns the distribution of a given mean and standard deviation.
     """
 

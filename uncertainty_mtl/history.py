@@ -82,8 +82,8 @@ class SigmaHistory:
     def record(self, step: int, losses: MultiTaskLoss) -> None:
         """Record one step, after the loss was computed.
 
-        Sigma and weight are those of this moment: before the optimizer's step the ones that the
-        loss used, after it the ones that the next step will use.
+        Sigma and weight are read now. Call it before ``optimizer.step()`` to record what the loss
+        used.
 
         Args:
             step: The number that the rows carry.

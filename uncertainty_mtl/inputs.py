@@ -187,8 +187,8 @@ def warn_if_graph_is_cut(
         inputs: What :func:`inputs_of_call` returned.
         measured: The summed errors, by task.
         warned_of: The tasks that were warned of, which are added to it.
-        zero_is_missing: The tasks whose loss may be a new zero, without a graph. The first loss
-            without one tells.
+        zero_is_missing: The tasks whose loss may be a constant 0. Only the first loss of such a
+            task that has no graph is looked at, as reading one makes a GPU wait.
     """
     without = [task for task, summed in measured.items() if not summed.requires_grad]
     cut = [task for task in without if len(inputs[task]) == 1 and inputs[task][0] is not None]

@@ -55,11 +55,12 @@ class UncertaintyWeightedLoss(WeighedTasks):
             of Kirchdorfer et al.; they take ``momentum=1``.
         temperature: T of that softmax, in units of 1/loss: it has to be tuned to the units of the
             losses. The smaller it is, the more the smallest loss gets.
-        priorities: Factors on whole tasks, by task: sigma's optimum stays, the network sees the
-            task ``priority`` times. Tasks that are left out have 1.
+        priorities: Factors on whole tasks, by task: the best sigma does not change, the gradient
+            of the task is multiplied. Tasks that are left out have 1.
         global_counts: Whether means run over the valid elements of all processes, not of each:
             unequal counts then bias nothing. Every process has to call the loss, with ``None`` for
-            tasks that it has no labels of. For gradients that are averaged over processes.
+            tasks that it has no labels of. It assumes that gradients are
+            averaged over processes, as DistributedDataParallel does.
         share_heads: Whether one head may serve, and learn one sigma for, several tasks.
         process_group: The processes that start their sigmas together, and that ``global_counts``
             joins: ``None`` for the default group, ``False`` if this process computes the loss by
@@ -214,9 +215,9 @@ class UncertaintyWeightedLoss(WeighedTasks):
     def param_groups(self, lr: float | None = 1e-2) -> list[dict[str, Any]]:
         """Return the parameter groups that an optimizer needs to learn the sigmas.
 
-        Their learning rate is their own: a log-variance wants percents a step, whatever the network
-        wants. Their weight decay is 0: it would pull every sigma towards 1, and the weights with
-        it. Meant for optimizers like Adam.
+        Their learning rate is their own: a log-variance should change by about 0.01 a step,
+        whatever the network's rate. Their weight decay is 0: it would pull every sigma towards 1,
+        and the weights with it. Meant for optimizers like Adam.
 
         Args:
             lr: Learning rate of the sigmas; ``None`` takes the optimizer's default.

@@ -33,7 +33,7 @@ class ClassificationUncertainty(NamedTuple):
 
     Attributes:
         probability: Mean probability of each class, shape ``(N, C, *)``.
-        entropy: Entropy of that mean in nats, shape ``(N, *)``: all there is to be unsure about.
+        entropy: Entropy of that mean in nats, shape ``(N, *)``: the total uncertainty.
         mutual_information: The part of it that is disagreement between samples, shape ``(N, *)``:
             what more data would explain.
     """

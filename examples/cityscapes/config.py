@@ -30,7 +30,7 @@ class TrainConfig:
     """Root of the dataset, in the official layout (`leftImg8bit/`, `gtFine/`, `disparity/`,
     `camera/`), or as `prepare` has written it."""
     out: Path
-    """Folder of the run: config.json, metrics.jsonl, last.pt and more; see the README."""
+    """Folder of the run: config.json, metrics.jsonl, last.pt and more."""
     preset: str = "tiny"
     """The named setting that the other fields started from: `tiny`, `full`, `demo` or `quick`."""
     tasks: tuple[str, ...] = TASKS
