@@ -8,6 +8,7 @@ import pytest
 
 from examples.cityscapes.__main__ import main
 from tests.examples.bad_inputs import TABLE
+from tests.examples.bad_inputs.page import PAGE, page
 from tests.examples.bad_inputs.row import TRAIN, Accepted, Refused
 from tests.examples.tiny_tree import write_tree
 
@@ -74,3 +75,8 @@ def status(command: str) -> int:
 def test_each_row_is_there_once():
     assert len({row.what for row in ROWS}) == len(ROWS)
     assert all(isinstance(row, Refused | Accepted) for row in ROWS)
+
+
+def test_the_page_of_the_documentation_is_that_of_the_table():
+    """`python -m tests.examples.bad_inputs.page` writes it."""
+    assert PAGE.read_text(encoding="utf-8") == page()
