@@ -35,6 +35,8 @@ class TrainConfig:
     """The named setting that the other fields started from: `tiny`, `full`, `demo` or `quick`."""
     tasks: tuple[str, ...] = TASKS
     """The tasks to train; the order is the one that `fixed:` weights follow."""
+    labels: str = "gtFine"
+    """Of the training images: `gtFine`, or `gtCoarse`, which adds the images of `train_extra`."""
     weighting: str = "uncertainty"
     """`uncertainty` (learned), `equal` (1/K each) or `fixed:w1,w2,...` in the order of `tasks`."""
     estimator: str = "learned"

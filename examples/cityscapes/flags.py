@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from examples.cityscapes.config import TrainConfig
-from examples.cityscapes.settings import BACKBONES, DEPTH_NOISE, DEVICES, PRECISIONS
+from examples.cityscapes.settings import BACKBONES, DEPTH_NOISE, DEVICES, LABELS, PRECISIONS
 from examples.common.command_line import height_and_width
 
 
@@ -36,6 +36,7 @@ def add_config_flags(add: Callable[..., Any]) -> None:
                 "backbone": BACKBONES,
                 "depth_noise": DEPTH_NOISE,
                 "device": DEVICES,
+                "labels": LABELS,
                 "precision": PRECISIONS,
             }.get(field.name)
             metavar = None if choices else field.name.upper()

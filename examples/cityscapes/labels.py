@@ -18,6 +18,11 @@ CLASS_NAMES = tuple(c.name for c in TRAIN_CLASSES)
 LABEL_ID = {c.name: c.id for c in Cityscapes.classes}
 """Label id by class name, as written in `labelIds` files."""
 
+HIGHEST_LABEL_ID = max(LABEL_ID.values())
+
+LICENCE_PLATE_ID = 255
+"""What stands in `labelIds` files for the id -1, as they hold bytes."""
+
 THING_TRAIN_IDS = tuple(c.train_id for c in TRAIN_CLASSES if c.has_instances)
 """Train ids of the 8 classes whose instances are evaluated, person to bicycle."""
 

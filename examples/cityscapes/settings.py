@@ -15,6 +15,7 @@ FORMS = ("nll", "symmetric", "paper", "libmtl", "liebel_koerner")
 CONSTRAINTS = ("none", "unit_sum")
 PRECISIONS = ("float32", "bf16")
 DEPTH_NOISE = ("shared", "per-pixel")
+LABELS = ("gtFine", "gtCoarse")
 
 
 def check_config(config: Any) -> None:
@@ -22,6 +23,7 @@ def check_config(config: Any) -> None:
     check_choices("--tasks", config.tasks, TASKS)
     if not config.tasks or len(set(config.tasks)) != len(config.tasks):
         raise InputError("--tasks: name at least one task, and none of them twice")
+    check_choices("--labels", (config.labels,), LABELS)
     check_choices("--backbone", (config.backbone,), BACKBONES)
     check_choices("--optimizer", (config.optimizer,), ("sgd", "adamw"))
     check_choices("--device", (config.device,), DEVICES)

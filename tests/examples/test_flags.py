@@ -2,11 +2,12 @@
 
 import argparse
 import dataclasses
+import json
 from pathlib import Path
 
 import pytest
 
-from examples.cityscapes.config import TrainConfig, load_config, new_config
+from examples.cityscapes.config import TrainConfig, load_config, new_config, to_json
 from examples.cityscapes.flags import add_config_flags, field_docstrings
 from examples.cityscapes.presets import PRESETS
 from tests.examples.tiny_run import as_flags
@@ -31,6 +32,7 @@ CHOICES = {
     "optimizer": "adamw",
     "depth_noise": "per-pixel",
     "device": "cpu",
+    "labels": "gtCoarse",
     "accumulate": 2,
     "stages": 3,
     "output_stride": 16,
@@ -85,9 +87,16 @@ def test_the_presets_are_those_of_section_5_of_the_paper():
     assert settings("full") == (100_000, 16, 2.5e-3, 1e-4)
 
 
-def test_a_recorded_configuration_is_read_back_as_it_was(tmp_path):
-    from examples.cityscapes.config import to_json
+def test_a_run_from_before_there_were_coarse_labels_had_fine_ones(tmp_path):
+    config = new_config({"data": Path("data"), "out": tmp_path})
+    fields = json.loads(to_json(config))
+    del fields["labels"]
+    (tmp_path / "config.json").write_text(json.dumps(fields))
+    assert load_config(tmp_path) == config
+    assert config.labels == "gtFine"
 
+
+def test_a_recorded_configuration_is_read_back_as_it_was(tmp_path):
     for name in PRESETS:
         config = new_config({"data": Path("data"), "out": tmp_path, "preset": name})
         (tmp_path / "config.json").write_text(to_json(config))

@@ -1,13 +1,15 @@
 """Our figures against the official scripts, on rendered scenes with made-up predictions."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from examples.cityscapes.data.files import find_frames, read_ids
+from examples.cityscapes.data.files import find_frames
+from examples.cityscapes.data.read_image import read_disparity, read_instance_ids, read_label_ids
 from examples.cityscapes.data.targets import evaluated_instances, train_ids
 from examples.cityscapes.evaluation import official
 from examples.cityscapes.evaluation.distances import instance_distances
@@ -37,8 +39,8 @@ def tree(tmp_path_factory):
 
 def truth(frame):
     """Return the true classes, and the true instances numbered from 1 up."""
-    ids = read_ids(frame.instance_ids)
-    classes = train_ids(torch.from_numpy(read_ids(frame.label_ids))).numpy()
+    ids = read_instance_ids(frame.instance_ids)
+    classes = train_ids(torch.from_numpy(read_label_ids(frame.label_ids))).numpy()
     evaluated = evaluated_instances(torch.from_numpy(ids)).numpy()
     values, number = np.unique(evaluated, return_inverse=True)
     number = number.reshape(ids.shape) + (values[0] != 0)
@@ -124,7 +126,7 @@ def test_without_label_ids_and_without_distances_the_rest_is_measured(tmp_path):
     folder = tmp_path / "predicted"
     exporter = Exporter(folder, "val")
     for frame in frames:
-        ids = torch.from_numpy(read_ids(frame.instance_ids))
+        ids = torch.from_numpy(read_instance_ids(frame.instance_ids))
         classes = train_ids(torch.where(ids >= 1000, ids // 1000, ids)).numpy()
         exporter.add(frame.stem, PredictedScene(classes, (ids >= 1000).int().numpy(), np.ones(1)))
     exporter.finish()
@@ -144,16 +146,45 @@ def test_a_complaint_of_the_scripts_is_passed_on_in_one_line(tree, tmp_path):
         official.score(frames, folder)
 
 
+def test_one_name_in_two_cities_is_refused_before_anything_is_exported(tmp_path):
+    tree = write_tree(tmp_path, val=1)
+    town = tree / "leftImg8bit/val/town"
+    shutil.copytree(town, town.with_name("village"))
+    with pytest.raises(InputError, match=r"village/town_.*has the name of .*town/town_.*unique"):
+        official.images_to_export(tree)
+    town.rename(tree / "leftImg8bit/test")  # the same name in another split is another image
+    assert list(official.images_to_export(tree)) == ["val"]
+
+
+def test_an_empty_test_split_is_one_that_is_not_there(tmp_path):
+    tree = write_tree(tmp_path, val=1)
+    (tree / "leftImg8bit/test").mkdir()
+    (tree / "leftImg8bit/test/.DS_Store").touch()
+    assert list(official.images_to_export(tree)) == ["val"]
+    shutil.copytree(tree / "leftImg8bit/val/town", tree / "leftImg8bit/test/town")
+    assert list(official.images_to_export(tree)) == ["val", "test"]
+
+
+@needs_scripts
+def test_files_with_endings_in_capitals_are_measured_as_well(tmp_path):
+    tree = write_tree(tmp_path / "data", size=(32, 64))
+    for path in tree.rglob("*_labelIds.png"):
+        path.rename(path.with_suffix(".PNG"))
+    frames = find_frames(tree, "val")
+    found = official.score(frames, export(tmp_path / "perfect", frames, perfect))
+    assert found["semantic_iou"] == found["ap"] == 1.0
+
+
 def test_distance_is_that_of_the_image_s_own_camera(tmp_path):
     tree = write_tree(tmp_path, size=(32, 64))
     frame = find_frames(tree, "val")[0]
-    ids = read_ids(frame.instance_ids)
+    ids = read_instance_ids(frame.instance_ids)
     assert instance_distances(frame, ids) is None
     camera = tree / "camera/val/town" / f"{frame.stem}_camera.json"
     camera.parent.mkdir(parents=True)
     camera.write_text(json.dumps({"extrinsic": {"baseline": 0.2}, "intrinsic": {"fx": 2000}}))
     frame = find_frames(tree, "val")[0]
-    raw = read_ids(frame.disparity)
+    raw = read_disparity(frame.disparity)
     rows, columns = np.nonzero(ids == 26000)
     raw[rows[: len(rows) // 4], columns[: len(rows) // 4]] = 0
     Image.fromarray(raw.astype(np.uint16)).save(frame.disparity)
@@ -179,7 +210,7 @@ def test_panoptic_files_equal_those_that_the_official_converter_makes_of_the_tru
     described = {a["image_id"]: a for a in table["annotations"]}
     for frame in find_frames(tree, "val"):
         theirs = described[frame.stem]
-        ids = read_ids(frame.instance_ids)
+        ids = read_instance_ids(frame.instance_ids)
         assert segments_info(ids) == theirs["segments_info"]
         with Image.open(tmp_path / "cityscapes_panoptic_val" / theirs["file_name"]) as image:
             evaluated = np.isin(ids, [segment["id"] for segment in theirs["segments_info"]])

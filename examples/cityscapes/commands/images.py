@@ -4,6 +4,7 @@ from collections import Counter
 from pathlib import Path, PurePath
 
 from examples.common.errors import InputError
+from examples.common.listing import files_below
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
@@ -33,9 +34,8 @@ def images_below(path: Path, out: Path) -> dict[PurePath, Path]:
     inside = out.resolve() if out.resolve().is_relative_to(path.resolve()) else None
     images = sorted(
         image
-        for image in (official if official.is_dir() else path).rglob("*")
+        for image in files_below(official if official.is_dir() else path)
         if image.suffix.lower() in SUFFIXES
-        and image.is_file()
         and not (inside and image.resolve().is_relative_to(inside))
     )
     if not images:

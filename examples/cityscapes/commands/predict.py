@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from examples.cityscapes.commands.images import images_below
 from examples.cityscapes.config import TrainConfig, load_config
-from examples.cityscapes.data.files import read_rgb
+from examples.cityscapes.data.read_image import read_rgb
 from examples.cityscapes.evaluation.evaluate import load_trained
 from examples.cityscapes.flags import add_checkpoint_flag, add_grouping_flags
 from examples.cityscapes.model.network import SceneNet

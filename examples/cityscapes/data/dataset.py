@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from examples.cityscapes.data import targets as target_ops
 from examples.cityscapes.data.augment import Augmentation, Box, crop
+from examples.cityscapes.data.files import FINE
 from examples.cityscapes.data.order import Draw
 from examples.cityscapes.data.sample import Sample
 from examples.cityscapes.data.splits import open_split
@@ -93,6 +94,7 @@ class CityscapesDataset(Dataset[Sample | InputError]):
         size: Height and width to resize to, of the same shape as the images.
         tasks: Decides which labels a frame must have.
         augmentation: What happens to the draws that have a seed.
+        labels: `gtFine` or `gtCoarse`.
 
     Raises:
         InputError: If a file is absent, or an image has another shape than `size`.
@@ -105,9 +107,10 @@ class CityscapesDataset(Dataset[Sample | InputError]):
         size: tuple[int, int],
         tasks: Iterable[str],
         augmentation: Augmentation = Augmentation(),  # noqa: B008 (it is a tuple)
+        labels: str = FINE,
     ) -> None:
         self.size, self.augmentation = size, augmentation
-        self._split = open_split(root, split, size, tasks)
+        self._split = open_split(root, split, size, tasks, labels)
         self.frames = self._split.frames
         self._kept: list[Sample] | None = None
 

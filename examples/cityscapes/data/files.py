@@ -1,20 +1,15 @@
-"""Finding and reading the files of a dataset in the official CityScapes layout."""
+"""Finding the files of a dataset in the official CityScapes layout."""
 
-import json
-import math
-import struct
-import zlib
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-from PIL import Image
-
 from examples.common.errors import InputError
+from examples.common.listing import entries
 
-_IMAGE_SUFFIX = "_leftImg8bit.png"
-# Everything that Pillow raises on damaged files, depending on where the damage is.
-_BROKEN_IMAGE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error)
+FINE, COARSE = "gtFine", "gtCoarse"
+"""The folders of labels."""
+
+_IMAGE = "_leftImg8bit"
 
 
 class Frame(NamedTuple):
@@ -29,95 +24,92 @@ class Frame(NamedTuple):
     @property
     def stem(self) -> str:
         """City, sequence and frame, as in every file name of the frame."""
-        return self.image.name.removesuffix(_IMAGE_SUFFIX)
+        return stem_of(self.image)
 
 
-def find_frames(root: Path, split: str, *, need_instances: bool = True) -> list[Frame]:
+def find_frames(
+    root: Path, split: str, *, labels: str = FINE, need_instances: bool = True
+) -> list[Frame]:
     """List the frames of a split, ordered by city and name.
 
     Args:
         root: Folder that holds `leftImg8bit/`, `gtFine/` and, where there is depth, `disparity/`
             and `camera/`.
         split: `train`, `val` or `test`.
+        labels: `gtFine` or `gtCoarse`. With coarse labels, those images of `train_extra` which have
+            no others are part of `train`.
         need_instances: Whether `labelIds` alone are not enough.
 
     Raises:
         InputError: If the split holds no image, or an image has no labels.
     """
-    return [_frame(root, split, image, need_instances) for image in find_images(root, split)]
+    images = {split: list_images(root, split)}
+    if split == "train" and labels == COARSE:
+        images["train_extra"] = list_images(root, "train_extra")
+    if not any(images.values()):
+        raise _no_images(root, split)
+    return [
+        _frame(root, folder, image, labels, need_instances)
+        for folder, of_folder in images.items()
+        for image in of_folder
+    ]
 
 
 def find_images(root: Path, split: str) -> list[Path]:
     """List the images of a split, ordered by city and name; those of `test` have no labels."""
+    if images := list_images(root, split):
+        return images
+    raise _no_images(root, split)
+
+
+def list_images(root: Path, split: str) -> list[Path]:
+    """List the images of a split; none if the folder of the split is empty or absent."""
     if not root.is_dir():
         raise InputError(f"{root}: no such folder")
-    images = sorted((root / "leftImg8bit" / split).glob(f"*/*{_IMAGE_SUFFIX}"))
-    if not images:
-        raise InputError(f"{root}: no images found as leftImg8bit/{split}/*/*{_IMAGE_SUFFIX}")
+    folder = root / "leftImg8bit" / split
+    images = []
+    for city in entries(folder) if folder.is_dir() else ():
+        if city.is_symlink() and not city.exists():
+            raise InputError(f"{city}: is a link to a folder that does not exist")
+        if city.is_dir():
+            images += [path for path in entries(city) if _is_image(path.name)]
     return images
 
 
-def _frame(root: Path, split: str, image: Path, need_instances: bool) -> Frame:
-    city, stem = image.parent.name, image.name.removesuffix(_IMAGE_SUFFIX)
-    label_ids = root / "gtFine" / split / city / f"{stem}_gtFine_labelIds.png"
-    instance_ids = root / "gtFine" / split / city / f"{stem}_gtFine_instanceIds.png"
-    disparity = root / "disparity" / split / city / f"{stem}_disparity.png"
-    camera = root / "camera" / split / city / f"{stem}_camera.json"
-    if not instance_ids.is_file() and (need_instances or not label_ids.is_file()):
-        raise InputError(f"{image}: has no labels; {instance_ids} not found")
-    optional = (label_ids, instance_ids, disparity, camera)
-    return Frame(image, *(path if path.is_file() else None for path in optional))
+def stem_of(image: Path) -> str:
+    """Return city, sequence and frame, as in every file name of the frame."""
+    return image.stem.removesuffix(_IMAGE)
 
 
-def read_rgb(path: Path) -> np.ndarray:
-    """Read a colour image as uint8 of shape (H, W, 3)."""
-    try:
-        with Image.open(path) as image:
-            # Converting copies, even where there is nothing to convert.
-            return np.array(image if image.mode == "RGB" else image.convert("RGB"))
-    except _BROKEN_IMAGE as error:
-        raise InputError(f"{path}: not a readable image ({error})") from error
+def _is_image(name: str) -> bool:
+    stem, _, ending = name.rpartition(".")
+    return stem.endswith(_IMAGE) and ending.lower() == "png"
 
 
-def read_ids(path: Path) -> np.ndarray:
-    """Read an 8 or 16 bit image of one channel as int32 of shape (H, W)."""
-    return read_values(path).astype(np.int32)
+def _no_images(root: Path, split: str) -> InputError:
+    return InputError(f"{root}: no images found as leftImg8bit/{split}/*/*{_IMAGE}.png")
 
 
-def read_values(path: Path) -> np.ndarray:
-    """Read an image of one channel, read-only, in the type of the file."""
-    try:
-        with Image.open(path) as image:
-            values = np.asarray(image)
-    except _BROKEN_IMAGE as error:
-        raise InputError(f"{path}: not a readable image ({error})") from error
-    if values.ndim != 2:
-        raise InputError(f"{path}: should have one channel; found {values.ndim} axes")
-    return values
+def _frame(root: Path, split: str, image: Path, labels: str, need_instances: bool) -> Frame:
+    city, stem = image.parent.name, stem_of(image)
+    label_ids = _file(root / labels / split / city / f"{stem}_{labels}_labelIds.png")
+    instance_ids = _file(root / labels / split / city / f"{stem}_{labels}_instanceIds.png")
+    disparity = _file(root / "disparity" / split / city / f"{stem}_disparity.png")
+    camera = _file(root / "camera" / split / city / f"{stem}_camera.json")
+    if instance_ids is None and (need_instances or label_ids is None):
+        wanted = root / labels / split / city / f"{stem}_{labels}_instanceIds.png"
+        has_coarse = labels == FINE and (root / COARSE / split).is_dir()
+        hint = f"; --labels {COARSE} trains on the coarse ones" if has_coarse else ""
+        raise InputError(f"{image}: has no labels; {wanted} not found{hint}")
+    return Frame(image, label_ids, instance_ids, disparity, camera)
 
 
-def read_baseline_fx(path: Path) -> float:
-    """Read from a camera file how many pixels of disparity a point at one metre has.
-
-    That is baseline times fx, in pixels of the original image. It differs by 6% between cities.
-    """
-    try:
-        camera = json.loads(path.read_text(encoding="utf-8"))
-        value = float(camera["extrinsic"]["baseline"]) * float(camera["intrinsic"]["fx"])
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise InputError(f"{path}: not a readable camera file ({error!r})") from error
-    if not 0 < value < math.inf:
-        raise InputError(f"{path}: baseline times fx should be above 0; found {value}")
-    return value
-
-
-def image_size(path: Path) -> tuple[int, int]:
-    """Return height and width, reading only the header."""
-    try:
-        with Image.open(path) as image:
-            return image.height, image.width
-    except _BROKEN_IMAGE as error:
-        raise InputError(f"{path}: not a readable image ({error})") from error
+def _file(path: Path) -> Path | None:
+    """Return the file of that name, whose ending may be in capitals, or None."""
+    if path.is_file():
+        return path
+    in_capitals = path.with_suffix(path.suffix.upper())
+    return in_capitals if in_capitals.is_file() else None
 
 
 def check_aspect(path: Path, found: tuple[int, int], size: tuple[int, int]) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from examples.cityscapes.data.files import Frame
+from examples.cityscapes.data.files import FINE, Frame, list_images
 from examples.cityscapes.data.prepared import (
     FORMAT,
     MANIFEST,
@@ -27,9 +27,11 @@ from examples.cityscapes.data.prepared import (
 )
 from examples.cityscapes.data.shards import frames_per_shard, read_index, write_shard
 from examples.cityscapes.data.splits import RawSplit
+from examples.cityscapes.settings import LABELS
 from examples.common.checkpoint import write_atomically
 from examples.common.command_line import height_and_width, positive_number
 from examples.common.errors import InputError
+from examples.common.listing import entries
 
 SPLITS = ("train", "val")
 
@@ -42,6 +44,7 @@ def prepare(
     out: Path,
     size: tuple[int, int],
     *,
+    labels: str = FINE,
     workers: int | None = None,
     per_shard: int | None = None,
 ) -> dict[str, int]:
@@ -54,6 +57,7 @@ def prepare(
         data: Dataset in the official layout.
         out: Folder of the copy.
         size: Height and width of the copy, of the same shape as the images.
+        labels: Of the training images: `gtFine` or `gtCoarse`.
         workers: Processes that decode; by default one per core.
         per_shard: Frames that are written together.
 
@@ -66,16 +70,16 @@ def prepare(
     if is_prepared(data):
         raise InputError(f"--data: {data} is a prepared dataset already")
     per_shard = per_shard or frames_per_shard(size)
-    frames = {
-        split: RawSplit(data, split, size, tasks=()).frames
-        for split in SPLITS
-        if split == "train" or (data / "leftImg8bit" / split).is_dir()
-    }
-    _check_out(out, size)
+    tasks = ("semantic", "depth")  # without instances, if there are none
+    frames = {"train": RawSplit(data, "train", size, tasks, labels).frames}
+    if list_images(data, "val"):
+        frames["val"] = RawSplit(data, "val", size, tasks).frames
+    _check_out(out, size, labels)
     settings = {
         "format": FORMAT,
         "source": str(data.resolve()),
         "size": list(size),
+        "labels": labels,
         "per_shard": per_shard,
         "splits": {split: len(of_split) for split, of_split in frames.items()},
     }
@@ -153,23 +157,29 @@ def _start_worker() -> None:
     threading.Thread(target=follow, args=(parent,), daemon=True).start()
 
 
-def _check_out(out: Path, size: tuple[int, int]) -> None:
+def _check_out(out: Path, size: tuple[int, int], labels: str) -> None:
     if out.exists() and not out.is_dir():
         raise InputError(f"--out: {out} is not a folder")
     if is_prepared(out):
-        height, width = read_manifest(out)["size"]
+        manifest = read_manifest(out)
+        height, width = manifest["size"]
         if (height, width) != tuple(size):
             raise InputError(
                 f"--out: {out} was prepared with --size {height}x{width}; choose another"
             )
-    elif out.exists() and any(p.name != f"{MANIFEST}.partial" for p in out.iterdir()):
+        if manifest["labels"] != labels:
+            raise InputError(
+                f"--out: {out} was prepared with --labels {manifest['labels']}; choose another"
+            )
+    elif out.exists() and any(p.name != f"{MANIFEST}.partial" for p in entries(out)):
         raise InputError(f"--out: {out} holds something other than a prepared dataset")
 
 
 def _remove_all_but(folders: list[Path], out: Path) -> None:
     """Remove shards beyond the last, and what a killed run has left."""
-    for path in {path for split in SPLITS for path in (out / split).glob("*")} - set(folders):
-        shutil.rmtree(path)
+    for split in (out / name for name in SPLITS if (out / name).is_dir()):
+        for path in set(entries(split)) - set(folders):
+            shutil.rmtree(path)
 
 
 def _manifest(out: Path) -> dict[str, Any]:
@@ -187,11 +197,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--out", type=Path, required=True, help="folder of the copy; an earlier one is renewed")
     size = {"type": height_and_width, "default": (128, 256), "metavar": "HxW"}
     add("--size", help="of the copy (128x256)", **size)
+    add("--labels", choices=LABELS, default=FINE, help="of the training images (gtFine)")
     workers = "processes that decode (one per core)"
     add("--workers", type=positive_number, metavar="N", help=workers)
 
 
-def run(data: Path, out: Path, size: tuple[int, int], workers: int | None) -> None:
+def run(data: Path, out: Path, size: tuple[int, int], labels: str, workers: int | None) -> None:
     """Write a resized copy that trains without decoding images."""
-    for split, count in prepare(data, out, size, workers=workers).items():
+    for split, count in prepare(data, out, size, labels=labels, workers=workers).items():
         print(f"{split}: {count} images of {size[0]}x{size[1]} in {out / split}")

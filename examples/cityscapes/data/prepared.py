@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from examples.cityscapes.data.augment import Box
-from examples.cityscapes.data.files import Frame
+from examples.cityscapes.data.files import FINE, Frame
 from examples.cityscapes.data.sample import Sample
 from examples.cityscapes.data.shards import Shard, open_shard, read_index
 from examples.common.errors import InputError
@@ -24,7 +24,7 @@ def is_prepared(root: Path) -> bool:
 
 
 def read_manifest(root: Path) -> dict[str, Any]:
-    """Return the settings of a prepared dataset: source, size, frames by split, complete or not."""
+    """Return how a dataset was prepared, how many frames each split has, and if it is complete."""
     path = root / MANIFEST
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
@@ -32,7 +32,9 @@ def read_manifest(root: Path) -> dict[str, Any]:
             raise InputError(f"{path}: has format {manifest['format']}; this is for {FORMAT}")
         manifest["size"] = tuple(manifest["size"])
         manifest["source"] = Path(manifest["source"])
-        return {k: manifest[k] for k in ("source", "size", "per_shard", "splits", "complete")}
+        manifest.setdefault("labels", FINE)  # copies made before there was a choice
+        names = ("source", "size", "labels", "per_shard", "splits", "complete")
+        return {name: manifest[name] for name in names}
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise InputError(f"{path}: not the manifest of a prepared dataset ({error})") from error
 
@@ -62,19 +64,31 @@ class PreparedSplit:
         split: `train` or `val`.
         size: Height and width; those of the prepared images.
         tasks: Decides which labels a frame must have.
+        labels: `gtFine` or `gtCoarse`; for training, what the copy was prepared with.
 
     Raises:
-        InputError: If the folder is incomplete or made for another size, or if its source is there
-            and has changed.
+        InputError: If the folder is incomplete or made for another size or other labels, or if its
+            source is there and has changed.
     """
 
-    def __init__(self, root: Path, split: str, size: tuple[int, int], tasks: Iterable[str]) -> None:
+    def __init__(
+        self,
+        root: Path,
+        split: str,
+        size: tuple[int, int],
+        tasks: Iterable[str],
+        labels: str = FINE,
+    ) -> None:
         manifest = read_manifest(root)
         if not manifest["complete"]:
             raise InputError(f"{root}: not completely prepared; run `prepare` again to finish it")
         if manifest["size"] != tuple(size):
             found, wanted = ("x".join(map(str, both)) for both in (manifest["size"], size))
             raise InputError(f"{root}: was prepared with --size {found}, not {wanted}")
+        if split == "train" and manifest["labels"] != labels:
+            raise InputError(
+                f"{root}: was prepared with --labels {manifest['labels']}, not {labels}"
+            )
         if split not in manifest["splits"]:
             raise InputError(f"{root}: prepared from a dataset without images for {split!r}")
         self._per_shard = manifest["per_shard"]

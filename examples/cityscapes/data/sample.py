@@ -1,6 +1,7 @@
 """One image and its labels, as read from the official files."""
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,14 +11,14 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as image_ops
 
 from examples.cityscapes.data import targets as target_ops
-from examples.cityscapes.data.files import (
-    Frame,
-    check_aspect,
-    read_baseline_fx,
+from examples.cityscapes.data.camera import read_baseline_fx
+from examples.cityscapes.data.files import Frame, check_aspect
+from examples.cityscapes.data.read_image import (
+    read_disparity,
+    read_instance_ids,
+    read_label_ids,
     read_rgb,
-    read_values,
 )
-from examples.common.errors import InputError
 
 
 class Sample(NamedTuple):
@@ -34,7 +35,7 @@ class Sample(NamedTuple):
     disparity: Tensor
     """In pixels of this size, float32, (H, W); nan where unknown."""
     disparity_at_1m: float = math.nan
-    """Disparity of a point at one metre in pixels of this size; nan without a camera file."""
+    """Disparity of a point at one metre in pixels of this size; nan where it is not known."""
 
 
 class RawLabels(NamedTuple):
@@ -49,7 +50,7 @@ class RawLabels(NamedTuple):
     raw_disparity: Tensor
     """As in the files but for sky and ego vehicle, int32, (H, W); 0 is unknown."""
     baseline_fx: float
-    """Disparity of a point at one metre in pixels of the original; nan without a camera file."""
+    """Disparity of a point at one metre in pixels of the original; nan where it is not known."""
     factor: float
     """How many times wider the original is."""
 
@@ -78,30 +79,32 @@ def read_raw_labels(frame: Frame, size: tuple[int, int]) -> RawLabels:
     native = image.shape[:2]
     check_aspect(frame.image, native, size)
 
-    def read_labels(path: Path) -> Tensor:
-        values = read_values(path)
-        if values.shape != native:
-            raise InputError(f"{path}: is {values.shape}, but its image is {native}")
-        # Picked before they become integers of 32 bits: few of them are left.
-        rows, columns = (index.numpy() for index in _centres(native, size))
-        return torch.from_numpy(values[rows, columns].astype(np.int32))
+    def resized(read: Callable[..., np.ndarray], path: Path) -> Tensor:
+        # Picked before they are checked and become integers of 32 bits: few of them are left.
+        where = tuple(index.numpy() for index in _centres(native, size))
+        return torch.from_numpy(read(path, native, where))
 
     nothing = torch.zeros(size, dtype=torch.int32)
-    ids = nothing if frame.instance_ids is None else read_labels(frame.instance_ids)
+    ids = nothing
+    if frame.instance_ids is not None:
+        ids = resized(read_instance_ids, frame.instance_ids)
     if frame.label_ids is None:
         label_ids = target_ops.label_ids_from_instance_ids(ids)
     else:
-        label_ids = read_labels(frame.label_ids)
-    raw = nothing
+        label_ids = resized(read_label_ids, frame.label_ids)
+    # Without the file not even the sky is labelled.
+    raw, baseline_fx = nothing, math.nan
     if frame.disparity is not None:
-        # Without the file not even the sky is labelled.
-        raw = target_ops.settle_disparity(read_labels(frame.disparity), label_ids)
+        found = resized(read_disparity, frame.disparity)
+        raw = target_ops.settle_disparity(found, label_ids)
+        if frame.camera is not None:
+            baseline_fx = read_baseline_fx(frame.camera, width=native[1])
     return RawLabels(
         image=resize_rgb(image, size),
         semantic=target_ops.train_ids(label_ids),
         instance_ids=target_ops.evaluated_instances(ids),
         raw_disparity=raw,
-        baseline_fx=math.nan if frame.camera is None else read_baseline_fx(frame.camera),
+        baseline_fx=baseline_fx,
         factor=native[1] / size[1],
     )
 

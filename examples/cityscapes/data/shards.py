@@ -75,7 +75,7 @@ def write_shard(folder: Path, frames: list[Frame], root: Path, size: tuple[int, 
     partial.mkdir(parents=True)
     try:
         index = _write_arrays(partial, frames, root, size)
-        lengths = {p.name: p.stat().st_size for p in sorted(partial.iterdir())}
+        lengths = {p.name: p.stat().st_size for p in sorted(partial.glob("*.npy"))}
         write_atomically(partial / _INDEX, json.dumps({"bytes": lengths, "frames": index}))
         if folder.exists():
             shutil.rmtree(folder)  # made from files that have changed since
@@ -96,8 +96,6 @@ def _write_arrays(
         # Before reading: what changes in between is then noticed later, not missed.
         facts = {k: facts_of(p, root) for k, p in frame._asdict().items() if p is not None}
         raw = read_raw_labels(frame, size)
-        if raw.raw_disparity.max() > np.iinfo(np.uint16).max:
-            raise InputError(f"{frame.disparity}: should have 16 bits; found higher values")
         for name, array in arrays.items():
             array[row] = getattr(raw, name).numpy()
         table = find_centroids(raw.instance_ids)

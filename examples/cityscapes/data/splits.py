@@ -4,8 +4,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from examples.cityscapes.data.augment import Box, crop
-from examples.cityscapes.data.files import check_aspect, find_frames, image_size
+from examples.cityscapes.data.files import FINE, check_aspect, find_frames
 from examples.cityscapes.data.prepared import PreparedSplit, is_prepared
+from examples.cityscapes.data.read_image import image_size
 from examples.cityscapes.data.sample import Sample, read_sample
 
 
@@ -16,16 +17,28 @@ class RawSplit:
         root: Folder in the official layout.
         split: `train` or `val`.
         size: Height and width to resize to, of the same shape as the images.
-        tasks: Decides which labels a frame must have.
+        tasks: Decides which labels a frame must have. What only depth needs is not looked at
+            without it.
+        labels: `gtFine` or `gtCoarse`.
 
     Raises:
         InputError: If a file is absent, or an image has another shape than `size`.
     """
 
-    def __init__(self, root: Path, split: str, size: tuple[int, int], tasks: Iterable[str]) -> None:
+    def __init__(
+        self,
+        root: Path,
+        split: str,
+        size: tuple[int, int],
+        tasks: Iterable[str],
+        labels: str = FINE,
+    ) -> None:
         self.size = size
-        self.frames = find_frames(root, split, need_instances="instance" in tasks)
-        for frame in self.frames:
+        frames = find_frames(root, split, labels=labels, need_instances="instance" in tasks)
+        if "depth" not in tasks:
+            frames = [frame._replace(disparity=None, camera=None) for frame in frames]
+        self.frames = frames
+        for frame in frames:
             check_aspect(frame.image, image_size(frame.image), size)
 
     def read(self, index: int, box: Box | None = None) -> Sample:
@@ -35,8 +48,8 @@ class RawSplit:
 
 
 def open_split(
-    root: Path, split: str, size: tuple[int, int], tasks: Iterable[str]
+    root: Path, split: str, size: tuple[int, int], tasks: Iterable[str], labels: str = FINE
 ) -> RawSplit | PreparedSplit:
     """Open a split of either kind of folder."""
     kind = PreparedSplit if is_prepared(root) else RawSplit
-    return kind(root, split, size, tasks)
+    return kind(root, split, size, tasks, labels)

@@ -5,8 +5,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from examples.cityscapes.data.files import Frame, read_baseline_fx, read_ids
-from examples.common.errors import InputError
+from examples.cityscapes.data.camera import read_baseline_fx
+from examples.cityscapes.data.files import Frame
+from examples.cityscapes.data.read_image import read_disparity
 
 
 class Distance(NamedTuple):
@@ -27,10 +28,8 @@ def instance_distances(frame: Frame, instance_ids: np.ndarray) -> dict[int, Dist
     """
     if frame.disparity is None or frame.camera is None:
         return None
-    focal = read_baseline_fx(frame.camera)
-    raw = read_ids(frame.disparity)
-    if raw.shape != instance_ids.shape:
-        raise InputError(f"{frame.disparity}: is {raw.shape}, its labels {instance_ids.shape}")
+    focal = read_baseline_fx(frame.camera, width=instance_ids.shape[1])
+    raw = read_disparity(frame.disparity, instance_ids.shape)
     distances = {}
     for instance_id in np.unique(instance_ids[instance_ids >= 1000]).tolist():
         values = raw[instance_ids == instance_id]

@@ -13,11 +13,15 @@ from torch import Tensor
 
 from examples.cityscapes.config import TrainConfig, load_config
 from examples.cityscapes.data.dataset import CityscapesDataset, batches
-from examples.cityscapes.data.files import image_size
 from examples.cityscapes.data.order import in_order
+from examples.cityscapes.data.read_image import image_size
 from examples.cityscapes.evaluation.baselines import position_prior
 from examples.cityscapes.evaluation.metrics import SplitMetrics, predict_maps
-from examples.cityscapes.evaluation.official import check_installed, official_figures
+from examples.cityscapes.evaluation.official import (
+    check_installed,
+    images_to_export,
+    official_figures,
+)
 from examples.cityscapes.evaluation.tables import full_summary
 from examples.cityscapes.flags import add_checkpoint_flag, add_grouping_flags
 from examples.cityscapes.model.network import SceneNet
@@ -63,12 +67,13 @@ def evaluate(
     grouping = grouping or Grouping()
     if official:
         check_installed()
+        images_to_export(data)
         if "semantic" not in config.tasks:
             raise InputError("--official: needs a run that was trained on the semantic task")
     where = pick_device(device)
     model = load_trained(config, checkpoint)
     trained = by_network(model, where)
-    train = CityscapesDataset(data, "train", config.size, config.tasks)
+    train = CityscapesDataset(data, "train", config.size, config.tasks, labels=config.labels)
     val = CityscapesDataset(data, "val", config.size, config.tasks)
     for split in (train, val):
         split.keep(config.cache_mb)

@@ -11,7 +11,8 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from examples.cityscapes.data.files import Frame, find_frames, find_images, read_ids, read_rgb
+from examples.cityscapes.data.files import Frame, find_frames, find_images, list_images, stem_of
+from examples.cityscapes.data.read_image import read_instance_ids, read_label_ids, read_rgb
 from examples.cityscapes.data.targets import (
     evaluated_instances,
     train_ids,
@@ -57,14 +58,31 @@ def official_figures(
         grouping: How votes become instances.
     """
     check_installed()
-    frames = find_frames(data, "val")
-    images = {"val": [frame.image for frame in frames]}
-    if (data / "leftImg8bit" / "test").is_dir():
-        images["test"] = find_images(data, "test")
+    images, frames = images_to_export(data), find_frames(data, "val")
     with complete_folder(out) as partial:
         for split, paths in images.items():
             export_split(model, paths, size, partial / split, split, grouping)
         return score(frames, partial / "val")
+
+
+def images_to_export(data: Path) -> dict[str, list[Path]]:
+    """Return the images of `val` and, if it holds any, those of `test`.
+
+    Raises:
+        InputError: If two images of a split have the same name: predictions are exported without
+            the folder of the city, so that one would take the place of the other.
+    """
+    images = {"val": find_images(data, "val"), "test": list_images(data, "test")}
+    for of_split in images.values():
+        known: dict[str, Path] = {}
+        for image in of_split:
+            other = known.setdefault(stem_of(image), image)
+            if other != image:
+                raise InputError(
+                    f"{image}: has the name of {other}; --official needs names that are unique "
+                    "in a split"
+                )
+    return {split: of_split for split, of_split in images.items() if of_split}
 
 
 def check_installed() -> None:
@@ -88,8 +106,7 @@ def export_split(
     device = next(model.parameters()).device
     # On a terminal only: elsewhere an error is to be the one line that is printed.
     for path in tqdm(images, f"exporting {split}", unit="image", leave=False, disable=None):
-        stem = path.name.removesuffix("_leftImg8bit.png")
-        exporter.add(stem, predict_scene(model, read_rgb(path), size, device, grouping))
+        exporter.add(stem_of(path), predict_scene(model, read_rgb(path), size, device, grouping))
     exporter.finish()
 
 
@@ -126,9 +143,9 @@ def measure_files(frames: list[Frame], predictions: Path) -> Metrics:
     back = np.full(256, 255, dtype=np.uint8)
     back[:] = train_ids(torch.arange(256)).numpy()
     for frame in frames:
-        ids = torch.from_numpy(read_ids(frame.instance_ids))
+        ids = torch.from_numpy(read_instance_ids(frame.instance_ids))
         labels = labels_of(frame, ids)
-        predicted = torch.from_numpy(back[read_ids(semantic_file(predictions, frame.stem))])
+        predicted = torch.from_numpy(back[read_label_ids(semantic_file(predictions, frame.stem))])
         metric.add(
             predicted.unsqueeze(0),
             train_ids(labels).long().unsqueeze(0),

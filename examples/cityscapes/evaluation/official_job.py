@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from examples.cityscapes.data.files import Frame, read_ids
+from examples.cityscapes.data.files import Frame
+from examples.cityscapes.data.read_image import read_instance_ids, read_label_ids
 from examples.cityscapes.data.targets import label_ids_from_instance_ids
 from examples.cityscapes.evaluation.distances import instance_distances
 from examples.cityscapes.evaluation.official_files import instance_file, semantic_file
@@ -27,7 +28,7 @@ def job_of(frames: list[Frame], predictions: Path, scratch: Path) -> dict[str, A
         job["label_ids"].append(str(labels))
         job["instance_ids"].append(str(instances))
         job["semantic"].append(str(semantic_file(predictions, frame.stem).absolute()))
-        found = instance_distances(frame, read_ids(frame.instance_ids))
+        found = instance_distances(frame, read_instance_ids(frame.instance_ids))
         if found is not None:
             distances[str(instances)] = found
     if (predictions / "instance").is_dir():
@@ -53,23 +54,23 @@ def _truth_folder(frames: list[Frame], scratch: Path) -> Path:
 
 
 def _truth_files(frame: Frame, scratch: Path) -> tuple[Path, Path]:
-    """Return the files of labels and of instances, side by side as the scripts want them."""
-    instances = frame.instance_ids.absolute()
-    if frame.label_ids is not None:
-        return frame.label_ids.absolute(), instances
-    copy = scratch / f"{frame.stem}_gtFine_instanceIds.png"
-    copy.symlink_to(instances)
+    """Return the files of labels and of instances, side by side and named as the scripts want."""
+    instances = scratch / f"{frame.stem}_gtFine_instanceIds.png"
+    instances.symlink_to(frame.instance_ids.absolute())
     labels = scratch / f"{frame.stem}_gtFine_labelIds.png"
-    ids = torch.from_numpy(read_ids(instances))
+    if frame.label_ids is not None:
+        labels.symlink_to(frame.label_ids.absolute())
+        return labels, instances
+    ids = torch.from_numpy(read_instance_ids(instances))
     Image.fromarray(label_ids_from_instance_ids(ids).numpy().astype(np.uint8)).save(labels)
-    return labels, copy
+    return labels, instances
 
 
 def labels_of(frame: Frame, ids: torch.Tensor) -> torch.Tensor:
     """Return the label ids of a frame, or what its instance ids tell of them."""
     if frame.label_ids is None:
         return label_ids_from_instance_ids(ids)
-    return torch.from_numpy(read_ids(frame.label_ids))
+    return torch.from_numpy(read_label_ids(frame.label_ids))
 
 
 def run_scripts(job: dict[str, Any], scratch: Path) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from examples.cityscapes.config import TrainConfig, new_config
 from examples.cityscapes.settings import TASKS
 
-DECIDED = ("out", "data", "tasks", "weighting", "seed")
+DECIDED = ("out", "data", "labels", "tasks", "weighting", "seed")
 """The fields of `TrainConfig` that differ between the trainings, or with the folder."""
 _LEARNED_ONLY = (
     "estimator",

@@ -13,7 +13,9 @@ from examples.common.errors import InputError, NonFiniteLossError
 def training_data(config: TrainConfig) -> CityscapesDataset:
     """Open the training split and check that it fills a batch."""
     augmentation = Augmentation(config.flip, config.scale, config.crop)
-    dataset = CityscapesDataset(config.data, "train", config.size, config.tasks, augmentation)
+    dataset = CityscapesDataset(
+        config.data, "train", config.size, config.tasks, augmentation, config.labels
+    )
     if len(dataset) < config.batch_size:
         raise InputError(
             f"--batch-size: {config.batch_size} images do not fit into the {len(dataset)} of "

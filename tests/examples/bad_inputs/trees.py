@@ -1,13 +1,89 @@
 """Rows about the folders of a dataset."""
 
+import json
 import shutil
+from pathlib import Path
 
+from examples.common.checkpoint import read_checkpoint
 from tests.examples.bad_inputs.row import TRAIN, Accepted, Refused
+
+PREDICT = "predict --run run --image {} --out new --device cpu --no-arrays"
+PREPARE = "prepare --data scenes --out {} --size 16x32 --workers 1"
+SYSTEM_FILES = (".DS_Store", "Thumbs.db", "desktop.ini")
 
 
 def remove_images() -> None:
     """Leave the labels."""
     shutil.rmtree("scenes/leftImg8bit")
+
+
+def add_system_files(root: str) -> None:
+    """Put into every folder what operating systems leave there."""
+    for folder in [Path(root), *(path for path in Path(root).rglob("*") if path.is_dir())]:
+        for path in [path for path in folder.iterdir() if path.is_file()]:
+            (folder / f"._{path.name}").write_bytes(b"\0\5\26\7")
+        for name in SYSTEM_FILES:
+            (folder / name).write_bytes(b"\0")
+        (folder / "@eaDir").mkdir()
+        (folder / "@eaDir/thumbnail_leftImg8bit.png").write_bytes(b"\0")
+    (Path(root) / ".hidden").mkdir()
+    (Path(root) / ".hidden/photo.png").write_bytes(b"\0")
+
+
+def spoil_copy() -> None:
+    """Put system files into a prepared copy, part of which has to be made again."""
+    shutil.rmtree("copy/train/00000")
+    add_system_files("copy")
+
+
+def link_city() -> None:
+    """Move the folders of a city elsewhere, and leave links."""
+    for split in sorted(Path("scenes").glob("*/train")):
+        elsewhere = Path(f"elsewhere/{split.parent.name}")
+        elsewhere.parent.mkdir(exist_ok=True)
+        (split / "town").rename(elsewhere)
+        (split / "town").symlink_to(elsewhere.absolute())
+
+
+def link_in_a_circle() -> None:
+    """Let a folder of photos link to itself."""
+    Path("photos/again").symlink_to(Path("photos").absolute())
+
+
+def write_capitals() -> None:
+    """Give all files endings in capitals."""
+    for path in [path for path in Path("scenes").rglob("*") if path.suffix == ".png"]:
+        path.rename(path.with_suffix(".PNG"))
+
+
+def make_coarse() -> None:
+    """Call the labels of the training images coarse, and add two images that have no others."""
+    Path("scenes/gtCoarse").mkdir()
+    Path("scenes/gtFine/train").rename("scenes/gtCoarse/train")
+    for path in Path("scenes/gtCoarse").rglob("*.png"):
+        path.rename(path.with_name(path.name.replace("gtFine", "gtCoarse")))
+    for path in sorted(Path("scenes").glob("*/train/town/town_00000[01]*")):
+        extra = Path(str(path).replace("/train/", "/train_extra/").replace("town", "village"))
+        extra.parent.mkdir(parents=True, exist_ok=True)
+        path.rename(extra)
+
+
+def assert_trained_on(count: int) -> None:
+    """Check how many images a run has found."""
+    assert read_checkpoint(Path("new/last.pt"))["sampler"]["num_images"] == count
+
+
+def assert_predicted(count: int) -> None:
+    """Check how many images were predicted."""
+    assert len(list(Path("new").rglob("*_panels.png"))) == count
+
+
+def assert_prepared(out: str, train: int) -> None:
+    """Check how many training images a complete copy has."""
+    manifest = json.loads(Path(out, "manifest.json").read_text())
+    assert manifest["complete"]
+    assert manifest["splits"] == {"train": train, "val": 2}
+    assert Path(out, "train/00000/image.npy").is_file()
 
 
 TREES: list[Refused | Accepted] = [
@@ -16,5 +92,139 @@ TREES: list[Refused | Accepted] = [
         spoil=remove_images,
         command=TRAIN,
         line="scenes: no images found as leftImg8bit/train/*/*_leftImg8bit.png",
+    ),
+    Refused(
+        what="images without labels, where there are coarse ones",
+        spoil=make_coarse,
+        command=TRAIN,
+        line="scenes/leftImg8bit/train/town/town_000002_000000_leftImg8bit.png: has no labels; "
+        "scenes/gtFine/train/town/town_000002_000000_gtFine_instanceIds.png not found; "
+        "--labels gtCoarse trains on the coarse ones",
+    ),
+    Refused(
+        what="coarse labels that are not there",
+        spoil=lambda: None,
+        command=f"{TRAIN} --labels gtCoarse",
+        line="scenes/leftImg8bit/train/town/town_000000_000000_leftImg8bit.png: has no labels; "
+        "scenes/gtCoarse/train/town/town_000000_000000_gtCoarse_instanceIds.png not found",
+    ),
+    Refused(
+        what="coarse labels of a copy that was prepared with fine ones",
+        spoil=lambda: None,
+        command=f"{TRAIN} --data copy --labels gtCoarse",
+        line="copy: was prepared with --labels gtFine, not gtCoarse",
+    ),
+    Refused(
+        what="preparing a copy with other labels than before",
+        spoil=make_coarse,
+        command=PREPARE.format("copy") + " --labels gtCoarse",
+        line="--out: copy was prepared with --labels gtFine; choose another",
+    ),
+    Refused(
+        what="a city that is a link to nothing",
+        spoil=lambda: Path("scenes/leftImg8bit/train/village").symlink_to("nowhere"),
+        command=TRAIN,
+        line="scenes/leftImg8bit/train/village: is a link to a folder that does not exist",
+    ),
+    Refused(
+        what="a photo that is a link to nothing",
+        spoil=lambda: Path("photos/d.png").symlink_to("nowhere.png"),
+        command=PREDICT.format("photos"),
+        line="photos/d.png: not a readable image (...No such file...",
+    ),
+    Accepted(
+        what="hidden and system files in a dataset",
+        spoil=lambda: add_system_files("scenes"),
+        command=TRAIN,
+        rule="are passed over",
+        check=lambda: assert_trained_on(4),
+    ),
+    Accepted(
+        what="hidden and system files in a dataset that is evaluated",
+        spoil=lambda: add_system_files("scenes"),
+        command="evaluate --run run --data scenes --device cpu",
+        rule="are passed over",
+        check=lambda: None,
+    ),
+    Accepted(
+        what="hidden and system files in a dataset that is prepared",
+        spoil=lambda: (
+            [add_system_files("scenes"), add_system_files("new")]
+            if not Path("new").mkdir()
+            else None
+        ),
+        command=PREPARE.format("new"),
+        rule="are passed over",
+        check=lambda: assert_prepared("new", 4),
+    ),
+    Accepted(
+        what="hidden and system files in a prepared copy that is made again",
+        spoil=spoil_copy,
+        command=PREPARE.format("copy"),
+        rule="are passed over",
+        check=lambda: assert_prepared("copy", 4),
+    ),
+    Accepted(
+        what="hidden and system files in a prepared copy",
+        spoil=lambda: add_system_files("copy"),
+        command=f"{TRAIN} --data copy",
+        rule="are passed over",
+        check=lambda: assert_trained_on(4),
+    ),
+    Accepted(
+        what="hidden and system files in a folder of photos",
+        spoil=lambda: add_system_files("photos"),
+        command=PREDICT.format("photos"),
+        rule="are passed over",
+        check=lambda: assert_predicted(3),
+    ),
+    Accepted(
+        what="the folder of a city that is a link",
+        spoil=link_city,
+        command=TRAIN,
+        rule="is followed",
+        check=lambda: assert_trained_on(4),
+    ),
+    Accepted(
+        what="the folder of a city that is a link, in prediction",
+        spoil=link_city,
+        command=PREDICT.format("scenes"),
+        rule="is followed",
+        check=lambda: assert_predicted(6),
+    ),
+    Accepted(
+        what="a folder of photos that links to itself",
+        spoil=link_in_a_circle,
+        command=PREDICT.format("photos"),
+        rule="is read once",
+        check=lambda: assert_predicted(3),
+    ),
+    Accepted(
+        what="file endings in capitals",
+        spoil=write_capitals,
+        command=TRAIN,
+        rule="are read",
+        check=lambda: assert_trained_on(4),
+    ),
+    Accepted(
+        what="an empty folder `val`",
+        spoil=lambda: [shutil.rmtree("scenes/leftImg8bit/val/town"), shutil.rmtree("copy")],
+        command=PREPARE.format("copy"),
+        rule="is a split that is not there",
+        check=lambda: None,
+    ),
+    Accepted(
+        what="coarse labels",
+        spoil=make_coarse,
+        command=f"{TRAIN} --labels gtCoarse --eval-every 1",
+        rule="are read for the images of train and train_extra; validation has the fine ones",
+        check=lambda: assert_trained_on(4),
+    ),
+    Accepted(
+        what="coarse labels that are prepared",
+        spoil=make_coarse,
+        command=PREPARE.format("new") + " --labels gtCoarse",
+        rule="are read for the images of train and train_extra; validation has the fine ones",
+        check=lambda: assert_prepared("new", 4),
     ),
 ]
