@@ -110,7 +110,9 @@ def test_the_logged_error_is_the_plain_one_and_the_logged_sigma_that_of_labelled
 
 
 def test_noise_of_no_labelled_pixel_is_null_in_the_log_and_blank_in_the_report(tmp_path):
-    tree = write_tree(tmp_path / "data", disparity=False)
+    tree = write_tree(tmp_path / "data")
+    for path in sorted(tree.rglob("*_disparity.png"))[1:]:
+        path.unlink()
     config = TrainConfig(
         data=tree,
         out=tmp_path / "run",
@@ -120,7 +122,10 @@ def test_noise_of_no_labelled_pixel_is_null_in_the_log_and_blank_in_the_report(t
     text = (config.out / "metrics.jsonl").read_text()
     assert "NaN" not in text
     assert "Infinity" not in text
-    for line in read_log(config.out / "metrics.jsonl"):
+    lines = read_log(config.out / "metrics.jsonl")
+    without = [line for line in lines if line["loss"]["depth"] is None]
+    assert len(without) == 2, "in three batches of two, one image of six has a disparity"
+    for line in without:
         assert line["loss"]["depth"] is line["sigma"]["depth"] is line["weight"]["depth"] is None
         assert line["nll"]["depth"] == 0
         assert line["sigma"]["instance"] > 0

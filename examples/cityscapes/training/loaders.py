@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from examples.cityscapes.config import TrainConfig
 from examples.cityscapes.data.augment import Augmentation
-from examples.cityscapes.data.dataset import Batch, CityscapesDataset, batches
+from examples.cityscapes.data.dataset import Batch, CityscapesDataset, batches, collate
 from examples.cityscapes.data.order import TrainingOrder
 from examples.cityscapes.training.distributed import RankOrder, Ranks, images_per_part
 from examples.common.errors import InputError, NonFiniteLossError
@@ -22,7 +22,35 @@ def training_data(config: TrainConfig) -> CityscapesDataset:
             f"{config.data}/leftImg8bit/train"
         )
     dataset.keep(config.cache_mb)
+    check_labels(dataset, config)
     return dataset
+
+
+def check_labels(dataset: CityscapesDataset, config: TrainConfig) -> None:
+    """Raise if a task would be trained to the end without meeting a single label.
+
+    Images are read until every task has had one: the first few in general, and the whole split
+    only where there is something to complain about.
+    """
+    missing = list(config.tasks)
+    for index in range(len(dataset)):
+        masks = collate([dataset.read(index)], missing).masks()
+        missing = [task for task in missing if not masks[task].any()]
+        if not missing:
+            return
+    reasons = {
+        "semantic": "no pixel has one of the 19 classes",
+        "instance": "no pixel belongs to a single thing",
+        "depth": "no pixel has a disparity",
+    }
+    if all(frame.disparity is None for frame in dataset.frames):
+        reasons["depth"] = "looked for disparity/train/*/*_disparity.png"
+    others = ",".join(task for task in config.tasks if task not in missing)
+    raise InputError(
+        f"{config.data}: no training image has labels for {' and '.join(missing)} "
+        f"({', '.join(reasons[task] for task in missing)})"
+        + (f"; --tasks {others} trains without" if others else ", so there is nothing to train")
+    )
 
 
 def validation_data(config: TrainConfig) -> CityscapesDataset | None:

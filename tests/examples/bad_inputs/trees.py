@@ -4,6 +4,9 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
+from PIL import Image
+
 from examples.common.checkpoint import read_checkpoint
 from tests.examples.bad_inputs.row import TRAIN, Accepted, Refused
 
@@ -15,6 +18,32 @@ SYSTEM_FILES = (".DS_Store", "Thumbs.db", "desktop.ini")
 def remove_images() -> None:
     """Leave the labels."""
     shutil.rmtree("scenes/leftImg8bit")
+
+
+def fill_labels(kind: str, value: int) -> None:
+    """Give all pixels of all label files of a kind one value."""
+    for path in Path("scenes").rglob(f"*{kind}.png"):
+        with Image.open(path) as image:
+            pixels = np.asarray(image)
+        Image.fromarray(np.full_like(pixels, value)).save(path)
+
+
+def make_void() -> None:
+    """Leave no pixel with a class."""
+    fill_labels("labelIds", 0)
+    fill_labels("instanceIds", 0)
+
+
+def remove_labels(kind: str) -> None:
+    """Remove all files of a kind."""
+    for path in Path("scenes").rglob(f"*{kind}.png"):
+        path.unlink()
+
+
+def rename_disparity() -> None:
+    """Give the disparity files another ending."""
+    for path in Path("scenes/disparity").rglob("*.png"):
+        path.rename(path.with_suffix(".tiff"))
 
 
 def add_system_files(root: str) -> None:
@@ -92,6 +121,40 @@ TREES: list[Refused | Accepted] = [
         spoil=remove_images,
         command=TRAIN,
         line="scenes: no images found as leftImg8bit/train/*/*_leftImg8bit.png",
+    ),
+    Refused(
+        what="a dataset without any disparity file",
+        spoil=lambda: shutil.rmtree("scenes/disparity"),
+        command=TRAIN,
+        line="scenes: no training image has labels for depth (looked for "
+        "disparity/train/*/*_disparity.png); --tasks semantic,instance trains without",
+    ),
+    Refused(
+        what="disparity files with another ending",
+        spoil=rename_disparity,
+        command=TRAIN,
+        line="scenes: no training image has labels for depth (looked for ...",
+    ),
+    Refused(
+        what="a dataset in which all pixels are void",
+        spoil=make_void,
+        command=TRAIN,
+        line="scenes: no training image has labels for semantic and instance (no pixel has one of "
+        "the 19 classes, no pixel belongs to a single thing); --tasks depth trains without",
+    ),
+    Refused(
+        what="a dataset in which all pixels are void, for the one task that remains",
+        spoil=make_void,
+        command=f"{TRAIN} --tasks semantic --cache-mb 0",
+        line="scenes: no training image has labels for semantic (no pixel has one of the 19 "
+        "classes), so there is nothing to train",
+    ),
+    Refused(
+        what="disparity files in which nothing is known",
+        spoil=lambda: [fill_labels("_disparity", 0), fill_labels("labelIds", 7)],
+        command=TRAIN,
+        line="scenes: no training image has labels for depth (no pixel has a disparity); --tasks "
+        "semantic,instance trains without",
     ),
     Refused(
         what="images without labels, where there are coarse ones",
