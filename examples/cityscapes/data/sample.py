@@ -11,7 +11,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as image_ops
 
 from examples.cityscapes.data import targets as target_ops
-from examples.cityscapes.data.camera import read_baseline_fx
+from examples.cityscapes.data.camera_file import read_baseline_fx
 from examples.cityscapes.data.files import Frame, check_aspect
 from examples.cityscapes.data.read_image import (
     read_disparity,

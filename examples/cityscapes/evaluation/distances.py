@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from examples.cityscapes.data.camera import read_baseline_fx
+from examples.cityscapes.data.camera_file import read_baseline_fx
 from examples.cityscapes.data.files import Frame
 from examples.cityscapes.data.read_image import read_disparity
 
