@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from examples.common.command_line import height_and_width, whole_number
 from examples.common.errors import InputError
+from examples.common.lock import locked
 from examples.rendered_scenes.camera import CALIBRATIONS
 from examples.rendered_scenes.conditions import MIXED, TIMES, WEATHERS, sample_conditions
 from examples.rendered_scenes.noise import noisy_disparity, noisy_labels
@@ -279,4 +280,5 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(out: Path, **options: Any) -> None:
     """Render street scenes."""
-    synthesize(out, **options)
+    with locked(out):
+        synthesize(out, **options)

@@ -18,7 +18,6 @@ from hypothesis import strategies as st
 from examples.cityscapes.__main__ import main
 from examples.cityscapes.config import load_config
 from examples.cityscapes.evaluation.tables import TINY as TABLE_1
-from examples.cityscapes.experiments.child import locked
 from examples.cityscapes.experiments.inits import STARTS, agree_from
 from examples.cityscapes.experiments.published import published_rows
 from examples.cityscapes.experiments.results import summarize
@@ -26,6 +25,7 @@ from examples.cityscapes.experiments.runs import run_all
 from examples.cityscapes.experiments.training import Training, distinct
 from examples.cityscapes.training.log import read_log
 from examples.common.checkpoint import read_checkpoint
+from examples.common.lock import locked
 from tests.examples.tiny_run import TINY, as_flags
 from tests.examples.tiny_tree import write_tree
 
@@ -346,6 +346,6 @@ def test_runs_of_a_killed_experiment_save_and_end_by_themselves(tmp_path, tree):
 
 
 def test_one_folder_takes_one_experiment_at_a_time(table1, tree, capsys):
-    with locked(table1 / "lock", wait=False):
+    with locked(table1):
         assert status(["table1", "--out", table1, "--data", tree, *SMALLEST]) == 2
-    assert "another process is at work" in capsys.readouterr().err
+    assert "another command writes there" in capsys.readouterr().err

@@ -18,6 +18,7 @@ from examples.common.checkpoint import write_atomically
 from examples.common.command_line import height_and_width, positive_number, whole_number
 from examples.common.errors import InputError
 from examples.common.folders import replace_folder
+from examples.common.lock import locked
 from examples.rendered_scenes import synthesize
 
 TRAINING_SECONDS = 3600
@@ -119,4 +120,5 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(**options: Any) -> None:
     """Render, train, evaluate and report."""
-    print(demo(**options))
+    with locked(options["out"]):
+        print(demo(**options))

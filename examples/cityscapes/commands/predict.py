@@ -31,6 +31,7 @@ from examples.common.checkpoint import write_atomically
 from examples.common.command_line import positive_number
 from examples.common.device import pick_device
 from examples.common.errors import InputError
+from examples.common.lock import locked
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,8 +214,9 @@ def run(
         arrays=arrays,
         grouping=Grouping(**grouping),
     )
-    written = predict(load_config(run), image, out, options)
+    with locked(out):
+        written = list(predict(load_config(run), image, out, options))
     if image.is_dir():
-        print(f"{sum(1 for _ in written)} images predicted in {out}")
+        print(f"{len(written)} images predicted in {out}")
     else:
         print(*(path for paths in written for path in paths), sep="\n")

@@ -32,6 +32,7 @@ from examples.common.checkpoint import write_atomically
 from examples.common.command_line import height_and_width, positive_number
 from examples.common.errors import InputError
 from examples.common.listing import entries
+from examples.common.lock import locked
 
 SPLITS = ("train", "val")
 
@@ -204,5 +205,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(data: Path, out: Path, size: tuple[int, int], labels: str, workers: int | None) -> None:
     """Write a resized copy that trains without decoding images."""
-    for split, count in prepare(data, out, size, labels=labels, workers=workers).items():
+    with locked(out):
+        counts = prepare(data, out, size, labels=labels, workers=workers)
+    for split, count in counts.items():
         print(f"{split}: {count} images of {size[0]}x{size[1]} in {out / split}")

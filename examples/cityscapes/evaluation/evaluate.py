@@ -3,6 +3,7 @@
 import argparse
 import json
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from examples.cityscapes.settings import DEVICES
 from examples.common.checkpoint import read_checkpoint, write_atomically
 from examples.common.device import pick_device
 from examples.common.errors import InputError
+from examples.common.lock import locked
 
 Metrics = dict[str, Any]
 Predictor = Callable[[Tensor], dict[str, Tensor]]
@@ -195,7 +197,9 @@ def run(
 ) -> None:
     """Measure a run on the validation split."""
     chosen, config = Grouping(**grouping), load_config(run)
-    metrics = evaluate(
-        config, data, device, official=official, grouping=chosen, checkpoint=checkpoint
-    )
+    # Anybody may measure a run while it is trained: only the folder that is replaced is locked.
+    with locked(run / "official") if official else nullcontext():
+        metrics = evaluate(
+            config, data, device, official=official, grouping=chosen, checkpoint=checkpoint
+        )
     print(full_summary(config, metrics))

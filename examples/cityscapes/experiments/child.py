@@ -1,7 +1,6 @@
 """One run, in a process of its own: train or go on, measure, and leave figures.json."""
 
 import dataclasses
-import fcntl
 import json
 import multiprocessing
 import os
@@ -10,8 +9,6 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +21,7 @@ from examples.cityscapes.training.train import train
 from examples.common.checkpoint import write_atomically
 from examples.common.device import pick_device
 from examples.common.errors import InputError, NonFiniteLossError
+from examples.common.lock import locked
 
 
 def run_one(config: TrainConfig, num_threads: int) -> None:
@@ -39,7 +37,7 @@ def run_one(config: TrainConfig, num_threads: int) -> None:
         os.dup2(log.fileno(), 2)
     try:
         # The child of a killed parent may still be saving.
-        with locked(config.out / "lock", wait=True):
+        with locked(config.out, wait=True):
             train_and_measure(config)
     except (InputError, NonFiniteLossError, OSError) as error:
         sys.exit(f"error: {' '.join(str(error).split())}")
@@ -86,18 +84,6 @@ def _processor() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
-
-
-@contextmanager
-def locked(path: Path, *, wait: bool) -> Iterator[None]:
-    """Hold a lock, which the system takes back from a process that dies.
-
-    Raises:
-        BlockingIOError: If another process has it, and `wait` is False.
-    """
-    with path.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        yield
 
 
 def _end_with_parent() -> None:

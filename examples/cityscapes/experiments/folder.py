@@ -3,15 +3,15 @@
 import json
 import shutil
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from examples.cityscapes.data.dataset import CityscapesDataset
-from examples.cityscapes.experiments.child import locked
 from examples.cityscapes.settings import TASKS
 from examples.common.checkpoint import write_atomically
 from examples.common.errors import InputError
+from examples.common.lock import locked
 from examples.rendered_scenes import synthesize
 
 _FREE = {"checkpoint_every", "tensorboard", "num_workers", "cache_mb"}
@@ -37,7 +37,7 @@ def experiment_folder(
     if out.exists() and not out.is_dir():
         raise InputError(f"--out: {out} is not a folder")
     path = out / "experiment.json"
-    if not path.exists() and out.is_dir() and any(p.name != "lock" for p in out.iterdir()):
+    if not path.exists() and out.is_dir() and any(p.name[0] != "." for p in out.iterdir()):
         raise InputError(f"--out: {out} holds something other than an experiment")
     if data is not None:  # now, not in every run
         for split in ("train", "val"):
@@ -49,12 +49,8 @@ def experiment_folder(
         **{name: value for name, value in settings.items() if name not in _FREE},
     }
     asked = json.loads(json.dumps(asked))  # tuples become lists, as in what was recorded
-    out.mkdir(parents=True, exist_ok=True)
-    with ExitStack() as stack:
-        try:
-            stack.enter_context(locked(out / "lock", wait=False))
-        except BlockingIOError as error:
-            raise InputError(f"--out: another process is at work in {out}") from error
+    with locked(out):
+        out.mkdir(parents=True, exist_ok=True)
         if path.exists():
             check_same(out, _read(path), asked)
         else:
@@ -70,9 +66,9 @@ def _render(out: Path, scenes: dict[str, int], settings: dict[str, Any]) -> None
     try:
         synthesize(out / "scenes", **scenes, size=settings["size"], seed=0)
     except InputError:  # a size that cannot be rendered, or the like: nothing was started
-        for name in ("experiment.json", "lock"):
-            (out / name).unlink()
-        out.rmdir()
+        (out / "experiment.json").unlink()
+        with suppress(OSError):  # a mounted disk stays, and a lock that had no other place
+            out.rmdir()
         raise
 
 

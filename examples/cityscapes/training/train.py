@@ -43,6 +43,7 @@ from examples.cityscapes.training.validation import validate
 from examples.common.checkpoint import save_checkpoint
 from examples.common.errors import InputError, NonFiniteLossError
 from examples.common.interrupt import catch_sigterm
+from examples.common.lock import locked
 
 
 class Run(NamedTuple):
@@ -213,4 +214,5 @@ def run(resume: bool = False, **given: Any) -> None:
         raise InputError("--out: needed, the folder of the run")
     if not resume and "data" not in given:
         raise InputError("--data: needed, unless a run is resumed")
-    train(resume_config(given["out"], given) if resume else new_config(given), resume=resume)
+    with locked(given["out"]):
+        train(resume_config(given["out"], given) if resume else new_config(given), resume=resume)
