@@ -15,9 +15,10 @@ from examples.brain_tumour.brain_metrics import REGIONS, masked_mse, region_dice
 from examples.brain_tumour.brain_training import numbers
 from examples.brain_tumour.data import Split, batches, open_split
 from examples.brain_tumour.model import RSNet
+from examples.common.checked_weights import load_weights
 from examples.common.checkpoint import read_checkpoint, write_atomically
 from examples.common.device import pick_device
-from examples.common.errors import InputError
+from examples.common.errors import InputError, reason_of
 from uncertainty_mtl import UncertaintyWeightedLoss
 
 Metrics = dict[str, Any]
@@ -44,12 +45,13 @@ def load_trained(config: BrainConfig) -> tuple[RSNet, UncertaintyWeightedLoss]:
     model = RSNet(config.missing, config.base_width, config.dropout)
     loss_fn = build_loss(config)
     try:
-        model.load_state_dict(saved["model"])
+        load_weights(model, saved["model"])
         if saved["loss"]:  # runs with manual weights used to save nothing of their loss
             loss_fn.load_state_dict(saved["loss"])
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[-1].strip()
-        raise InputError(f"{path}: does not fit the run's config.json ({reason})") from error
+        raise InputError(
+            f"{path}: does not fit the run's config.json ({reason_of(error)})"
+        ) from error
     return model, loss_fn
 
 

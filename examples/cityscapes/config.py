@@ -134,8 +134,15 @@ def new_config(given: dict[str, Any]) -> TrainConfig:
 
 def to_json(config: TrainConfig) -> str:
     """Return the text of config.json."""
-    fields = {k: str(v) if isinstance(v, Path) else v for k, v in vars(config).items()}
+    fields = {name: _recorded(name, value) for name, value in vars(config).items()}
     return json.dumps(fields, indent=2) + "\n"
+
+
+def _recorded(name: str, value: Any) -> Any:
+    """Return a field as it is recorded: a run may go on from another folder, so paths are whole."""
+    if name == "backbone_weights" and value not in ("imagenet", "none"):
+        value = Path(value)
+    return str(value.absolute()) if isinstance(value, Path) else value
 
 
 def load_config(run: Path) -> TrainConfig:
@@ -166,9 +173,18 @@ def resume_config(run: Path, given: dict[str, Any]) -> TrainConfig:
     """
     recorded = load_config(run)
     for name, value in given.items():
-        if name not in _FREE_ON_RESUME and name != "out" and value != getattr(recorded, name):
+        before = getattr(recorded, name)
+        is_same = _recorded(name, value) == _recorded(name, before)
+        if name not in _FREE_ON_RESUME and name != "out" and not is_same:
             raise InputError(
-                f"{flag_of(name)}: {run} was started with {getattr(recorded, name)!r}; "
+                f"{flag_of(name)}: {run} was started with {before!r}; "
                 f"--resume cannot change it to {value!r}"
             )
+    if "data" not in given and not recorded.data.is_dir():
+        # Older runs recorded what they were given.
+        whence = "" if recorded.data.is_absolute() else ", from where the run was started,"
+        raise InputError(
+            f"{run / 'config.json'}: the dataset of the run{whence} is {recorded.data}, which is "
+            "not there; say by --data where it is now"
+        )
     return dataclasses.replace(recorded, **{**given, "out": run})

@@ -1,13 +1,25 @@
 """Saving and loading without ever leaving half a file, and without pickled objects."""
 
 import os
+import zipfile
+import zlib
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
 import torch
 
-from examples.common.errors import InputError
+from examples.common.errors import InputError, reason_of
+
+# What zipfile raises on a damaged file, depending on where the damage is.
+_DAMAGED = (
+    zipfile.BadZipFile,
+    zlib.error,
+    EOFError,
+    RuntimeError,  # "encrypted", or a compression that does not exist
+    ValueError,
+    OverflowError,
+)
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
@@ -29,18 +41,51 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Load tensors and plain values, and nothing that could run code.
+    """Load tensors and plain values by name, and nothing that could run code.
 
     Raises:
-        InputError: If there is no such file, or it holds anything else.
+        InputError: If there is no such file, if it holds anything else, or if its bytes are no
+            longer those that were saved.
     """
     if not path.is_file():
         raise InputError(f"{path}: no such file")
     try:
+        _check_bytes(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, UnpicklingError, EOFError, OSError, ValueError, KeyError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(f"{path}: not a readable checkpoint ({reason})") from error
+    except UnpicklingError as error:
+        # PyTorch's own message advises to load the file in a way that runs any code in it.
+        raise InputError(
+            f"{path}: not a readable checkpoint; it should be a file by torch.save that holds "
+            "tensors and plain values only, and no other objects"
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: not a readable checkpoint ({reason_of(error)})") from error
     if not isinstance(state, dict):
         raise InputError(f"{path}: should hold a dict of tensors; found {type(state).__name__}")
+    if strange := [name for name in state if not isinstance(name, str)]:
+        raise InputError(
+            f"{path}: should hold a dict of tensors by their names; found the name {strange[0]!r}"
+        )
     return state
+
+
+def _check_bytes(path: Path) -> None:
+    """Raise unless the file holds what was saved, by the checksums that torch.save writes."""
+    if not zipfile.is_zipfile(path):
+        return  # weights from before PyTorch 1.6, which have none; or not a checkpoint at all
+    try:
+        with zipfile.ZipFile(path) as archive:
+            # All are 0 in a file that was saved under `set_crc32_options(False)` of PyTorch.
+            is_checked = any(member.CRC for member in archive.infolist())
+            damaged = archive.testzip() if is_checked else None
+    except _DAMAGED as error:
+        raise _damaged(path, reason_of(error)) from error
+    if damaged is not None:
+        raise _damaged(path, f"the checksum of {damaged} is wrong")
+
+
+def _damaged(path: Path, reason: str) -> InputError:
+    return InputError(
+        f"{path}: has changed since it was saved ({reason}); restore it from a copy, or use "
+        "another checkpoint"
+    )

@@ -1,11 +1,13 @@
 """What a file was when it was read, so that a later change is noticed."""
 
+import hashlib
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TypedDict
 
 
-class Facts(TypedDict):
+class Fingerprint(TypedDict):
     """One source file, as a manifest records it."""
 
     path: str
@@ -15,7 +17,7 @@ class Facts(TypedDict):
     crc32: int
 
 
-def facts_of(path: Path, root: Path) -> Facts:
+def fingerprint_of(path: Path, root: Path) -> Fingerprint:
     """Look at a file, and read all of it."""
     status = path.stat()
     return {
@@ -26,15 +28,21 @@ def facts_of(path: Path, root: Path) -> Facts:
     }
 
 
-def is_unchanged(path: Path, facts: Facts) -> bool:
+def fingerprint_of_names(names: Iterable[str]) -> str:
+    """Return a digest of names in their order."""
+    return hashlib.sha256("\n".join(names).encode()).hexdigest()
+
+
+def is_unchanged(path: Path, recorded: Fingerprint) -> bool:
     """Whether a file still has the content that was recorded.
 
     Copying a dataset changes the times of its files, so that a new time alone is no change: the
     content decides, and is read in that case only.
     """
     status = path.stat()
-    if status.st_size != facts["bytes"]:
+    if status.st_size != recorded["bytes"]:
         return False
     return (
-        status.st_mtime_ns == facts["mtime_ns"] or zlib.crc32(path.read_bytes()) == facts["crc32"]
+        status.st_mtime_ns == recorded["mtime_ns"]
+        or zlib.crc32(path.read_bytes()) == recorded["crc32"]
     )

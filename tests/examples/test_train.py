@@ -13,7 +13,7 @@ from examples.cityscapes.config import TrainConfig, load_config
 from examples.cityscapes.evaluation.evaluate import evaluate
 from examples.cityscapes.training import state
 from examples.cityscapes.training import train as training
-from examples.cityscapes.training.log import MetricLog, read_log
+from examples.cityscapes.training.log import MetricLog, cut_log, read_log
 from examples.cityscapes.training.losses import build_loss
 from examples.common.checkpoint import read_checkpoint, save_checkpoint
 from examples.common.errors import InputError, NonFiniteLossError
@@ -110,13 +110,31 @@ def test_a_checkpoint_of_an_older_version_resumes_with_its_sigmas(config, change
             assert line[quantity] == pytest.approx(expected[quantity], rel=1e-4, abs=1e-4)
 
 
-def test_a_run_killed_before_its_first_checkpoint_starts_again(config):
+def test_a_run_killed_before_its_first_checkpoint_starts_again(config, capsys):
     training.train(config)
     before = read_checkpoint(config.out / "last.pt")
     (config.out / "last.pt").unlink()
+    cut_log(config.out / "metrics.jsonl", 5)
     assert training.train(config, resume=True) == 8
+    assert "ended before its first checkpoint" in capsys.readouterr().err
     assert_same(before, read_checkpoint(config.out / "last.pt"))
     assert len(read_log(config.out / "metrics.jsonl")) == 8
+    # Killed while it saved for the first time, it has logged all that comes before.
+    (config.out / "last.pt").rename(config.out / "last.pt.partial")
+    assert training.train(config, resume=True) == 8
+
+
+def test_a_run_that_has_lost_its_checkpoint_is_not_started_again_over_its_logs(config):
+    training.train(dataclasses.replace(config, checkpoint_every=3))
+    (config.out / "last.pt").unlink()
+    before = (config.out / "metrics.jsonl").read_bytes()
+    later = dataclasses.replace(config, checkpoint_every=500)
+    with pytest.raises(InputError, match=r"last\.pt: not found, though .* have 8 iterations"):
+        training.train(later, resume=True)
+    shutil.copy(config.out / "metrics.jsonl", config.out / "best.pt")
+    with pytest.raises(InputError, match=r"copy best\.pt to last\.pt"):
+        training.train(later, resume=True)
+    assert (config.out / "metrics.jsonl").read_bytes() == before
 
 
 def test_worker_processes_change_nothing(config):

@@ -19,7 +19,7 @@ from examples.cityscapes.data.sample import RawLabels, Sample, decode, read_raw_
 from examples.cityscapes.data.targets import Centroids, find_centroids
 from examples.common.checkpoint import write_atomically
 from examples.common.errors import InputError
-from examples.common.fingerprint import facts_of
+from examples.common.fingerprint import fingerprint_of
 
 DTYPES = {"image": "u1", "semantic": "u1", "instance_ids": "<u2", "raw_disparity": "<u2"}
 """Array by field of `RawLabels`, (N, H, W) or (N, 3, H, W) for the image."""
@@ -94,7 +94,7 @@ def _write_arrays(
     index, centroids = [], []
     for row, frame in enumerate(frames):
         # Before reading: what changes in between is then noticed later, not missed.
-        facts = {k: facts_of(p, root) for k, p in frame._asdict().items() if p is not None}
+        facts = {k: fingerprint_of(p, root) for k, p in frame._asdict().items() if p is not None}
         raw = read_raw_labels(frame, size)
         for name, array in arrays.items():
             array[row] = getattr(raw, name).numpy()

@@ -29,6 +29,7 @@ from examples.cityscapes.model.network import SceneNet
 from examples.cityscapes.model.start import backbone_state, initial_model
 from examples.cityscapes.scene.grouping import Grouping, group_pixels
 from examples.cityscapes.settings import DEVICES
+from examples.common.checked_weights import load_weights
 from examples.common.checkpoint import read_checkpoint, write_atomically
 from examples.common.device import pick_device
 from examples.common.errors import InputError
@@ -107,10 +108,9 @@ def load_trained(config: TrainConfig, checkpoint: str = "last") -> SceneNet:
         raise InputError(f"{path}: not found; {config.out} holds no trained network yet")
     model = SceneNet(config)
     try:
-        model.load_state_dict(read_checkpoint(path)["model"])
-    except (KeyError, TypeError, RuntimeError) as error:
-        reason = str(error).splitlines()[-1].strip()
-        raise InputError(f"{path}: does not fit the run's config.json ({reason})") from error
+        load_weights(model, read_checkpoint(path).get("model"))
+    except ValueError as error:
+        raise InputError(f"{path}: does not fit the run's config.json ({error})") from error
     return model
 
 

@@ -11,6 +11,7 @@ from torchvision.models import get_model
 from examples.cityscapes.config import TrainConfig
 from examples.cityscapes.labels import NUM_CLASSES
 from examples.cityscapes.model.recompute import recomputed
+from examples.common.checked_weights import load_weights, unwrapped
 
 CHANNELS = {"semantic": NUM_CLASSES, "instance": 2, "depth": 1}
 """Output channels of each task."""
@@ -122,8 +123,9 @@ class Trunk(nn.Module):
         """Take the weights of a torchvision ResNet; its classifier is left out.
 
         Raises:
-            RuntimeError: If a name or a shape does not fit.
+            ValueError: If a name, a shape or a value does not fit.
         """
+        state = unwrapped(state)
         prefixes = {"conv1.": "stem.0.", "bn1.": "stem.1."}
         prefixes |= {f"layer{k + 1}.": f"layers.{k}." for k in range(len(self.layers))}
         renamed = {
@@ -132,7 +134,7 @@ class Trunk(nn.Module):
             for old, new in prefixes.items()
             if name.startswith(old)
         }
-        self.load_state_dict(renamed)
+        load_weights(self, renamed)
 
 
 def dilate_beyond(layers: Iterable[nn.Module], output_stride: int) -> None:

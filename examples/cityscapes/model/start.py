@@ -50,11 +50,10 @@ def initial_model(
     if weights is not None:
         try:
             model.trunk.load_resnet(weights)
-        except (RuntimeError, AttributeError, TypeError) as error:
-            reason = str(error).splitlines()[-1].strip()
+        except ValueError as error:
             raise InputError(
                 f"--backbone-weights: {config.backbone_weights} does not fit {config.backbone} "
-                f"({reason})"
+                f"({error})"
             ) from error
     if config.depth_noise == "per-pixel":
         _start_noise_at(model, initial_sigma(config.sigma_init) or 1.0)

@@ -1,9 +1,10 @@
 """The folder of a run: what may be there before it starts or goes on."""
 
+import sys
 from pathlib import Path
 
-from examples.cityscapes.config import TrainConfig, to_json
-from examples.cityscapes.training.log import cut_log
+from examples.cityscapes.config import TrainConfig, load_config, to_json
+from examples.cityscapes.training.log import cut_log, read_log
 from examples.cityscapes.training.state import Progress
 from examples.common.checkpoint import write_atomically
 from examples.common.errors import InputError
@@ -15,6 +16,26 @@ def check_run_folder(out: Path, resume: bool) -> None:
         raise InputError(f"--out: {out} is not a folder")
     if not resume and any((out / name).exists() for name in ("config.json", "last.pt")):
         raise InputError(f"--out: {out} already holds a run; go on with it by --resume")
+    if resume and not (out / "last.pt").exists():
+        _check_nothing_is_lost(out)
+
+
+def _check_nothing_is_lost(out: Path) -> None:
+    """Raise if a run without a last checkpoint has had one, and would start anew over its logs."""
+    if (out / "best.pt").exists():
+        raise InputError(
+            f"{out / 'last.pt'}: not found, but best.pt is there; copy best.pt to last.pt to go "
+            "on from it, or train anew in another --out"
+        )
+    config, trained = load_config(out), len(read_log(out / "metrics.jsonl"))
+    first_save = min(config.checkpoint_every, config.iterations)
+    # Killed while it wrote its first one, it has left a part of that.
+    is_first = trained == first_save and (out / "last.pt.partial").exists()
+    if (trained >= first_save and not is_first) or (out / "metrics.json").exists():
+        raise InputError(
+            f"{out / 'last.pt'}: not found, though the run has had a checkpoint: its logs have "
+            f"{trained} iterations; restore last.pt from a copy, or train anew in another --out"
+        )
 
 
 def check_not_beyond(config: TrainConfig, progress: Progress) -> None:
@@ -28,6 +49,12 @@ def check_not_beyond(config: TrainConfig, progress: Progress) -> None:
 def prepare_run_folder(config: TrainConfig, first: int) -> None:
     """Record the configuration, and drop what was logged after the checkpoint."""
     config.out.mkdir(parents=True, exist_ok=True)
+    if (config.out / "config.json").exists() and not (config.out / "last.pt").exists():
+        print(
+            f"warning: {config.out} was ended before its first checkpoint, so training starts "
+            "from the beginning",
+            file=sys.stderr,
+        )
     write_atomically(config.out / "config.json", to_json(config))
     cut_log(config.out / "metrics.jsonl", first)
     if (config.out / "validation.jsonl").exists():

@@ -1,5 +1,6 @@
 """What changes during training: built, saved and restored."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -8,12 +9,20 @@ from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 
 from examples.cityscapes.config import TrainConfig
+from examples.cityscapes.data.files import Frame
 from examples.cityscapes.model.network import Output
 from examples.cityscapes.training.distributed import Ranks, distributed, joint_batch_norm
 from examples.cityscapes.training.losses import build_loss
-from examples.common.checkpoint import read_checkpoint
+from examples.cityscapes.training.saved_run import (
+    check_loss,
+    check_optimizer,
+    check_same_images,
+    read_saved,
+    sampler_of,
+)
+from examples.common.checked_weights import load_weights
 from examples.common.device import check_compiler
-from examples.common.errors import InputError
+from examples.common.errors import InputError, reason_of
 from uncertainty_mtl import MultiTaskLoss
 
 ByTask = dict[str, Tensor]
@@ -92,7 +101,11 @@ def set_training_mode(state: TrainingState, config: TrainConfig) -> None:
 
 
 def snapshot(
-    state: TrainingState, progress: Progress, config: TrainConfig, num_images: int, ranks: Ranks
+    state: TrainingState,
+    progress: Progress,
+    config: TrainConfig,
+    frames: Sequence[Frame],
+    ranks: Ranks,
 ) -> dict[str, Any]:
     """Return the contents of a checkpoint; all processes have to call it."""
     rng = {"cpu": ranks.gather(torch.get_rng_state())}
@@ -105,31 +118,29 @@ def snapshot(
         "optimizers": [optimizer.state_dict() for optimizer in state.optimizers],
         # Both follow from the iteration; these are what they follow by.
         "schedule": {"iterations": config.iterations, "learning_rate": config.learning_rate},
-        "sampler": {"seed": config.seed, "num_images": num_images},
+        "sampler": sampler_of(config.seed, frames),
         "rng": rng,
     }
 
 
-def restore(path: Path, state: TrainingState, num_images: int, ranks: Ranks) -> Progress:
+def restore(path: Path, state: TrainingState, frames: Sequence[Frame], ranks: Ranks) -> Progress:
     """Load a checkpoint into `state`; returns how far it had come."""
-    saved = read_checkpoint(path)
+    saved = read_saved(path)
     try:
-        known = saved["sampler"]["num_images"]
-        if known != num_images:
-            raise InputError(
-                f"--data: the run was started on {known} training images; found {num_images}, "
-                "whose order would be another"
-            )
-        state.model.load_state_dict(saved["model"])
+        check_same_images(saved, frames)
+        load_weights(state.model, saved["model"])
         if saved["loss"]:  # runs with fixed weights used to save nothing of their loss
             state.loss_fn.load_state_dict(saved["loss"])
+            check_loss(state.loss_fn)
         for optimizer, saved_state in zip(state.optimizers, saved["optimizers"], strict=True):
             optimizer.load_state_dict(saved_state)
+            check_optimizer(optimizer)
         restore_random(saved["rng"], ranks)
-        return Progress(int(saved["iteration"]), saved["best"])
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[-1].strip()
-        raise InputError(f"{path}: does not fit the run's config.json ({reason})") from error
+    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+        raise InputError(
+            f"{path}: does not fit the run's config.json ({reason_of(error)})"
+        ) from error
+    return Progress(saved["iteration"], saved["best"])
 
 
 def restore_random(saved: dict[str, list[Tensor]], ranks: Ranks) -> None:

@@ -90,7 +90,7 @@ def train(config: TrainConfig, *, resume: bool = False, deadline: float | None =
             if weights is None:
                 config = dataclasses.replace(config, backbone_weights="none")
         state = build_state(initial_model(config, dataset, weights), config, ranks)
-        progress = restore(checkpoint, state, len(dataset), ranks) if resume else Progress()
+        progress = restore(checkpoint, state, dataset.frames, ranks) if resume else Progress()
         check_not_beyond(config, progress)
         ranks.wait()  # all have looked at the folder; from here on it is written to
 
@@ -194,7 +194,7 @@ def validate_and_save_best(progress: Progress, run: Run) -> Progress:
 
 def save(progress: Progress, run: Run, name: str) -> None:
     """Write a checkpoint; every process has to call this, as each adds its random state."""
-    contents = snapshot(run.state, progress, run.config, len(run.dataset), run.ranks)
+    contents = snapshot(run.state, progress, run.config, run.dataset.frames, run.ranks)
     if run.ranks.is_main:
         save_checkpoint(run.config.out / name, contents)
 
