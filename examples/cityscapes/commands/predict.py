@@ -216,7 +216,5 @@ def run(
     )
     with locked(out):
         written = list(predict(load_config(run), image, out, options))
-    if image.is_dir():
-        print(f"{len(written)} images predicted in {out}")
-    else:
-        print(*(path for paths in written for path in paths), sep="\n")
+    files = "\n".join(str(path) for paths in written for path in paths)
+    print(f"{len(written)} images predicted in {out}" if image.is_dir() else files)

@@ -25,7 +25,7 @@ from examples.cityscapes.data.prepared import (
     read_manifest,
     shard_folders,
 )
-from examples.cityscapes.data.shards import frames_per_shard, read_index, write_shard
+from examples.cityscapes.data.shards import frames_per_shard, open_shard, write_shard
 from examples.cityscapes.data.splits import RawSplit
 from examples.cityscapes.settings import LABELS
 from examples.common.checkpoint import write_atomically
@@ -85,7 +85,11 @@ def prepare(
         "splits": {split: len(of_split) for split, of_split in frames.items()},
     }
     jobs = [job for split in frames for job in _jobs(out, split, frames[split], per_shard)]
-    todo = [(folder, of_shard) for folder, of_shard in jobs if not _is_done(folder, of_shard, data)]
+    todo = [
+        (folder, of_shard)
+        for folder, of_shard in jobs
+        if not _is_done(folder, of_shard, data, size)
+    ]
     if not todo and is_prepared(out) and _manifest(out) == {**settings, "complete": True}:
         return settings["splits"]
 
@@ -107,18 +111,23 @@ def _jobs(out: Path, split: str, frames: list[Frame], per_shard: int) -> list[Jo
     return [(f, frames[k * per_shard : (k + 1) * per_shard]) for k, f in enumerate(folders)]
 
 
-def _is_done(folder: Path, frames: list[Frame], data: Path) -> bool:
-    """Whether a shard holds exactly these frames, as their files are now."""
+def _is_done(folder: Path, frames: list[Frame], data: Path, size: tuple[int, int]) -> bool:
+    """Whether a shard holds exactly these frames, as their files are now and as it was written."""
     try:
-        index = read_index(folder)
+        shard = open_shard(folder, size)
     except InputError:
         return False
+    index = shard.index
     found = [{k: facts["path"] for k, facts in entry["files"].items()} for entry in index]
     wanted = [
         {k: p.relative_to(data).as_posix() for k, p in frame._asdict().items() if p is not None}
         for frame in frames
     ]
-    return found == wanted and not any(changed_file(data, entry["files"]) for entry in index)
+    return (
+        found == wanted
+        and not any(changed_file(data, entry["files"]) for entry in index)
+        and all(shard.is_whole(row) for row in range(len(index)))
+    )
 
 
 def _run(jobs: list[Job], data: Path, size: tuple[int, int], workers: int) -> Iterator[int]:

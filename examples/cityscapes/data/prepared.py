@@ -93,7 +93,9 @@ class PreparedSplit:
             raise InputError(f"{root}: prepared from a dataset without images for {split!r}")
         self._per_shard = manifest["per_shard"]
         self._folders = shard_folders(root, split, manifest["splits"][split], self._per_shard)
+        self._size = manifest["size"]
         self._shards: dict[int, Shard] = {}
+        self._whole: set[int] = set()
         self.frames: list[Frame] = []
         for folder in self._folders:
             for entry in read_index(folder):
@@ -114,8 +116,17 @@ class PreparedSplit:
         if number not in self._shards:
             if len(self._shards) >= _OPEN_SHARDS:
                 self._shards.pop(next(iter(self._shards)))
-            self._shards[number] = open_shard(self._folders[number])
-        return self._shards[number].read(row, box)
+            self._shards[number] = open_shard(self._folders[number], self._size)
+        shard = self._shards[number]
+        # At the first read only: it takes about as long as reading the frame.
+        if index not in self._whole:
+            if not shard.is_whole(row):
+                raise InputError(
+                    f"{self._folders[number]}: frame {row}, {self.frames[index].stem}, has changed "
+                    "since it was written; run `prepare` again"
+                )
+            self._whole.add(index)
+        return shard.read(row, box)
 
     def __getstate__(self) -> dict[str, Any]:
         # A worker process opens the maps itself; sent to it, they would be copied whole.

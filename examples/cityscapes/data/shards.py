@@ -16,14 +16,18 @@ import torch
 from examples.cityscapes.data.augment import Box
 from examples.cityscapes.data.files import Frame
 from examples.cityscapes.data.sample import RawLabels, Sample, decode, read_raw_labels
+from examples.cityscapes.data.shard_arrays import (
+    BYTES_PER_PIXEL,
+    DTYPES,
+    checksum,
+    map_array,
+    shape_of,
+    table_of,
+)
 from examples.cityscapes.data.targets import Centroids, find_centroids
 from examples.common.checkpoint import write_atomically
 from examples.common.errors import InputError
 from examples.common.fingerprint import fingerprint_of
-
-DTYPES = {"image": "u1", "semantic": "u1", "instance_ids": "<u2", "raw_disparity": "<u2"}
-"""Array by field of `RawLabels`, (N, H, W) or (N, 3, H, W) for the image."""
-BYTES_PER_PIXEL = 3 + 1 + 2 + 2
 
 _INDEX = "frames.json"
 _SHARD_BYTES = 2**24
@@ -66,6 +70,16 @@ class Shard(NamedTuple):
         )
         return decode(raw, centroids)
 
+    def is_whole(self, row: int) -> bool:
+        """Whether a frame is what was written, by its checksum; older copies have none.
+
+        All of it is read, also if a part will do: it is looked at once.
+        """
+        entry = self.index[row]
+        if "crc32" not in entry:
+            return True
+        return entry["crc32"] == checksum(self.arrays, row, self.centroids[row], entry)
+
 
 def write_shard(folder: Path, frames: list[Frame], root: Path, size: tuple[int, int]) -> None:
     """Read frames and write them; the folder appears when it is complete."""
@@ -88,28 +102,25 @@ def _write_arrays(
     folder: Path, frames: list[Frame], root: Path, size: tuple[int, int]
 ) -> list[dict[str, Any]]:
     arrays = {
-        name: np.zeros((len(frames), *((3,) if name == "image" else ()), *size), dtype)
-        for name, dtype in DTYPES.items()
+        name: np.zeros(shape_of(name, len(frames), size), dtype) for name, dtype in DTYPES.items()
     }
     index, centroids = [], []
     for row, frame in enumerate(frames):
         # Before reading: what changes in between is then noticed later, not missed.
-        facts = {k: fingerprint_of(p, root) for k, p in frame._asdict().items() if p is not None}
+        files = {k: fingerprint_of(p, root) for k, p in frame._asdict().items() if p is not None}
         raw = read_raw_labels(frame, size)
         for name, array in arrays.items():
             array[row] = getattr(raw, name).numpy()
         table = find_centroids(raw.instance_ids)
-        centroids.append(np.column_stack([table.ids.numpy(), table.xy.numpy()]))
-        index.append(
-            {
-                "files": facts,
-                "num_centroids": len(table.ids),
-                "baseline_fx": None if math.isnan(raw.baseline_fx) else raw.baseline_fx,
-                "factor": raw.factor,
-            }
-        )
-    # Ids and single-precision centres are both exact in double precision.
-    arrays["centroids"] = np.concatenate(centroids).astype("<f8")
+        centroids.append(table_of(table))
+        entry = {
+            "files": files,
+            "num_centroids": len(table.ids),
+            "baseline_fx": None if math.isnan(raw.baseline_fx) else raw.baseline_fx,
+            "factor": raw.factor,
+        }
+        index.append({**entry, "crc32": checksum(arrays, row, table, entry)})
+    arrays["centroids"] = np.concatenate(centroids)
     for name, array in arrays.items():
         np.save(folder / f"{name}.npy", array, allow_pickle=False)
     return index
@@ -119,7 +130,7 @@ def read_index(folder: Path) -> list[dict[str, Any]]:
     """Return what a shard records of its frames.
 
     Raises:
-        InputError: If the shard is absent or incomplete.
+        InputError: If the shard is absent or incomplete, or a number is out of its range.
     """
     path = folder / _INDEX
     try:
@@ -130,25 +141,35 @@ def read_index(folder: Path) -> list[dict[str, Any]]:
                 raise InputError(
                     f"{folder / name}: has {found} bytes, but was written with {length}"
                 )
+        for row, entry in enumerate(frames):
+            for name in ("factor", "baseline_fx"):
+                value = entry[name]
+                is_absent = name == "baseline_fx" and value is None
+                if not (is_absent or 0 < value < math.inf):
+                    raise InputError(
+                        f"{path}: {name!r} of frame {row} should be above 0 and finite; found "
+                        f"{value}; run `prepare` again"
+                    )
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise InputError(f"{path}: not a complete part of a prepared dataset ({error})") from error
     return frames
 
 
-def open_shard(folder: Path) -> Shard:
-    """Map the arrays of a shard into memory."""
+def open_shard(folder: Path, size: tuple[int, int]) -> Shard:
+    """Map the arrays of a shard into memory.
+
+    Raises:
+        InputError: If the shard is absent or incomplete, or an array is of another kind.
+    """
     index = read_index(folder)
-    arrays = {}
-    for name in (*DTYPES, "centroids"):
-        path = folder / f"{name}.npy"
-        try:
-            arrays[name] = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError) as error:
-            raise InputError(f"{path}: not a readable array ({error})") from error
-    table = np.array(arrays.pop("centroids"))
-    ids = torch.from_numpy(table[:, 0].astype(np.int32))
-    xy = torch.from_numpy(table[:, 1:].astype(np.float32))
     counts = [entry["num_centroids"] for entry in index]
+    arrays = {
+        name: map_array(folder / f"{name}.npy", dtype, shape_of(name, len(index), size))
+        for name, dtype in DTYPES.items()
+    }
+    table = np.array(map_array(folder / "centroids.npy", "<f8", (sum(counts), 3)))
+    with np.errstate(invalid="ignore"):  # damaged; the checksums tell
+        ids = torch.from_numpy(table[:, 0].astype(np.int32))
+        xy = torch.from_numpy(table[:, 1:].astype(np.float32))
     centroids = [Centroids(*pair) for pair in zip(ids.split(counts), xy.split(counts), strict=True)]
-    # Without the subclass, whose every slice costs some microseconds of bookkeeping.
-    return Shard({k: v.view(np.ndarray) for k, v in arrays.items()}, centroids, index)
+    return Shard(arrays, centroids, index)
