@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from examples.common.errors import InputError
+from examples.common.records import read_object
 
 TASKS = ("synthesis", "segmentation")
 MODALITIES = ("flair", "t1", "t1ce", "t2")
@@ -112,14 +113,14 @@ def load_config(run: Path) -> BrainConfig:
     path = run / "config.json"
     if not path.is_file():
         raise InputError(f"{path}: not found, so {run} does not hold a training run")
+    fields = read_object(path, BrainConfig, "correct the file by hand")
+    fields = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+    data = None if fields.get("data") is None else Path(fields["data"])
     try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
-        fields = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
-        data = None if fields["data"] is None else Path(fields["data"])
         # The folder may have been moved since: `out` is where the file was found.
         return BrainConfig(**{**fields, "data": data, "out": run})
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise InputError(f"{path}: not a training configuration ({error})") from error
+    except InputError as error:
+        raise InputError(f"{path}: {error}; correct the file by hand") from error
 
 
 def _flag(field: str) -> str:

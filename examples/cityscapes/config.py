@@ -9,6 +9,7 @@ from typing import Any
 from examples.cityscapes.presets import PRESETS
 from examples.cityscapes.settings import TASKS, check_choices, check_config, flag_of
 from examples.common.errors import InputError
+from examples.common.records import read_object
 
 _FREE_ON_RESUME = {
     "data",
@@ -152,17 +153,17 @@ def load_config(run: Path) -> TrainConfig:
         raise InputError(f"{run}: no such run folder")
     if not path.is_file():
         raise InputError(f"{path}: not found, so {run} does not hold a training run")
+    fields = read_object(path, TrainConfig, "correct the file by hand")
+    fields = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+    if fields.get("weighting", "uncertainty") != "uncertainty":
+        # Runs with fixed weights recorded the defaults of their day, which meant nothing to them;
+        # today's check would refuse them, as the defaults have changed since.
+        fields = {k: v for k, v in fields.items() if k not in ("form", "sigma_init")}
     try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
-        fields = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
-        if fields["weighting"] != "uncertainty":
-            # Runs with fixed weights recorded the defaults of their day, which meant nothing to
-            # them; today's check would refuse them, as the defaults have changed since.
-            fields = {k: v for k, v in fields.items() if k not in ("form", "sigma_init")}
         # The folder may have been moved since: `out` is where the file was found.
         return TrainConfig(**{**fields, "data": Path(fields["data"]), "out": run})
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise InputError(f"{path}: not a training configuration ({error})") from error
+    except InputError as error:
+        raise InputError(f"{path}: {error}; correct the file by hand") from error
 
 
 def resume_config(run: Path, given: dict[str, Any]) -> TrainConfig:

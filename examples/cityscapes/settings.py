@@ -52,6 +52,10 @@ def check_config(config: Any) -> None:
         )
     if config.stages not in (1, 2, 3, 4) or config.output_stride not in (4, 8, 16, 32):
         raise InputError("`stages` should be 1 to 4 and `output_stride` 4, 8, 16 or 32")
+    if not config.aspp_rates or min(config.aspp_rates) < 1:
+        raise InputError(
+            f"--aspp-rates: should be numbers from 1 up; found {config.aspp_rates or 'none'}"
+        )
     if not 0 <= config.dropout < 1:
         raise InputError(f"--dropout: should be at least 0 and below 1; found {config.dropout}")
     for flag in ("iterations", "checkpoint_every", "aspp_channels", "decoder_channels"):

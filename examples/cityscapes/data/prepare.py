@@ -108,7 +108,7 @@ def prepare(
 
 def _jobs(out: Path, split: str, frames: list[Frame], per_shard: int) -> list[Job]:
     folders = shard_folders(out, split, len(frames), per_shard)
-    return [(f, frames[k * per_shard : (k + 1) * per_shard]) for k, f in enumerate(folders)]
+    return [(f, frames[k * per_shard : (k + 1) * per_shard]) for k, (f, _) in enumerate(folders)]
 
 
 def _is_done(folder: Path, frames: list[Frame], data: Path, size: tuple[int, int]) -> bool:

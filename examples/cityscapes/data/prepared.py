@@ -1,9 +1,8 @@
 """Reading a dataset that `prepare` has written."""
 
-import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypedDict
 
 from examples.cityscapes.data.augment import Box
 from examples.cityscapes.data.files import FINE, Frame
@@ -11,6 +10,8 @@ from examples.cityscapes.data.sample import Sample
 from examples.cityscapes.data.shards import Shard, open_shard, read_index
 from examples.common.errors import InputError
 from examples.common.fingerprint import is_unchanged
+from examples.common.json_types import PositiveInt
+from examples.common.records import read_object
 
 MANIFEST = "manifest.json"
 FORMAT = 1
@@ -23,25 +24,39 @@ def is_prepared(root: Path) -> bool:
     return (root / MANIFEST).is_file()
 
 
+class _Choices(TypedDict, total=False):
+    labels: Literal["gtFine", "gtCoarse"]
+
+
+class Manifest(_Choices):
+    """The settings of a prepared dataset; old ones have no choices."""
+
+    format: Literal[FORMAT]
+    source: Path
+    size: tuple[PositiveInt, PositiveInt]
+    per_shard: PositiveInt
+    splits: dict[str, PositiveInt]
+    """Frames by split."""
+    complete: bool
+
+
 def read_manifest(root: Path) -> dict[str, Any]:
     """Return how a dataset was prepared, how many frames each split has, and if it is complete."""
-    path = root / MANIFEST
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-        if manifest["format"] != FORMAT:
-            raise InputError(f"{path}: has format {manifest['format']}; this is for {FORMAT}")
-        manifest["size"] = tuple(manifest["size"])
-        manifest["source"] = Path(manifest["source"])
-        manifest.setdefault("labels", FINE)  # copies made before there was a choice
-        names = ("source", "size", "labels", "per_shard", "splits", "complete")
-        return {name: manifest[name] for name in names}
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise InputError(f"{path}: not the manifest of a prepared dataset ({error})") from error
+    way_out = f"delete {root}, and run `prepare` again"
+    manifest = read_object(root / MANIFEST, Manifest, way_out)
+    manifest["size"] = tuple(manifest["size"])
+    manifest["source"] = Path(manifest["source"])
+    manifest.setdefault("labels", FINE)  # copies made before there was a choice
+    names = ("source", "size", "labels", "per_shard", "splits", "complete")
+    return {name: manifest[name] for name in names}
 
 
-def shard_folders(root: Path, split: str, num_frames: int, per_shard: int) -> list[Path]:
-    """Return the folders of a split, in order."""
-    return [root / split / f"{k:05d}" for k in range(-(-num_frames // per_shard))]
+def shard_folders(
+    root: Path, split: str, num_frames: int, per_shard: int
+) -> Iterator[tuple[Path, int]]:
+    """Yield the folders of a split, in order, and how many frames each has."""
+    for number, first in enumerate(range(0, num_frames, per_shard)):
+        yield root / split / f"{number:05d}", min(per_shard, num_frames - first)
 
 
 def changed_file(source: Path, files: dict[str, Any]) -> Path | None:
@@ -51,8 +66,11 @@ def changed_file(source: Path, files: dict[str, Any]) -> Path | None:
     """
     for facts in files.values():
         path = source / facts["path"]
-        if path.is_file() and not is_unchanged(path, facts):
-            return path
+        try:
+            if not is_unchanged(path, facts):
+                return path
+        except (FileNotFoundError, NotADirectoryError):
+            continue
     return None
 
 
@@ -92,13 +110,22 @@ class PreparedSplit:
         if split not in manifest["splits"]:
             raise InputError(f"{root}: prepared from a dataset without images for {split!r}")
         self._per_shard = manifest["per_shard"]
-        self._folders = shard_folders(root, split, manifest["splits"][split], self._per_shard)
         self._size = manifest["size"]
+        self._folders: list[Path] = []
         self._shards: dict[int, Shard] = {}
         self._whole: set[int] = set()
         self.frames: list[Frame] = []
-        for folder in self._folders:
-            for entry in read_index(folder):
+        # One by one, as a damaged manifest may ask for more folders than any disk holds.
+        num_frames = manifest["splits"][split]
+        for folder, count in shard_folders(root, split, num_frames, self._per_shard):
+            self._folders.append(folder)
+            entries = read_index(folder)
+            if len(entries) != count:
+                raise InputError(
+                    f"{folder}: should hold {count} frames by {root / MANIFEST}; found "
+                    f"{len(entries)}; run `prepare` again"
+                )
+            for entry in entries:
                 files = entry["files"]
                 if changed := changed_file(manifest["source"], files):
                     raise InputError(

@@ -7,8 +7,9 @@ frames rather than all, so that a kill costs no more than those being read.
 import json
 import math
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 import torch
@@ -27,10 +28,48 @@ from examples.cityscapes.data.shard_arrays import (
 from examples.cityscapes.data.targets import Centroids, find_centroids
 from examples.common.checkpoint import write_atomically
 from examples.common.errors import InputError
-from examples.common.fingerprint import fingerprint_of
+from examples.common.fingerprint import Fingerprint, fingerprint_of
+from examples.common.json_types import Count, Positive
+from examples.common.records import read_object
 
 _INDEX = "frames.json"
+_RENEW = "run `prepare` again"
 _SHARD_BYTES = 2**24
+
+
+_ABSENT: Any = None
+
+
+@dataclass
+class SourceFiles:
+    """The files that a frame was made from."""
+
+    image: Fingerprint
+    label_ids: Fingerprint = _ABSENT
+    instance_ids: Fingerprint = _ABSENT
+    disparity: Fingerprint = _ABSENT
+    camera: Fingerprint = _ABSENT
+
+
+class _Checked(TypedDict, total=False):
+    crc32: Count
+
+
+class FrameRecord(_Checked):
+    """What the index of a shard says of a frame; old ones have no checksum."""
+
+    files: SourceFiles
+    num_centroids: Count
+    baseline_fx: Positive | None
+    factor: Positive
+
+
+class Index(TypedDict):
+    """The index of a shard."""
+
+    bytes: dict[str, Count]
+    """Lengths of the files beside it, by name."""
+    frames: list[FrameRecord]
 
 
 def frames_per_shard(size: tuple[int, int]) -> int:
@@ -132,27 +171,13 @@ def read_index(folder: Path) -> list[dict[str, Any]]:
     Raises:
         InputError: If the shard is absent or incomplete, or a number is out of its range.
     """
-    path = folder / _INDEX
-    try:
-        recorded = json.loads(path.read_text(encoding="utf-8"))
-        lengths, frames = recorded["bytes"], recorded["frames"]
-        for name, length in lengths.items():
-            if (found := (folder / name).stat().st_size) != length:
-                raise InputError(
-                    f"{folder / name}: has {found} bytes, but was written with {length}"
-                )
-        for row, entry in enumerate(frames):
-            for name in ("factor", "baseline_fx"):
-                value = entry[name]
-                is_absent = name == "baseline_fx" and value is None
-                if not (is_absent or 0 < value < math.inf):
-                    raise InputError(
-                        f"{path}: {name!r} of frame {row} should be above 0 and finite; found "
-                        f"{value}; run `prepare` again"
-                    )
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise InputError(f"{path}: not a complete part of a prepared dataset ({error})") from error
-    return frames
+    recorded = read_object(folder / _INDEX, Index, _RENEW)
+    for name, length in recorded["bytes"].items():
+        path = folder / name
+        found = path.stat().st_size if path.is_file() else 0
+        if found != length:
+            raise InputError(f"{path}: should have {length} bytes; found {found}; {_RENEW}")
+    return recorded["frames"]
 
 
 def open_shard(folder: Path, size: tuple[int, int]) -> Shard:

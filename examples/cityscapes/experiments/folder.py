@@ -12,7 +12,12 @@ from examples.cityscapes.settings import TASKS
 from examples.common.checkpoint import write_atomically
 from examples.common.errors import InputError
 from examples.common.lock import locked
+from examples.common.records import read_object
 from examples.rendered_scenes import synthesize
+
+Setting = bool | float | str | None
+Recorded = Setting | list[Setting] | dict[str, Setting]
+"""What an experiment.json has of every setting."""
 
 _FREE = {"checkpoint_every", "tensorboard", "num_workers", "cache_mb"}
 """Settings that leave the figures alone, and may change from one call to the next."""
@@ -52,7 +57,8 @@ def experiment_folder(
     with locked(out):
         out.mkdir(parents=True, exist_ok=True)
         if path.exists():
-            check_same(out, _read(path), asked)
+            way_out = "choose another folder, or delete this one"
+            check_same(out, read_object(path, dict[str, Recorded], way_out), asked)
         else:
             write_atomically(path, json.dumps(asked, indent=2) + "\n")
         if data is None and not (out / "scenes").exists():
@@ -84,13 +90,3 @@ def check_same(out: Path, recorded: dict[str, Any], asked: dict[str, Any]) -> No
             f"--out: {out} holds an experiment with other settings: {'; '.join(changes)}. Choose "
             "another folder, or give the former settings"
         )
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        recorded = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(recorded, dict):
-            raise ValueError("should be an object")
-    except ValueError as error:
-        raise InputError(f"{path}: not the record of an experiment ({error})") from error
-    return recorded

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from examples.cityscapes.config import load_config
 from examples.cityscapes.experiments.experiment import ExperimentOutcome, run_experiment, write_page
 from examples.cityscapes.experiments.experiment_flags import add_options, run_to_the_end
 from examples.cityscapes.experiments.plots import draw_starts
@@ -14,8 +15,10 @@ from examples.cityscapes.experiments.published import published_sigmas
 from examples.cityscapes.experiments.results import cell, markdown_table, summarize
 from examples.cityscapes.experiments.training import Training
 from examples.cityscapes.settings import TASKS
-from examples.cityscapes.training.log import read_log
+from examples.cityscapes.training.log import training_line
 from examples.common.checkpoint import write_atomically
+from examples.common.errors import InputError
+from examples.common.records import read_lines
 
 STARTS = tuple(float(start) for start in range(-2, 6))
 """Of log sigma^2, for all tasks alike."""
@@ -62,7 +65,13 @@ def inits(
 
 def read_log_vars(run: Path) -> dict[str, np.ndarray]:
     """Return log sigma^2 of every task before each iteration of a run."""
-    lines = read_log(run / "metrics.jsonl")
+    path, config = run / "metrics.jsonl", load_config(run)
+    lines = read_lines(path, training_line(config), on_damage="skip")
+    if [line["iteration"] for line in lines] != list(range(config.iterations)):
+        raise InputError(
+            f"{path}: should have a whole line for each of {config.iterations} iterations; delete "
+            f"{run}, and the same command trains it again"
+        )
     sigmas = {task: [line["sigma"][task] for line in lines] for task in TASKS}
     # Noise that is predicted for every pixel has no sigma where a batch has no labels: nan.
     return {task: 2 * np.log(np.array(values, float)) for task, values in sigmas.items()}

@@ -39,7 +39,7 @@ def recipe(
         ["runs", f"{len(results)}"],
         *([["seconds a run", f"median {median(seconds):.0f}"]] if seconds else []),
         *(
-            [name, ", ".join(sorted({str(result["setup"][name]) for result in results}))]
+            [name, ", ".join(sorted({str(result["setup"].get(name)) for result in results}))]
             for name in results[0]["setup"]
         ),
         *([["commit", found]] if (found := commit()) else []),

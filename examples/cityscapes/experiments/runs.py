@@ -1,6 +1,5 @@
 """Several runs side by side, each in a process of its own, until all of them are measured."""
 
-import json
 import multiprocessing
 import os
 import sys
@@ -9,14 +8,28 @@ from collections.abc import Sequence
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from tqdm import tqdm
 
 from examples.cityscapes.config import TrainConfig
 from examples.cityscapes.experiments.child import run_one
-from examples.common.errors import InputError
+from examples.cityscapes.experiments.results import FIGURES
 from examples.common.interrupt import catch_sigterm
+from examples.common.json_types import Measured, NotNegative, PositiveInt
+from examples.common.records import read_object
+
+Figures = TypedDict("Figures", dict.fromkeys(FIGURES, Measured | None))
+
+
+class Result(TypedDict):
+    """The figures.json of a finished run."""
+
+    figures: Figures
+    num_images: PositiveInt
+    seconds: NotNegative | None
+    """None of a run that was interrupted."""
+    setup: dict[str, str | PositiveInt | None]
 
 
 class InterruptedRunsError(Exception):
@@ -107,8 +120,4 @@ def is_finished(run: Path) -> bool:
 
 def read_result(run: Path) -> dict[str, Any]:
     """Read the figures.json of a finished run."""
-    path = run / "figures.json"
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{path}: not readable ({error}); delete it to measure again") from error
+    return read_object(run / "figures.json", Result, "delete it to measure again")

@@ -2,9 +2,8 @@
 
 import argparse
 import dataclasses
-import json
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jinja2
 import numpy as np
@@ -15,8 +14,13 @@ from examples.cityscapes.flags import add_checkpoint_flag
 from examples.cityscapes.labels import CLASS_NAMES, PALETTE
 from examples.cityscapes.report.curves import draw_curves
 from examples.cityscapes.report.page_scenes import draw_scenes
+from examples.cityscapes.report.run_files import (
+    iterations_done,
+    read_figures,
+    read_training,
+    read_validations,
+)
 from examples.cityscapes.report.weights import weight_rows_of
-from examples.cityscapes.training.log import read_log
 from examples.common.checkpoint import write_atomically
 from examples.common.errors import InputError
 
@@ -53,8 +57,7 @@ def write_report(config: TrainConfig, data: Path | None, checkpoint: str = "last
     Returns:
         The path of the page.
     """
-    lines = read_log(config.out / "metrics.jsonl")
-    run = ReportedRun(config, _read_metrics(config.out / "metrics.json"), len(lines))
+    run = ReportedRun(config, read_figures(config.out), iterations_done(config))
     if data is not None and not (config.out / f"{checkpoint}.pt").is_file():
         raise InputError(
             f"{config.out / f'{checkpoint}.pt'}: not there yet, so no picture can be drawn; leave "
@@ -76,9 +79,13 @@ def render_report(
         rendered: Whether the data are scenes that we have rendered.
         checkpoint: `last` or `best`: which network draws them.
     """
-    logs = {_name(run): read_log(run.config.out / "metrics.jsonl") for run in runs}
-    learned = {name: lines for name, lines in logs.items() if lines and lines[0]["sigma"]}
-    validations = {_name(run): _validations(run.config.out) for run in runs}
+    logs = {_name(run): read_training(run.config) for run in runs}
+    learned = {
+        _name(run): logs[_name(run)]
+        for run in runs
+        if run.config.weighting == "uncertainty" and logs[_name(run)]
+    }
+    validations = {_name(run): read_validations(run.config.out) for run in runs}
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -153,29 +160,6 @@ def _class_rows(runs: list[ReportedRun]) -> list[tuple[str, list[str]]]:
     rows = [(name, [c["semantic_iou_per_class"][name] for c in columns]) for name in CLASS_NAMES]
     # The untrained network guesses classes that occur nowhere.
     return [(name, [_number(v) for v in values]) for name, values in rows if values[-1] is not None]
-
-
-def _read_metrics(path: Path) -> Metrics | None:
-    if not path.is_file():
-        return None
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{path}: not the figures of a run ({error})") from error
-
-
-def _validations(out: Path) -> list[dict[str, Any]]:
-    """Return the lines of validation.jsonl, with all that is to be low under `error`."""
-    lines = []
-    for line in read_log(out / "validation.jsonl"):
-        iou = line["semantic_iou_present"]
-        error = {
-            "semantic": None if iou is None else 1 - iou,
-            "instance": line["instance_error_px"],
-            "depth": line["depth_error_px"],
-        }
-        lines.append({"iteration": line["iteration"], "error": error})
-    return lines
 
 
 def _name(run: ReportedRun) -> str:

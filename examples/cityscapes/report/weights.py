@@ -26,10 +26,10 @@ def weight_rows(
     rows = []
     for task, weight in lines[-1]["weight"].items():
         losses = [line["loss"][task] for line in lines if line["loss"][task] is not None]
-        if losses and weight is not None:
-            recent = float(running_mean(np.array(losses), window)[-1])
+        sigma = lines[-1]["sigma"].get(task)
+        recent = float(running_mean(np.array(losses), window)[-1]) if losses else 0.0
+        if recent > 0 and None not in (weight, sigma):
             optimum = (1.0 if form == "symmetric" else OPTIMAL_SHARE[task]) / recent
-            sigma = lines[-1]["sigma"][task]
             rows.append({"task": task, "sigma": sigma, "loss": recent, "weight": weight})
             rows[-1] |= {"optimum": optimum, "deviation": weight / optimum - 1}
     return rows

@@ -3,14 +3,18 @@
 import json
 import math
 from collections.abc import Callable
+from dataclasses import make_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor
 
+from examples.cityscapes.config import TrainConfig
 from examples.common.checkpoint import write_atomically
 from examples.common.errors import NonFiniteLossError
+from examples.common.json_types import Count, NotNegative, Positive
+from examples.common.records import read_lines
 
 Line = dict[str, Any]
 
@@ -91,12 +95,26 @@ def append_lines(path: Path, lines: list[Line]) -> None:
         file.writelines(json.dumps(line) + "\n" for line in lines)
 
 
-def read_log(path: Path) -> list[dict[str, Any]]:
+class LogLine(TypedDict):
+    """What a line of any log has, beside its figures."""
+
+    iteration: Count
+
+
+def training_line(config: TrainConfig) -> Any:
+    """Return the type of what is read of a line of a run's metrics.jsonl."""
+    # Dataclasses, as a line should have every task of the run, and no others.
+    by_task = make_dataclass("ByTask", [(task, NotNegative | None) for task in config.tasks])
+    sigmas = make_dataclass("Sigmas", [(task, Positive | None) for task in config.tasks])
+    if config.weighting != "uncertainty":
+        sigmas = dict[str, Any]  # nobody reads them
+    fields = {"iteration": Count, "loss": by_task, "weight": by_task, "sigma": sigmas}
+    return TypedDict("TrainingLine", fields)
+
+
+def read_log(path: Path) -> list[Line]:
     """Return all lines that are whole; a killed run may have left half of one."""
-    if not path.is_file():
-        return []
-    texts = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    return [json.loads(text) for text in texts if text.endswith("\n")]
+    return read_lines(path, LogLine)
 
 
 def cut_log(path: Path, iterations: int) -> None:
