@@ -60,8 +60,10 @@ def read_lines(
     if damages and on_damage == "refuse":
         raise InputError(f"{damages[0]}; delete this line to go on without it")
     if damages and on_damage == "warn":
-        others = f", and so are {len(damages) - 1} other damaged lines" if damages[1:] else ""
-        print(f"warning: {damages[0]}; this line is left out{others}", file=sys.stderr)
+        others = len(damages) - 1
+        tail = f", and so are {others} other damaged lines" if others > 1 else ""
+        tail = ", and so is another damaged line" if others == 1 else tail
+        print(f"warning: {damages[0]}; this line is left out{tail}", file=sys.stderr)
     return lines
 
 

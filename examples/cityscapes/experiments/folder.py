@@ -15,7 +15,7 @@ from examples.common.lock import locked
 from examples.common.records import read_object
 from examples.rendered_scenes import synthesize
 
-Setting = bool | float | str | None
+Setting = str | float | bool | None
 Recorded = Setting | list[Setting] | dict[str, Setting]
 """What an experiment.json has of every setting."""
 

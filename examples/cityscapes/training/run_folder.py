@@ -55,6 +55,8 @@ def prepare_run_folder(config: TrainConfig, first: int) -> None:
             "from the beginning",
             file=sys.stderr,
         )
+    for half_written in config.out.glob("*.partial"):  # left by a process that was killed
+        half_written.unlink()
     write_atomically(config.out / "config.json", to_json(config))
     cut_log(config.out / "metrics.jsonl", first)
     if (config.out / "validation.jsonl").exists():

@@ -52,6 +52,11 @@ def report_shows(*words: str) -> None:
         assert word in page
 
 
+def no_partial_file() -> None:
+    """Check that no half-written file is in the folder of the run."""
+    assert list(Path("run").glob("*.partial")) == []
+
+
 RECORDS: list[Refused | Accepted] = [
     Refused(
         what="a setting of another type in `config.json`",
@@ -155,6 +160,13 @@ RECORDS: list[Refused | Accepted] = [
         command=REPORT,
         rule="The report goes without the figures, with a warning that names the file.",
         check=lambda: report_shows("<svg", "Not evaluated yet"),
+    ),
+    Accepted(
+        what="files that a killed run had half written",
+        spoil=lambda: Path("run/best.pt.partial").write_bytes(b"half"),
+        command=RESUME,
+        rule="They are removed when the run goes on.",
+        check=no_partial_file,
     ),
     Refused(
         what="more frames in the manifest of a prepared copy than any disk holds",
