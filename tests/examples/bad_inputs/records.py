@@ -206,8 +206,8 @@ RECORDS: list[Refused | Accepted] = [
         what="a wrong number of instances in the index of a prepared copy",
         spoil=lambda: change(INDEX, "frames", 1, "num_centroids", value=7),
         command=TRAIN_ON_COPY,
-        line=f"{INDEX}: tells of 4 frames with 10 instances; found 4 and 4 in the arrays; run "
-        "`prepare` again",
+        line="copy/train/00000/centroids.npy: should be an array of type <f8 and shape (10, 3); "
+        "found <f8 and (4, 3); run `prepare` again",
     ),
     Accepted(
         what="a damaged index in a copy that is prepared again",
