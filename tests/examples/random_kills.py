@@ -1,6 +1,6 @@
 """Kills commands at random times, repeats them, and compares what they leave.
 
-    python -m tests.examples.random_kills [--times 20] [--seed N] [--work FOLDER]
+    python -m tests.examples.random_kills [--times 20] [--seed N]
 
 Each of `train`, `prepare` and `predict` first runs undisturbed. Then it is killed by SIGKILL after
 a random time and repeated (`train` by `--resume`), and everything in its folder should be as the
@@ -9,6 +9,7 @@ undisturbed command left it, bit by bit. The last result is in `random_kills.md`
 
 import argparse
 import datetime
+import math
 import os
 import platform
 import random
@@ -19,7 +20,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TextIO
 
 import torch
 
@@ -39,12 +40,15 @@ Arguments = list[object]
 
 
 class Case(NamedTuple):
-    """A command to kill. It writes `out` in the folder in which it is called."""
+    """A command to kill, which writes the folder `out`."""
 
     name: str
+    out: Path
     first: Arguments
-    again: Callable[[Path], Arguments]
+    again: Callable[[], Arguments]
     """The command to repeat, by what the killed one has left."""
+    share: float
+    """How many kills, of the number that is asked for."""
 
 
 class Trial(NamedTuple):
@@ -57,36 +61,32 @@ class Trial(NamedTuple):
     faults: list[str]
 
 
-def cases(work: Path) -> dict[str, Case]:
+def cases(work: Path) -> list[Case]:
     """Return the commands, with the data that they need."""
     tree = write_tree(work / "scenes", train=6, val=2)
     large = write_tree(work / "large", train=40, val=12, size=(256, 512))  # 16 images in a shard
-    train = ["train", "--data", tree, "--out", "out", *as_flags(TRAINING)]
-    prepare = ["prepare", "--data", large, "--out", "out", "--size", "256x512", "--workers"]
+    # The same for all, as a run records its own path.
+    out = work / "here" / "out"
+    train = ["train", "--data", tree, "--out", out, *as_flags(TRAINING)]
+    prepare = ["prepare", "--data", large, "--out", out, "--size", "256x512", "--workers"]
     images = tree / "leftImg8bit" / "train"
-    predict = ["predict", "--run", work / "train/out", "--image", images, "--out", "out"]
+    predict = ["predict", "--run", work / "train" / "out", "--image", images, "--out", out]
 
-    def resumed(out: Path) -> Arguments:
-        # A run that was killed before it had written its settings is none yet.
-        return ["train", "--out", "out", "--resume"] if (out / "config.json").exists() else train
+    def resumed() -> Arguments:
+        # Killed before it had written its settings, a run has not begun.
+        return ["train", "--out", out, "--resume"] if (out / "config.json").exists() else train
 
-    return {
-        "train": Case("train", train, resumed),
-        "prepare": Case("prepare", [*prepare, 1], lambda _: [*prepare, 1]),
-        "prepare, 2 workers": Case("prepare, 2 workers", [*prepare, 2], lambda _: [*prepare, 2]),
-        "predict": Case("predict", predict, lambda _: predict),
-    }
+    return [
+        Case("train", out, train, resumed, share=1),
+        Case("prepare", out, [*prepare, 1], lambda: [*prepare, 1], share=0.75),
+        Case("prepare, 2 workers", out, [*prepare, 2], lambda: [*prepare, 2], share=0.25),
+        Case("predict", out, predict, lambda: predict, share=0.25),
+    ]
 
 
-def run(arguments: Arguments, folder: Path, kill_after: float | None = None) -> int:
-    """Call a command in a folder; returns the exit status, -9 if it was killed."""
-    folder.mkdir(parents=True, exist_ok=True)
-    before = Path.cwd()
-    os.chdir(folder)
-    try:
-        process = start(arguments)
-    finally:
-        os.chdir(before)
+def run(arguments: Arguments, kill_after: float | None = None) -> int:
+    """Call a command; returns the exit status, -9 if it was killed."""
+    process = start(arguments)
     process.join(kill_after)
     if process.is_alive():
         process.kill()
@@ -94,11 +94,11 @@ def run(arguments: Arguments, folder: Path, kill_after: float | None = None) -> 
     return process.exitcode
 
 
-def one_trial(case: Case, whole: Path, folder: Path, seconds: float, log: Path) -> Trial:
+def one_trial(case: Case, whole: Path, seconds: float, log: Path) -> Trial:
     """Kill a command, repeat it, and compare."""
-    was_killed = run(case.first, folder, seconds) == -signal.SIGKILL
-    status = run(case.again(folder / "out"), folder)
-    faults = differences(whole, folder)
+    was_killed = run(case.first, seconds) == -signal.SIGKILL
+    status = run(case.again())
+    faults = differences(whole, case.out.parent)
     if status != 0:
         last = log.read_text(errors="replace").strip().splitlines()[-1]
         faults.insert(0, f"the repeated command ended with status {status}: {last}")
@@ -134,41 +134,46 @@ def files_below(folder: Path) -> set[str]:
 
 
 def kill_at_random(
-    case: Case, times: int, work: Path, draw: random.Random, say: Callable[[str], None]
+    case: Case, times: int, work: Path, draw: random.Random, shown: TextIO
 ) -> list[Trial]:
     """Run a command undisturbed, then kill it so many times before it ends."""
-    whole, folder = work / case.name.replace(", ", "_").replace(" ", "_"), work / "killed"
+    whole, folder = work / case.name, case.out.parent
     # Twice: the first time imports, and files that differ without a kill would prove nothing.
-    for where in (whole, folder):
-        shutil.rmtree(where, ignore_errors=True)
+    for turn in (1, 2):
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
         begin = time.monotonic()
-        status = run(case.first, where)
+        status = run(case.first)
         duration = time.monotonic() - begin
-        faults = differences(whole, where)
+        if turn == 1:
+            shutil.rmtree(whole, ignore_errors=True)
+            shutil.copytree(folder, whole)
+        faults = differences(whole, folder)
         if status != 0 or faults:
-            raise SystemExit(f"{case.name}, undisturbed: status {status} {'; '.join(faults)}")
-    say(f"{case.name}: {duration:.1f} s undisturbed")
+            print(f"{case.name}, undisturbed: status {status} {'; '.join(faults[:3])}", file=shown)
+            sys.exit(1)
+    print(f"{case.name}: {duration:.1f} s undisturbed", file=shown)
     trials: list[Trial] = []
     while sum(trial.was_killed for trial in trials) < times and len(trials) < 5 * times:
         shutil.rmtree(folder)
+        folder.mkdir()
         seconds = draw.uniform(0, duration)
-        trial = one_trial(case, whole, folder, seconds, work / "log.txt")
+        trial = one_trial(case, whole, seconds, work / "log.txt")
         trials.append(trial)
         ending = "killed" if trial.was_killed else "had ended"
-        outcome = "; ".join(trial.faults) or "the same"
-        say(f"{case.name} {len(trials)}: {ending} after {seconds:.2f} s: {outcome}")
+        outcome = "; ".join(trial.faults[:3]) or "the same files"
+        print(f"{len(trials):3}: {ending} after {seconds:.2f} s: {outcome}", file=shown)
     return trials
 
 
-def page(results: dict[str, list[Trial]], seed: int, command: str) -> str:
+def page(results: dict[str, list[Trial]], times: int, seed: int) -> str:
     """Return the result as a page."""
-    versions = f"Python {platform.python_version()}, torch {torch.__version__}, "
-    versions += f"uncertainty_mtl {uncertainty_mtl.__version__}, {platform.system()}"
     lines = [
         "# Commands killed at random times",
         "",
-        f"`{command}`, {datetime.datetime.now(datetime.timezone.utc):%Y-%m-%d}, seed {seed}, "
-        f"{versions}.",
+        f"`python -m tests.examples.random_kills --times {times} --seed {seed}`, "
+        f"{datetime.date.today()}, Python {platform.python_version()}, torch {torch.__version__}, "
+        f"uncertainty_mtl {uncertainty_mtl.__version__}.",
         "",
         "Each command was killed by SIGKILL and repeated. Its files should then be those of a",
         "command that nobody disturbed, bit by bit, and no others.",
@@ -182,8 +187,8 @@ def page(results: dict[str, list[Trial]], seed: int, command: str) -> str:
         lines.append(f"| {name} | " + " | ".join(map(str, counts)) + " |")
     faults = [(name, trial) for name, trials in results.items() for trial in trials if trial.faults]
     if faults:
-        lines += ["", "What was other:", ""]
-        lines += [f"- {name}, {t.seconds:.2f} s: {'; '.join(t.faults)}" for name, t in faults]
+        lines += ["", "What was other, of each trial the first three files:", ""]
+        lines += [f"- {name}, {t.seconds:.2f} s: {'; '.join(t.faults[:3])}" for name, t in faults]
     return "\n".join(lines) + "\n"
 
 
@@ -193,29 +198,18 @@ def main() -> int:
     text = "kills of train, and of prepare; a quarter as many of predict (20)"
     parser.add_argument("--times", type=positive_number, default=20, help=text)
     parser.add_argument("--seed", type=whole_number, default=int(time.time()))
-    parser.add_argument("--work", type=Path, help="folder for the files (a temporary one)")
     options = parser.parse_args()
+    shown = os.fdopen(os.dup(1), "w", buffering=1)
     with tempfile.TemporaryDirectory() as temporary:
-        work = (options.work or Path(temporary)).resolve()
-        work.mkdir(parents=True, exist_ok=True)
-        shown = os.fdopen(os.dup(1), "w", buffering=1)
+        work = Path(temporary).resolve()
         with (work / "log.txt").open("a") as log:  # what the commands print
             os.dup2(log.fileno(), 1)
             os.dup2(log.fileno(), 2)
         draw, results = random.Random(options.seed), {}  # noqa: S311
-        quarter = -(-options.times // 4)
-        times = {
-            "train": options.times,
-            "prepare": options.times - quarter,
-            "prepare, 2 workers": quarter,
-            "predict": quarter,
-        }
-        for name, case in cases(work).items():
-            results[name] = kill_at_random(
-                case, times[name], work, draw, lambda line: print(line, file=shown)
-            )
-    command = f"python -m tests.examples.random_kills --times {options.times}"
-    RESULT.write_text(text := page(results, options.seed, command))
+        for case in cases(work):
+            times = math.ceil(options.times * case.share)
+            results[case.name] = kill_at_random(case, times, work, draw, shown)
+    RESULT.write_text(text := page(results, options.times, options.seed))
     print(text, file=shown)
     return int(any(trial.faults for trials in results.values() for trial in trials))
 
