@@ -253,7 +253,7 @@ class ScaledSigmoidHead(ClassificationHead):
         if weight is not None and (weight.ndim > 1 or not weight.numel()):
             raise ValueError(
                 "`pos_weight` should be a number, or hold one for each label, shape (C,). Found "
-                f"`pos_weight.shape = {tuple(self.pos_weight.shape)}`."
+                f"`pos_weight.shape = {tuple(weight.shape)}`."
             )
 
     def base_loss(self, prediction: Tensor, target: Tensor, mask: Tensor | None = None) -> BaseLoss:

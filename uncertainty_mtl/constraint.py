@@ -54,7 +54,8 @@ class Constraint(KeepsDtype, ABC):
         if not hasattr(self, "last_log_weights"):
             state_dict.pop(name, None)
         elif name not in state_dict:
-            state_dict[name] = torch.full_like(self.last_log_weights, torch.nan)
+            shares = cast(Tensor, self.last_log_weights)
+            state_dict[name] = torch.full_like(shares, torch.nan)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
 

@@ -60,8 +60,9 @@ class WeighedTasks(nn.Module):
         self.priorities = dict(priorities)
         self.global_counts, self.process_group = global_counts, process_group
         # A collection of its own: the user's may change, or be one that cannot be copied.
-        is_bool = isinstance(zero_is_missing, bool)
-        self.zero_is_missing = zero_is_missing if is_bool else frozenset(zero_is_missing)
+        if not isinstance(zero_is_missing, bool):
+            zero_is_missing = frozenset(zero_is_missing)
+        self.zero_is_missing = zero_is_missing
         own = own_heads(heads)
         num_entries = sum(head.num_channels or 1 for head in own.values())
         builders: dict[str, Callable[[], Estimator]] = {

@@ -65,7 +65,8 @@ def measure(model: RSNet, split: Split, missing: str, device: torch.device) -> M
         inputs, targets, masks = batch.to(device)
         outputs = model(inputs)
         brain = masks["synthesis"]
-        errors.append(masked_mse(outputs["synthesis"][:, 0], targets["synthesis"][:, 0], brain))
+        image: Any = targets["synthesis"]  # every case has one
+        errors.append(masked_mse(outputs["synthesis"][:, 0], image[:, 0], brain))
         if targets["segmentation"] is not None:
             classes = outputs["segmentation"].argmax(dim=1)
             for region, value in region_dice(classes, targets["segmentation"], brain).items():

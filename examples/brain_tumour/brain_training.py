@@ -60,7 +60,7 @@ def train_one_step(
 ) -> dict[str, Any]:
     """Take one optimizer step; returns what is logged of it."""
     losses = loss_fn(model(batch.inputs), batch.targets, batch.masks)
-    line = {
+    line: dict[str, Any] = {
         "loss": numbers(losses.errors),
         "nll": numbers(losses.tasks),
         "sigma": numbers(learned_sigmas(loss_fn)),

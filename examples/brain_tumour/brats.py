@@ -2,6 +2,7 @@
 
 import zlib
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
@@ -55,7 +56,8 @@ def check_case(folder: Path) -> None:
 
 def read_case(folder: Path, size: Size) -> Volume:
     """Read a case, normalised and cropped or padded to `size`; labels are None without `seg`."""
-    images = np.stack([read_array(find(folder, kind)) for kind in MODALITIES])
+    found = [find(folder, kind) for kind in MODALITIES]
+    images = np.stack([read_array(path) for path in found if path is not None])
     segmentation = find(folder, "seg")
     labels = None if segmentation is None else read_array(segmentation)
     return prepare(str(folder), images, labels, size)
@@ -78,6 +80,7 @@ def read_array(path: Path) -> np.ndarray:
 def open_image(path: Path) -> SpatialImage:
     """Read the header of a file; its voxels are left on the disk."""
     try:
-        return nibabel.load(path)
+        image: Any = nibabel.load(path)
+        return image
     except _BROKEN as error:
         raise InputError(f"{path}: not a readable NIfTI file ({error})") from error

@@ -61,11 +61,11 @@ def add_grouping_flags(add: Callable[..., Any]) -> None:
 def field_docstrings() -> dict[str, str]:
     """Return the string below each field of `TrainConfig`, on one line."""
     definition: Any = ast.parse(textwrap.dedent(inspect.getsource(TrainConfig))).body[0]
-    return {
-        field.target.id: " ".join(text.value.value.split())
-        for field, text in itertools.pairwise(definition.body)
-        if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr)
-    }
+    found = {}
+    for field, text in itertools.pairwise(definition.body):
+        if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr):
+            found[ast.unparse(field.target)] = " ".join(ast.literal_eval(text.value).split())
+    return found
 
 
 def parser_of(kind: Any) -> Callable[[str], object]:

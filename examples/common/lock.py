@@ -16,7 +16,7 @@ from examples.common.errors import InputError
 try:
     import fcntl
 except ImportError:  # not on Windows
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
 
 _held: set[BinaryIO] = set()
 
@@ -87,7 +87,8 @@ def _lock(path: Path, folder: Path, wait: bool) -> BinaryIO | None:
                     f"{folder}: another command writes there ({holder}); wait until it has ended, "
                     "or choose another folder"
                 ) from error
-            return _warn(folder, error.strerror or type(error).__name__)
+            _warn(folder, error.strerror or type(error).__name__)
+            return None
         if _is_at(file, path):
             break
         file.close()  # its holder has removed it while we were about to lock it

@@ -30,7 +30,7 @@ CITIES = {"train": ("arbora", "brunnhafen", "castelle"), "val": ("dornwald", "es
 MIN_SIZE = (32, 64)
 """Height and width below which people and poles vanish."""
 
-_COMPRESSION = {"compress_level": 1, "compress_type": zlib.Z_RLE}
+_COMPRESSION: dict[str, Any] = {"compress_level": 1, "compress_type": zlib.Z_RLE}
 """After PNG's own filters, runs are all that is left to find; a search takes 3 times as long."""
 
 _FRAME = 19

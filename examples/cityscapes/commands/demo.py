@@ -66,7 +66,7 @@ def demo(
     if partial.exists():
         shutil.rmtree(partial)  # left by a demo that was interrupted
     # All 19 classes take longer to learn than a demo may last.
-    scene_options = {"size": size, "seed": seed, "classes": "common"}
+    scene_options: dict[str, Any] = {"size": size, "seed": seed, "classes": "common"}
     synthesize(scenes, train=train_scenes, val=val_scenes, **scene_options)
     runs = [train_and_evaluate(config) for config in configs]
     write_atomically(partial / "report.html", render_report(runs, scenes, rendered=True))

@@ -5,7 +5,7 @@ import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -83,7 +83,7 @@ def predict(
     images = images_below(image, out)
     device = pick_device(options.device)
     model = load_trained(config, options.checkpoint)
-    model.to(device, memory_format=torch.channels_last).eval()
+    model.to(device).to(memory_format=torch.channels_last).eval()
 
     done = 0
     # On a terminal only: elsewhere an error is to be the one line that is printed.
@@ -135,10 +135,11 @@ def _predict_batch(
         for (name, pixels), maps in zip(batch.items(), found, strict=True):
             yield name, _arrays(pixels, maps, {}, options.grouping)
         return
+    num_samples = cast(int, options.samples)
     for name, pixels in batch.items():
         # One by one: the outputs for all samples are in memory together.
         maps, doubts = predict_with_uncertainty(
-            model, pixels, size, device, samples=options.samples, at_once=options.batch_size
+            model, pixels, size, device, samples=num_samples, at_once=options.batch_size
         )
         yield name, _arrays(pixels, maps, doubts, options.grouping)
 
@@ -162,7 +163,7 @@ def _write(out: Path, name: PurePath, arrays: Arrays, options: Options) -> list[
         contents["uncertainty.png"] = draw_uncertainty(arrays)
     if options.arrays:
         buffer = io.BytesIO()
-        np.savez_compressed(buffer, **arrays)
+        np.savez_compressed(buffer, **cast(Any, arrays))
         contents["arrays.npz"] = buffer.getvalue()
     folder = out / name.parent
     folder.mkdir(parents=True, exist_ok=True)

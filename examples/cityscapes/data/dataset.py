@@ -4,7 +4,7 @@ import os
 import signal
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -42,8 +42,10 @@ class Batch(NamedTuple):
 
     def to(self, device: torch.device) -> "Batch":
         """Copy to a device, but for what no training step needs."""
-        moved = [None if t is None else t.to(device, non_blocking=True) for t in self[:-1]]
-        return Batch(*moved, self.disparity_at_1m)
+        moved: list[Any] = [
+            None if t is None else t.to(device, non_blocking=True) for t in self[:-1]
+        ]
+        return Batch._make([*moved, self.disparity_at_1m])
 
     def targets(self) -> dict[str, Tensor]:
         """Derive the targets of the tasks whose labels are there."""
@@ -156,8 +158,12 @@ class _Collate:
         self.tasks = tasks
 
     def __call__(self, samples: list[Sample | InputError]) -> Batch | InputError:
-        errors = [sample for sample in samples if isinstance(sample, InputError)]
-        return errors[0] if errors else collate(samples, self.tasks)
+        read = []
+        for sample in samples:
+            if isinstance(sample, InputError):
+                return sample
+            read.append(sample)
+        return collate(read, self.tasks)
 
 
 def batches(

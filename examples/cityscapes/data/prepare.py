@@ -76,7 +76,7 @@ def prepare(
     if list_images(data, "val"):
         frames["val"] = RawSplit(data, "val", size, tasks).frames
     _check_out(out, size, labels)
-    settings = {
+    settings: dict[str, Any] = {
         "format": FORMAT,
         "source": str(data.resolve()),
         "size": list(size),
@@ -205,8 +205,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--data", type=Path, required=True, help="dataset in the official layout")
     add("--out", type=Path, required=True, help="folder of the copy; an earlier one is renewed")
-    size = {"type": height_and_width, "default": (128, 256), "metavar": "HxW"}
-    add("--size", help="of the copy (128x256)", **size)
+    text = "of the copy (128x256)"
+    add("--size", type=height_and_width, default=(128, 256), metavar="HxW", help=text)
     add("--labels", choices=LABELS, default=FINE, help="of the training images (gtFine)")
     workers = "processes that decode (one per core)"
     add("--workers", type=positive_number, metavar="N", help=workers)

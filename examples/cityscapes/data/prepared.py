@@ -31,7 +31,7 @@ class _Choices(TypedDict, total=False):
 class Manifest(_Choices):
     """The settings of a prepared dataset; old ones have no choices."""
 
-    format: Literal[FORMAT]
+    format: Literal[1]
     source: Path
     size: tuple[PositiveInt, PositiveInt]
     per_shard: PositiveInt

@@ -63,7 +63,7 @@ def checksum(
     """
     recorded = [entry[name] for name in ("num_centroids", "baseline_fx", "factor")]
     crc = zlib.crc32(json.dumps([entry["files"]["image"]["path"], *recorded]).encode())
-    crc = zlib.crc32(table_of(centroids), crc)
+    crc = zlib.crc32(table_of(centroids).data, crc)
     for name in DTYPES:
-        crc = zlib.crc32(arrays[name][row], crc)
+        crc = zlib.crc32(arrays[name][row].data, crc)
     return crc

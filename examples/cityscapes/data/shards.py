@@ -82,11 +82,11 @@ class Shard(NamedTuple):
 
     arrays: dict[str, np.ndarray]
     centroids: list[Centroids]
-    index: list[dict[str, Any]]
+    index: list[dict[str, Any]]  # type: ignore[assignment]  # every tuple has such a method
 
     def read(self, row: int, box: Box | None = None) -> Sample:
         """Return a frame, or a part of it; only that part is read from the disk."""
-        where = (...,)
+        where: tuple[Any, ...] = (...,)
         if box is not None:
             where += (slice(box.top, box.top + box.height), slice(box.left, box.left + box.width))
 

@@ -116,7 +116,7 @@ def load_trained(config: TrainConfig, checkpoint: str = "last") -> SceneNet:
 
 def by_network(model: SceneNet, device: torch.device) -> Predictor:
     """Predict by a network."""
-    model.to(device, memory_format=torch.channels_last).eval()
+    model.to(device).to(memory_format=torch.channels_last).eval()
 
     def predict(image: Tensor) -> dict[str, Tensor]:
         maps = predict_maps(model, image.to(device))

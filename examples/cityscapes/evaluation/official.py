@@ -18,7 +18,7 @@ from examples.cityscapes.data.targets import (
     train_ids,
 )
 from examples.cityscapes.evaluation.official_files import Exporter, semantic_file
-from examples.cityscapes.evaluation.official_job import job_of, labels_of, run_scripts
+from examples.cityscapes.evaluation.official_job import job_of, labels_of, run_scripts, truth_of
 from examples.cityscapes.evaluation.semantic_iou import SemanticIoU
 from examples.cityscapes.scene.grouping import Grouping
 from examples.cityscapes.scene.maps import predict_scene
@@ -143,7 +143,7 @@ def measure_files(frames: list[Frame], predictions: Path) -> Metrics:
     back = np.full(256, 255, dtype=np.uint8)
     back[:] = train_ids(torch.arange(256)).numpy()
     for frame in frames:
-        ids = torch.from_numpy(read_instance_ids(frame.instance_ids))
+        ids = torch.from_numpy(read_instance_ids(truth_of(frame)))
         labels = labels_of(frame, ids)
         predicted = torch.from_numpy(back[read_label_ids(semantic_file(predictions, frame.stem))])
         metric.add(

@@ -5,7 +5,7 @@ import math
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -28,7 +28,7 @@ def job_of(frames: list[Frame], predictions: Path, scratch: Path) -> dict[str, A
         job["label_ids"].append(str(labels))
         job["instance_ids"].append(str(instances))
         job["semantic"].append(str(semantic_file(predictions, frame.stem).absolute()))
-        found = instance_distances(frame, read_instance_ids(frame.instance_ids))
+        found = instance_distances(frame, read_instance_ids(truth_of(frame)))
         if found is not None:
             distances[str(instances)] = found
     if (predictions / "instance").is_dir():
@@ -49,14 +49,14 @@ def _truth_folder(frames: list[Frame], scratch: Path) -> Path:
     for frame in frames:
         link = scratch / "gtFine/val/city" / f"{frame.stem}_gtFine_instanceIds.png"
         link.parent.mkdir(parents=True, exist_ok=True)
-        link.symlink_to(frame.instance_ids.absolute())
+        link.symlink_to(truth_of(frame).absolute())
     return scratch / "gtFine"
 
 
 def _truth_files(frame: Frame, scratch: Path) -> tuple[Path, Path]:
     """Return the files of labels and of instances, side by side and named as the scripts want."""
     instances = scratch / f"{frame.stem}_gtFine_instanceIds.png"
-    instances.symlink_to(frame.instance_ids.absolute())
+    instances.symlink_to(truth_of(frame).absolute())
     labels = scratch / f"{frame.stem}_gtFine_labelIds.png"
     if frame.label_ids is not None:
         labels.symlink_to(frame.label_ids.absolute())
@@ -64,6 +64,11 @@ def _truth_files(frame: Frame, scratch: Path) -> tuple[Path, Path]:
     ids = torch.from_numpy(read_instance_ids(instances))
     Image.fromarray(label_ids_from_instance_ids(ids).numpy().astype(np.uint8)).save(labels)
     return labels, instances
+
+
+def truth_of(frame: Frame) -> Path:
+    """Return the file of the instance ids, which the frames of an official evaluation all have."""
+    return cast(Path, frame.instance_ids)
 
 
 def labels_of(frame: Frame, ids: torch.Tensor) -> torch.Tensor:

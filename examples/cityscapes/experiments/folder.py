@@ -66,7 +66,7 @@ def experiment_folder(
         yield data or out / "scenes"
 
 
-def _render(out: Path, scenes: dict[str, int], settings: dict[str, Any]) -> None:
+def _render(out: Path, scenes: dict[str, Any], settings: dict[str, Any]) -> None:
     for partial in out.glob("scenes.partial-*"):
         shutil.rmtree(partial)  # left by a process that was killed
     try:

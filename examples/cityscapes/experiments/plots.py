@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -42,12 +43,12 @@ def _draw_merit(axes: Axes, points: list[tuple[PublishedRow, Summary]], merit: s
     fixed = sorted((float(weight), summary) for weight, summary in known if weight != "learned")
     color = TASK_COLORS[_TASK[merit]]
     if fixed:
-        weights, means = [w for w, _ in fixed], [s.mean for _, s in fixed]
+        weights, means = [w for w, _ in fixed], [s.mean or 0.0 for _, s in fixed]
         spreads = [s.spread or 0.0 for _, s in fixed]
-        style = {"color": color, "markersize": 3, "linewidth": 1, "capsize": 2}
+        style: dict[str, Any] = {"color": color, "markersize": 3, "linewidth": 1, "capsize": 2}
         axes.errorbar(weights, means, spreads, fmt="o-", label="fixed", **style)
     for weight, (mean, spread, _) in known:
-        if weight == "learned":
+        if weight == "learned" and mean is not None:
             axes.axhline(mean, color="0.25", linestyle="--", linewidth=1, label="learned")
             if spread:
                 axes.axhspan(mean - spread, mean + spread, color="0.25", alpha=0.15, linewidth=0)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, TypedDict, cast
 
 from tqdm import tqdm
 
@@ -19,7 +19,7 @@ from examples.common.interrupt import catch_sigterm
 from examples.common.json_types import Measured, NotNegative, PositiveInt
 from examples.common.records import read_object
 
-Figures = TypedDict("Figures", dict.fromkeys(FIGURES, Measured | None))
+Figures = TypedDict("Figures", dict.fromkeys(FIGURES, Measured | None))  # type: ignore[misc]
 
 
 class Result(TypedDict):
@@ -64,7 +64,7 @@ def run_all(configs: Sequence[TrainConfig], workers: int) -> dict[str, str]:
                     running[process.sentinel] = process, config
                 # A signal does not end the wait, so that it has to be a short one.
                 for sentinel in wait(list(running), timeout=0.2):
-                    process, config = running.pop(sentinel)
+                    process, config = running.pop(cast(int, sentinel))
                     process.join()
                     if is_finished(config.out):
                         bar.update()

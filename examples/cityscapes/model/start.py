@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -71,12 +72,17 @@ def _start_depth_at_mean(model: SceneNet, dataset: CityscapesDataset) -> None:
         valid = disparity[~disparity.isnan()]
         total, count = total + float(valid.double().sum()), count + len(valid)
     if count:
-        model.decoders["depth"][-1].bias[0] = total / count
+        last_layer(model, "depth").bias[0] = total / count
 
 
 @torch.no_grad()
 def _start_noise_at(model: SceneNet, sigma: float) -> None:
-    model.decoders["depth"][-1].bias[1] = 2 * math.log(sigma)
+    last_layer(model, "depth").bias[1] = 2 * math.log(sigma)
+
+
+def last_layer(model: SceneNet, task: str) -> Any:
+    """Return the layer that makes the output of a task."""
+    return list(model.decoders[task].children())[-1]
 
 
 @contextmanager

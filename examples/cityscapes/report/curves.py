@@ -3,7 +3,7 @@
 import io
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib
@@ -21,7 +21,9 @@ _FEW = 25
 _MOST = 600
 
 
-def draw_curves(runs: dict[str, LogLines], quantity: str, title: str, *, window: int = 50) -> str:
+def draw_curves(
+    runs: Mapping[str, LogLines], quantity: str, title: str, *, window: int = 50
+) -> str:
     """Draw a logged quantity of every task against the iteration.
 
     Args:

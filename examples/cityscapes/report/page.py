@@ -3,7 +3,7 @@
 import argparse
 import dataclasses
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jinja2
 import numpy as np
@@ -93,7 +93,8 @@ def render_report(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    scenes, seen = [], []
+    scenes: list[Any] = []
+    seen: list[Any] = []
     if data is not None:
         scenes, seen = draw_scenes({_name(run): run.config for run in runs}, data, checkpoint)
     curves = [draw_curves(logs, "loss", "loss (running mean of 50)")]

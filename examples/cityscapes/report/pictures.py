@@ -1,6 +1,7 @@
 """Predictions drawn for people: panels with a key of the colours, an overlay, and doubt as maps."""
 
 import io
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -110,7 +111,7 @@ def _show_scale(
     unit: str,
     colors: str,
     largest: float,
-    **settings: str,
+    **settings: Any,
 ) -> None:
     shown = axes.imshow(
         values, cmap=colors, vmin=0, vmax=max(float(largest), 1e-6), interpolation="nearest"

@@ -11,7 +11,7 @@ from examples.common.errors import InputError
 from examples.common.json_types import Measured, PositiveInt
 from examples.common.records import read_lines, read_object
 
-ByClass = TypedDict("ByClass", dict.fromkeys(CLASS_NAMES, Measured | None))
+ByClass = TypedDict("ByClass", dict.fromkeys(CLASS_NAMES, Measured | None))  # type: ignore[misc]
 
 
 class Figures(TypedDict):

@@ -11,6 +11,7 @@ from uncertainty_mtl import (
     ClassificationUncertainty,
     HeteroscedasticLaplaceHead,
     ScaledSoftmaxHead,
+    TaskHead,
     mc_dropout,
 )
 
@@ -56,7 +57,7 @@ def predict_with_uncertainty(
     """
     inputs = resize_rgb(pixels, size).unsqueeze(0).to(device)
     # At sigma 1: a sigma that weighs a loss is no temperature of the probabilities.
-    heads = {"semantic": ScaledSoftmaxHead()}
+    heads: dict[str, TaskHead] = {"semantic": ScaledSoftmaxHead()}
     if model.predicts_noise:
         heads["depth"] = HeteroscedasticLaplaceHead()
     heads = {task: head.to(device).eval() for task, head in heads.items()}

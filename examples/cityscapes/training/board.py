@@ -106,10 +106,10 @@ class Board:
 
 def pictures(image: Tensor, maps: dict[str, Output]) -> dict[str, np.ndarray]:
     """Colour the first image of a batch and its predictions; each (H, W, 3), uint8."""
-    maps = {task: output[:1].float().cpu() for task, output in without_noise(maps).items()}
-    if "semantic" in maps:
-        maps["semantic"] = maps["semantic"].argmax(dim=1)
-    arrays = to_arrays(maps)
+    first = {task: output[:1].float().cpu() for task, output in without_noise(maps).items()}
+    if "semantic" in first:
+        first["semantic"] = first["semantic"].argmax(dim=1)
+    arrays = to_arrays(first)
     colored = {"input": image[0].permute(1, 2, 0).cpu().numpy()}
     if "classes" in arrays:
         colored["classes"] = color_classes(arrays["classes"])

@@ -105,11 +105,11 @@ def training_line(config: TrainConfig) -> Any:
     """Return the type of what is read of a line of a run's metrics.jsonl."""
     # Dataclasses, as a line should have every task of the run, and no others.
     by_task = make_dataclass("ByTask", [(task, NotNegative | None) for task in config.tasks])
-    sigmas = make_dataclass("Sigmas", [(task, Positive | None) for task in config.tasks])
+    sigmas: Any = make_dataclass("Sigmas", [(task, Positive | None) for task in config.tasks])
     if config.weighting != "uncertainty":
         sigmas = dict[str, Any]  # nobody reads them
     fields = {"iteration": Count, "loss": by_task, "weight": by_task, "sigma": sigmas}
-    return TypedDict("TrainingLine", fields)
+    return TypedDict("TrainingLine", fields)  # type: ignore[operator]
 
 
 def read_log(path: Path) -> list[Line]:

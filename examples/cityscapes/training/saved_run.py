@@ -15,7 +15,7 @@ from examples.common.checkpoint import read_checkpoint
 from examples.common.errors import InputError
 from examples.common.fingerprint import fingerprint_of_names
 
-PARTS = {
+PARTS: dict[str, Any] = {
     "iteration": int,
     "best": (float, type(None)),
     "model": dict,

@@ -23,7 +23,7 @@ from examples.cityscapes.training.saved_run import (
 from examples.common.checked_weights import load_weights
 from examples.common.device import check_compiler
 from examples.common.errors import InputError, reason_of
-from uncertainty_mtl import MultiTaskLoss
+from uncertainty_mtl import MultiTaskLoss, UncertaintyWeightedLoss
 
 ByTask = dict[str, Tensor]
 
@@ -47,7 +47,7 @@ class TrainingState(NamedTuple):
     """Everything that changes during training, beside the iteration."""
 
     model: nn.Module
-    loss_fn: nn.Module
+    loss_fn: UncertaintyWeightedLoss
     optimizers: list[Optimizer]
     module: nn.Module
     """Both of them, called by each process on its share of a batch."""
@@ -64,7 +64,7 @@ class Progress(NamedTuple):
 def build_state(model: nn.Module, config: TrainConfig, ranks: Ranks) -> TrainingState:
     """Put the network on its device, with a loss and optimizers that have learned nothing yet."""
     model = joint_batch_norm(model, ranks)
-    model.to(ranks.device, memory_format=torch.channels_last)
+    model.to(ranks.device).to(memory_format=torch.channels_last)
     if config.compile:
         check_compiler(ranks.device)
         model.compile()  # in place: the names in its state dict stay as they are
@@ -74,13 +74,15 @@ def build_state(model: nn.Module, config: TrainConfig, ranks: Ranks) -> Training
     return TrainingState(model, loss_fn, optimizers, module)
 
 
-def build_optimizers(model: nn.Module, loss_fn: nn.Module, config: TrainConfig) -> list[Optimizer]:
+def build_optimizers(
+    model: nn.Module, loss_fn: UncertaintyWeightedLoss, config: TrainConfig
+) -> list[Optimizer]:
     """Return the network's optimizer and, where sigma is learned, sigma's own.
 
     Sigma has plain SGD: neither weight decay, which would pull it to 1, nor momentum, which would
     go on moving it through batches without labels.
     """
-    settings = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
+    settings: dict[str, Any] = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
     if config.optimizer == "adamw":
         optimizers: list[Optimizer] = [AdamW(model.parameters(), **settings)]
     else:

@@ -131,7 +131,7 @@ def train_from(progress: Progress, run: Run, must_stop: Callable[[], bool]) -> i
             progress = progress._replace(iteration=done)
             show_progress(bar, run.log, config.batch_size)
             if should_validate and run.val is not None:
-                progress = validate_and_save_best(progress, run)
+                progress = validate_and_save_best(progress, run, run.val)
             if is_to_save:
                 save(progress, run, "last.pt")
             if stop:
@@ -169,11 +169,11 @@ def train_one_step(
         optimizer.step()
 
 
-def validate_and_save_best(progress: Progress, run: Run) -> Progress:
+def validate_and_save_best(progress: Progress, run: Run, val: CityscapesDataset) -> Progress:
     """Validate, keep the checkpoint if it is the best so far, and show a picture."""
     ranks, model = run.ranks, run.state.model
-    shares = in_order(run.val, images_per_part(run.config, ranks))[ranks.index :: ranks.count]
-    batches = data.batches(run.val, shares, run.config.tasks, device=ranks.device)
+    shares = in_order(val, images_per_part(run.config, ranks))[ranks.index :: ranks.count]
+    batches = data.batches(val, shares, run.config.tasks, device=ranks.device)
     figures = validate(model, batches, ranks)
     error = figures["selection_error"]
     is_best = error is not None and (progress.best is None or error < progress.best)
@@ -184,7 +184,7 @@ def validate_and_save_best(progress: Progress, run: Run) -> Progress:
         line = {"iteration": progress.iteration, **figures, "is_best": is_best}
         append_lines(run.config.out / "validation.jsonl", [line])
     if run.board:
-        image = run.val.read(0).image.unsqueeze(0)
+        image = val.read(0).image.unsqueeze(0)
         with torch.no_grad():
             maps = model(image.to(ranks.device))
         run.board.add_validation(progress.iteration, figures, image, maps)
