@@ -70,7 +70,7 @@ def test_every_field_is_documented_in_its_help():
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_preset_fills_what_is_not_given_and_is_recorded(name, tmp_path):
-    given = {"data": Path("data"), "out": tmp_path, "preset": name, "learning_rate": 0.01}
+    given = {"data": Path("data").absolute(), "out": tmp_path, "preset": name, "learning_rate": 0.01}
     config = new_config(given)
     assert config.preset == name
     assert config.learning_rate == 0.01
@@ -88,7 +88,7 @@ def test_the_presets_are_those_of_section_5_of_the_paper():
 
 
 def test_a_run_from_before_there_were_coarse_labels_had_fine_ones(tmp_path):
-    config = new_config({"data": Path("data"), "out": tmp_path})
+    config = new_config({"data": Path("data").absolute(), "out": tmp_path})
     fields = json.loads(to_json(config))
     del fields["labels"]
     (tmp_path / "config.json").write_text(json.dumps(fields))
@@ -98,6 +98,6 @@ def test_a_run_from_before_there_were_coarse_labels_had_fine_ones(tmp_path):
 
 def test_a_recorded_configuration_is_read_back_as_it_was(tmp_path):
     for name in PRESETS:
-        config = new_config({"data": Path("data"), "out": tmp_path, "preset": name})
+        config = new_config({"data": Path("data").absolute(), "out": tmp_path, "preset": name})
         (tmp_path / "config.json").write_text(to_json(config))
         assert load_config(tmp_path) == config
