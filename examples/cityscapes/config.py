@@ -61,8 +61,9 @@ class TrainConfig:
 
     backbone: str = "resnet101"
     """The ResNet whose convolutions make the trunk."""
-    backbone_weights: str = "imagenet"
-    """`imagenet`, `none`, or the path of a ResNet state dict."""
+    backbone_weights: str = "auto"
+    """`imagenet`, `none`, the path of a ResNet state dict, or `auto`: `imagenet`, but `none` where
+    there is no network connection."""
     stages: int = 4
     """How many of the four ResNet stages to keep, counted from the input."""
     output_stride: int = 8

@@ -1,16 +1,19 @@
 """The network's sizes, strides and dilations."""
 
 import dataclasses
+from http.client import IncompleteRead
 from pathlib import Path
 
 import pytest
 import torch
 from torchvision.models import resnet18, resnet50
 
+from examples.cityscapes.__main__ import main
 from examples.cityscapes.config import TrainConfig
 from examples.cityscapes.model.network import SceneNet, SpatialPyramid, Trunk, decoder
 from examples.cityscapes.model.start import backbone_state, initial_model
 from examples.common.errors import InputError
+from tests.examples.tiny_tree import write_tree
 
 PAPER = TrainConfig(data=Path("data"), out=Path("run"))
 SMALL = dataclasses.replace(
@@ -118,14 +121,14 @@ def _weights(config):
 def test_a_file_of_resnet_weights_fills_the_trunk(tmp_path):
     resnet = resnet18(weights=None)
     torch.save(resnet.state_dict(), tmp_path / "weights.pt")
-    state = backbone_state("resnet18", str(tmp_path / "weights.pt"))
+    _, state = backbone_state("resnet18", str(tmp_path / "weights.pt"))
     model = initial_model(SMALL, None, state)
     torch.testing.assert_close(model.trunk.layers[3][1].conv2.weight, resnet.layer4[1].conv2.weight)
 
 
 def test_weights_of_another_resnet_or_no_weights_at_all_are_refused_by_name(tmp_path):
     torch.save(resnet18(weights=None).state_dict(), tmp_path / "weights.pt")
-    state = backbone_state("resnet50", str(tmp_path / "weights.pt"))
+    _, state = backbone_state("resnet50", str(tmp_path / "weights.pt"))
     config = dataclasses.replace(SMALL, backbone="resnet50", backbone_weights="weights.pt")
     with pytest.raises(InputError, match=r"--backbone-weights: weights\.pt does not fit resnet50"):
         initial_model(config, None, state)
@@ -136,12 +139,29 @@ def test_weights_of_another_resnet_or_no_weights_at_all_are_refused_by_name(tmp_
         backbone_state("resnet18", str(tmp_path / "none.pt"))
 
 
-def test_without_a_network_imagenet_warns_in_one_line_and_gives_none(monkeypatch, capsys):
-    def offline(*args, **kwargs):
-        raise OSError("no route to host")
+@pytest.fixture(params=[OSError, IncompleteRead], ids=lambda error: error.__name__)
+def _offline(monkeypatch, request):
+    def fail(*args, **kwargs):
+        raise request.param("no route to host")
 
-    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", offline)
-    assert backbone_state("resnet18", "imagenet") is None
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", fail)
+
+
+@pytest.mark.usefixtures("_offline")
+def test_imagenet_asked_for_by_name_is_refused_without_a_network(tmp_path, capsys):
+    paths = ["--data", write_tree(tmp_path / "data"), "--out", tmp_path / "run"]
+    flags = ["--backbone", "resnet18", "--backbone-weights", "imagenet", "--size", "16x32"]
+    flags += ["--batch-size", "2"]
+    assert main([str(argument) for argument in ("train", *paths, *flags)]) == 2
+    printed = capsys.readouterr().err
+    assert printed.startswith("error: --backbone-weights imagenet: no ImageNet weights for")
+    assert printed.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.usefixtures("_offline")
+def test_without_a_network_the_default_warns_in_one_line_and_is_none(capsys):
+    assert backbone_state("resnet18", "auto") == ("none", None)
     printed = capsys.readouterr().err
     assert printed.count("\n") == 1
-    assert "no ImageNet weights for resnet18 (no route to host)" in printed
+    assert "no ImageNet weights for resnet18 (" in printed

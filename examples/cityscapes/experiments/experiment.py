@@ -72,8 +72,8 @@ def run_experiment(
     settings = shared_settings({**plain, **(defaults or {}), **given, "preset": preset})
     device = pick_device(settings["device"])
     # Fetched once for all runs, which must not start from different weights.
-    if backbone_state(settings["backbone"], settings["backbone_weights"]) is None:
-        settings["backbone_weights"] = "none"
+    found, _ = backbone_state(settings["backbone"], settings["backbone_weights"])
+    settings["backbone_weights"] = found
     scenes = QUICK_SCENES if quick else SCENES
     with experiment_folder(out, command, settings, data, scenes) as dataset:
         pairs = [(training, seed) for seed in seeds for training in trainings]

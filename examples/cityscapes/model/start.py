@@ -1,5 +1,6 @@
 """The network as it is before the first iteration."""
 
+import http.client
 import math
 import socket
 import sys
@@ -20,25 +21,34 @@ from examples.common.checkpoint import read_checkpoint
 from examples.common.errors import InputError
 
 
-def backbone_state(backbone: str, choice: str) -> dict[str, Tensor] | None:
-    """Return the ResNet state dict that `--backbone-weights` asks for.
+def backbone_state(backbone: str, choice: str) -> tuple[str, dict[str, Tensor] | None]:
+    """Return the weights that `--backbone-weights` leads to: their name and a ResNet state dict.
 
-    Without a network, `imagenet` warns once and gives None.
+    `auto` leads to `imagenet`. If those weights cannot be fetched, it warns once and leads to
+    `none`, whose state dict is None. Whoever asked for `imagenet` by name gets an error instead.
+
+    Raises:
+        InputError: If weights that were asked for by name cannot be had.
     """
     if choice == "none":
-        return None
-    if choice != "imagenet":
-        return read_checkpoint(Path(choice))
+        return choice, None
+    if choice not in ("auto", "imagenet"):
+        return choice, read_checkpoint(Path(choice))
     try:
         with _patience(seconds=20):
-            return get_model_weights(backbone).DEFAULT.get_state_dict(progress=False)
-    except (OSError, RuntimeError) as error:  # no network, or a damaged download
+            weights = get_model_weights(backbone).DEFAULT.get_state_dict(progress=False)
+    # No network connection, one that broke off, or a damaged download.
+    except (OSError, http.client.HTTPException, RuntimeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        print(
-            f"warning: no ImageNet weights for {backbone} ({reason}); starting from random ones",
-            file=sys.stderr,
-        )
-        return None
+        found = f"no ImageNet weights for {backbone} ({reason})"
+        if choice == "imagenet":
+            raise InputError(
+                f"--backbone-weights imagenet: {found}; connect to the network, or give a file "
+                "or `none`"
+            ) from error
+        print(f"warning: {found}; starting from random ones", file=sys.stderr)
+        return "none", None
+    return "imagenet", weights
 
 
 def initial_model(

@@ -86,9 +86,8 @@ def train(config: TrainConfig, *, resume: bool = False, deadline: float | None =
         resume = resume and checkpoint.is_file()  # killed before its first one: from the start
         weights = None
         if not resume:  # a checkpoint holds the trunk's weights
-            weights = backbone_state(config.backbone, config.backbone_weights)
-            if weights is None:
-                config = dataclasses.replace(config, backbone_weights="none")
+            found, weights = backbone_state(config.backbone, config.backbone_weights)
+            config = dataclasses.replace(config, backbone_weights=found)
         state = build_state(initial_model(config, dataset, weights), config, ranks)
         progress = restore(checkpoint, state, dataset.frames, ranks) if resume else Progress()
         check_not_beyond(config, progress)
