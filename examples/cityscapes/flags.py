@@ -53,7 +53,7 @@ def add_grouping_flags(add: Callable[..., Any]) -> None:
     """Add the options of `Grouping`, which keeps its defaults where they are not given."""
     nothing = {"default": argparse.SUPPRESS}
     add("--clustering", metavar="M", help="of votes: optics (default) or hdbscan", **nothing)
-    add("--reach", type=float, metavar="X", help="of a vote, part of the width (0.012)", **nothing)
+    add("--reach", type=float, metavar="X", help="of a vote, part of sqrt(2 * area) (0.012)", **nothing)
     text = "smallest instance, part of a typical one (0.06)"
     add("--min-area", type=float, metavar="X", help=text, **nothing)
 

@@ -117,6 +117,16 @@ def test_instances_do_not_depend_on_the_scale_of_the_image():
     assert adjusted_rand_score(small[mask], large[::2, ::2][mask]) > 0.97
 
 
+@pytest.mark.parametrize("index", [0, 2])
+def test_an_image_on_its_side_has_the_same_instances(index):
+    ids, classes, offsets = scene(index)
+    offsets = offsets + network_error(SIZE, index)
+    upright = find_instances(offsets, classes)
+    turned = find_instances(offsets[::-1].transpose(0, 2, 1), classes.T).T
+    assert turned.max() == upright.max()
+    assert adjusted_rand_score(upright[ids > 0], turned[ids > 0]) > 0.99
+
+
 def test_more_groups_than_pixels_are_never_numbered():
     mask = np.zeros((16, 64), dtype=bool)
     mask[4:12, 4:60] = True

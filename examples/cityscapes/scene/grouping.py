@@ -21,7 +21,8 @@ class Grouping:
     clustering: str = "optics"
     """`optics`, as in the paper, or `hdbscan`: faster, and without `reach`."""
     reach: float = 0.012
-    """Votes of one instance reach each other up to this distance, a fraction of the width."""
+    """Votes of one instance reach each other up to this distance, as a fraction of
+    `sqrt(2 * area)`: the width of an image of 2:1, and for other shapes as much per area."""
     min_area: float = 0.06
     """The smallest instance that is found, as a fraction of the area of a typical one."""
     max_votes: int = MAX_VOTES
@@ -94,7 +95,9 @@ def group_pixels(
     budget = min(len(votes), max_votes or grouping.max_votes)
     # Not random: the same prediction always gives the same instances.
     sample = np.linspace(0, len(votes) - 1, budget).astype(int)
-    reach = grouping.reach * mask.shape[1]
+    # By the area, not the width: the network sees every image at about as many pixels, so that its
+    # errors grow with the root of the area, and a portrait image is no narrower in them.
+    reach = grouping.reach * math.sqrt(2 * mask.size)
     smallest = grouping.min_area * typical_area(vectors[sample], finest=reach)
     centres = find_centres(
         votes[sample],
