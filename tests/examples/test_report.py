@@ -2,12 +2,16 @@
 
 import dataclasses
 import json
+import platform
+import re
 
 import pytest
+import torch
 
+import uncertainty_mtl
 from examples.cityscapes.__main__ import main
 from examples.cityscapes.config import TrainConfig
-from examples.cityscapes.evaluation.evaluate import evaluate
+from examples.cityscapes.evaluation.evaluate import blank, evaluate
 from examples.cityscapes.report.curves import draw_curves
 from examples.cityscapes.report.page import settings
 from examples.cityscapes.report.weights import weight_rows_of
@@ -87,6 +91,60 @@ def test_every_set_of_tasks_has_its_figures_curves_and_pictures(config, tree, fi
     figures = json.loads((config.out / "metrics.json").read_text())
     if "depth" in config.tasks:
         assert f">{figures['depth_error_px']:.3f}</td>" in text
+
+
+def evaluated(config, tree, change):
+    """Evaluate a run, change its figures, and return the page."""
+    training.train(config)
+    metrics = evaluate(config, tree, "cpu")
+    change(metrics)
+    (config.out / "metrics.json").write_text(json.dumps(metrics))
+    return report(config)[0]
+
+
+def test_the_official_figures_are_shown_where_there_are_any(config, tree):
+    text = evaluated(
+        config, tree, lambda m: m.update(official={"ap": 0.1234, "ap50": None, "pq": 1})
+    )
+    assert "<td>AP<small>" in text
+    assert ">0.123</td><td>-</td><td>-</td>" in text
+    assert "<td>panoptic quality<small>" in text
+    assert "AP50" not in text
+
+
+@pytest.mark.parametrize("is_counted", [True, False])
+def test_only_classes_that_occur_are_listed(config, tree, is_counted):
+    def predict_what_is_nowhere(metrics):
+        for column in (metrics, metrics["position_prior"]):
+            column["semantic_iou_per_class"] |= {"road": 0.5, "car": 0.1, "sky": 0.5, "fence": 0.0}
+        if not is_counted:
+            del metrics["semantic_pixels_per_class"]
+
+    text = evaluated(config, tree, predict_what_is_nowhere)
+    assert re.findall("<tr><td>([a-z]+)</td>", text.partition("By class")[2]) == [
+        "road",
+        "sky",
+        "car",
+    ]
+
+
+def test_a_baseline_that_is_blank_hides_no_class(config, tree):
+    text = evaluated(config, tree, lambda metrics: metrics.update(position_prior=blank()))
+    assert "<tr><td>road</td>" in text
+
+
+def test_data_set_run_dates_and_versions_are_shown(config, tree, tmp_path):
+    training.train(config)
+    text, _ = report(config)
+    for value in (config.out, tree, f"torch {torch.__version__}", platform.python_version()):
+        assert str(value) in text
+    assert f"uncertainty_mtl {uncertainty_mtl.__version__}" in text
+    assert re.search(r"last trained</span> \d{4}-\d\d-\d\d", text)
+    assert re.search(r"page written</span> \d{4}-\d\d-\d\d", text)
+    assert "data set of the pictures" not in text
+    other = write_tree(tmp_path / "other")
+    text, _ = report(config, "--data", other)
+    assert f"data set of the pictures</span> {other}" in text
 
 
 def test_a_learned_weight_is_compared_with_its_optimum_only_where_it_has_that(config):

@@ -88,7 +88,8 @@ class SemanticIoU:
 
         `semantic_iou` is the official rule: a class with neither truth nor prediction drops out,
         one that is predicted but never true counts 0. `semantic_iou_present` is the mean over the
-        classes that occur in the truth. Categories and iIoU follow the official rule.
+        classes that occur in the truth, of which `semantic_pixels_per_class` has pixels. Categories
+        and iIoU follow the official rule.
         """
         confusion = self.sums[:NUM_CLASSES]
         between = _MEMBERSHIP.T @ confusion @ _MEMBERSHIP
@@ -104,6 +105,7 @@ class SemanticIoU:
             "semantic_iou": _mean(iou),
             "semantic_iou_present": _mean(iou[confusion.sum(1) > 0]),
             "semantic_iou_per_class": _by_name(CLASS_NAMES, iou),
+            "semantic_pixels_per_class": _by_name(CLASS_NAMES, confusion.sum(1).long()),
             "semantic_iiou": _mean(iiou),
             "semantic_iiou_per_class": _by_name(CLASS_NAMES, iiou),
             "category_iou": _mean(category_iou),

@@ -12,7 +12,9 @@ from examples.cityscapes.config import TrainConfig, load_config
 from examples.cityscapes.evaluation.evaluate import Metrics
 from examples.cityscapes.flags import add_checkpoint_flag
 from examples.cityscapes.labels import CLASS_NAMES, PALETTE
+from examples.cityscapes.report.about import about
 from examples.cityscapes.report.curves import draw_curves
+from examples.cityscapes.report.figures import class_rows, figure_rows
 from examples.cityscapes.report.page_scenes import draw_scenes
 from examples.cityscapes.report.run_files import (
     iterations_done,
@@ -23,15 +25,6 @@ from examples.cityscapes.report.run_files import (
 from examples.cityscapes.report.weights import weight_rows_of
 from examples.common.checkpoint import write_atomically
 from examples.common.errors import InputError
-
-FIGURES = {
-    "semantic_iou_present": ("mean IoU", "classes present, higher is better"),
-    "semantic_iou": ("mean IoU", "official rule, higher is better"),
-    "instance_error_px": ("offset error", "|dx| + |dy| in px, lower is better"),
-    "instance_rand_index": ("Rand index", "of instances, adjusted, higher is better"),
-    "depth_error_px": ("depth error", "disparity in px, lower is better"),
-    "depth_error_per_metre": ("depth error", "inverse depth in 1/m, lower is better"),
-}
 
 
 class ReportedRun(NamedTuple):
@@ -79,6 +72,7 @@ def render_report(
         rendered: Whether the data are scenes that we have rendered.
         checkpoint: `last` or `best`: which network draws them.
     """
+    configs = {_name(run): run.config for run in runs}
     logs = {_name(run): read_training(run.config) for run in runs}
     learned = {
         _name(run): logs[_name(run)]
@@ -96,7 +90,7 @@ def render_report(
     scenes: list[Any] = []
     seen: list[Any] = []
     if data is not None:
-        scenes, seen = draw_scenes({_name(run): run.config for run in runs}, data, checkpoint)
+        scenes, seen = draw_scenes(configs, data, checkpoint)
     curves = [draw_curves(logs, "loss", "loss (running mean of 50)")]
     if learned:
         curves.append(draw_curves(learned, "sigma", "sigma"))
@@ -107,14 +101,15 @@ def render_report(
     return environment.get_template("page.html.jinja").render(
         runs=[(_name(run), run) for run in runs],
         rendered=rendered,
-        figures=_figure_rows(runs),
-        per_class=_class_rows(runs),
+        figures=figure_rows([run.metrics for run in runs]),
+        per_class=class_rows([run.metrics for run in runs]),
         curves=curves if any(logs.values()) else [],
         weights=[
             row for run in runs for row in weight_rows_of(run.config, learned.get(_name(run)))
         ],
         noise_per_pixel=any(run.config.depth_noise == "per-pixel" for run in runs),
         settings=settings(runs[0].config),
+        about=about(configs, data, rendered=rendered),
         pictures=scenes,
         legend=[(CLASS_NAMES[k], _hex(PALETTE[k])) for k in seen],
     )
@@ -133,46 +128,10 @@ def settings(config: TrainConfig) -> list[tuple[str, str, bool]]:
     return rows
 
 
-def _figure_rows(runs: list[ReportedRun]) -> list[tuple[str, str, list[str]]]:
-    columns = _columns(runs)
-    rows = [
-        (title, direction, [column.get(figure) for column in columns])
-        for figure, (title, direction) in FIGURES.items()
-    ]
-    # A task that no run has trained has no row.
-    return [
-        (title, direction, [_number(value) for value in values])
-        for title, direction, values in rows
-        if any(value is not None for value in values[: len(runs)])
-    ]
-
-
-def _columns(runs: list[ReportedRun]) -> list[Metrics]:
-    measured = [run.metrics for run in runs if run.metrics is not None]
-    if len(measured) < len(runs):
-        return []
-    return [*measured, measured[0]["untrained"], measured[0]["position_prior"]]
-
-
-def _class_rows(runs: list[ReportedRun]) -> list[tuple[str, list[str]]]:
-    columns = _columns(runs)
-    if not columns or columns[0].get("semantic_iou") is None:
-        return []
-    rows = [(name, [c["semantic_iou_per_class"][name] for c in columns]) for name in CLASS_NAMES]
-    # The untrained network guesses classes that occur nowhere.
-    return [(name, [_number(v) for v in values]) for name, values in rows if values[-1] is not None]
-
-
 def _name(run: ReportedRun) -> str:
     return {"uncertainty": "learned weights", "equal": "equal weights"}.get(
         run.config.weighting, run.config.weighting
     )
-
-
-def _number(value: float | None) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.3f}" if value >= 0.1 else f"{value:.2g}"
 
 
 def _hex(color: np.ndarray) -> str:

@@ -8,10 +8,11 @@ from examples.cityscapes.config import TrainConfig
 from examples.cityscapes.labels import CLASS_NAMES
 from examples.cityscapes.training.log import Line, LogLine, training_line
 from examples.common.errors import InputError
-from examples.common.json_types import Measured, PositiveInt
+from examples.common.json_types import Count, Measured, PositiveInt
 from examples.common.records import read_lines, read_object
 
 ByClass = TypedDict("ByClass", dict.fromkeys(CLASS_NAMES, Measured | None))  # type: ignore[misc]
+PixelsByClass = TypedDict("PixelsByClass", dict.fromkeys(CLASS_NAMES, Count))  # type: ignore[misc]
 
 
 class Figures(TypedDict):
@@ -25,7 +26,22 @@ class Figures(TypedDict):
     depth_error_per_metre: Measured | None
 
 
-class RunFigures(Figures):
+class OfficialFigures(TypedDict, total=False):
+    """What the page shows of the official scripts; None where they have found nothing to measure."""
+
+    ap: Measured | None
+    ap50: Measured | None
+    pq: Measured | None
+
+
+class OptionalFigures(TypedDict, total=False):
+    """What the page shows of a metrics.json, but older ones and some others do not have."""
+
+    semantic_pixels_per_class: PixelsByClass
+    official: OfficialFigures
+
+
+class RunFigures(Figures, OptionalFigures):
     """What the page shows of a metrics.json."""
 
     instance_rand_index: Measured | None
