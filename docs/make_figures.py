@@ -16,7 +16,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from examples.cityscapes.commands.predict import to_arrays
 from examples.cityscapes.config import load_config
 from examples.cityscapes.data.dataset import CityscapesDataset
-from examples.cityscapes.evaluation.evaluate import by_network, load_trained
+from examples.cityscapes.evaluation.evaluate import load_trained
+from examples.cityscapes.evaluation.predictors import by_network
 from examples.cityscapes.report.curves import TASK_COLORS, running_mean
 from examples.cityscapes.scene.colors import (
     color_classes,

@@ -53,7 +53,8 @@ def add_grouping_flags(add: Callable[..., Any]) -> None:
     """Add the options of `Grouping`, which keeps its defaults where they are not given."""
     nothing = {"default": argparse.SUPPRESS}
     add("--clustering", metavar="M", help="of votes: optics (default) or hdbscan", **nothing)
-    add("--reach", type=float, metavar="X", help="of a vote, part of sqrt(2 * area) (0.012)", **nothing)
+    text = "of a vote, part of sqrt(2 * area), the width of a 2:1 image (0.012)"
+    add("--reach", type=float, metavar="X", help=text, **nothing)
     text = "smallest instance, part of a typical one (0.06)"
     add("--min-area", type=float, metavar="X", help=text, **nothing)
 

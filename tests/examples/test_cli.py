@@ -10,6 +10,7 @@ from PIL import Image
 
 from examples.cityscapes.__main__ import main
 from examples.cityscapes.config import load_config
+from examples.common.errors import InputError
 from tests.examples.tiny_tree import write_tree
 
 TRAIN = [
@@ -80,6 +81,22 @@ def test_evaluate_by_the_official_scripts_prints_and_writes_their_figures(run, t
         assert image.mode == "L"
     assert len(list(elsewhere.glob("official/val/semantic/*.png"))) == 2
     assert not list(elsewhere.glob(".official*"))
+
+
+def test_what_was_measured_stays_when_the_official_scripts_fail(
+    run, tree, tmp_path, capsys, monkeypatch
+):
+    pytest.importorskip("cityscapesscripts")
+
+    def fail(*_):
+        raise InputError("the official scripts failed: no reason")
+
+    monkeypatch.setattr("examples.cityscapes.evaluation.official.run_scripts", fail)
+    shutil.copytree(run, elsewhere := tmp_path / "run")
+    line = complaint(["evaluate", "--run", elsewhere, "--data", tree, "--official"], capsys)
+    assert line.endswith(f"no reason; all other figures are in {elsewhere}/metrics.json")
+    assert json.loads((elsewhere / "metrics.json").read_text())["semantic_iou"] is not None
+    assert len(list(elsewhere.glob("official/val/semantic/*.png"))) == 2
 
 
 def test_what_official_evaluation_cannot_do_is_said_before_anything_is_done(

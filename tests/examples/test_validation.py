@@ -11,7 +11,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from examples.cityscapes.config import TrainConfig
 from examples.cityscapes.data.dataset import CityscapesDataset, batches
 from examples.cityscapes.data.order import in_order
-from examples.cityscapes.evaluation.evaluate import by_network, measure
+from examples.cityscapes.evaluation.evaluate import measure
+from examples.cityscapes.evaluation.predictors import by_network
 from examples.cityscapes.model.network import SceneNet
 from examples.cityscapes.training.distributed import Ranks
 from examples.cityscapes.training.log import read_log

@@ -137,6 +137,11 @@ class CityscapesDataset(Dataset[Sample | InputError]):
         return self._kept[index] if box is None else crop(self._kept[index], box)
 
     @property
+    def factor(self) -> float:
+        """How many times wider the original images are; the first one stands for all."""
+        return self._split.factor
+
+    @property
     def is_kept(self) -> bool:
         """Whether the decoded images are in memory."""
         return self._kept is not None

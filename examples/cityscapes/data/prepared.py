@@ -137,6 +137,11 @@ class PreparedSplit:
                     raise InputError(f"{frame.image}: was prepared without instanceIds")
                 self.frames.append(frame)
 
+    @property
+    def factor(self) -> float:
+        """How many times wider the first image was; it need not be there any more."""
+        return read_index(self._folders[0])[0]["factor"]
+
     def read(self, index: int, box: Box | None = None) -> Sample:
         """Return a frame, or a part of it."""
         number, row = divmod(index, self._per_shard)

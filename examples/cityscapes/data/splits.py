@@ -41,6 +41,11 @@ class RawSplit:
         for frame in frames:
             check_aspect(frame.image, image_size(frame.image), size)
 
+    @property
+    def factor(self) -> float:
+        """How many times wider the first image is than `size`."""
+        return image_size(self.frames[0].image)[1] / self.size[1]
+
     def read(self, index: int, box: Box | None = None) -> Sample:
         """Return a frame, or a part of it."""
         sample = read_sample(self.frames[index], self.size)

@@ -2,31 +2,22 @@
 
 import argparse
 import json
-from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from sklearn.metrics import adjusted_rand_score
-from torch import Tensor
 
 from examples.cityscapes.config import TrainConfig, load_config
 from examples.cityscapes.data.dataset import CityscapesDataset, batches
 from examples.cityscapes.data.order import in_order
-from examples.cityscapes.data.read_image import image_size
-from examples.cityscapes.evaluation.baselines import position_prior
-from examples.cityscapes.evaluation.metrics import SplitMetrics, predict_maps
-from examples.cityscapes.evaluation.official import (
-    check_installed,
-    images_to_export,
-    official_figures,
-)
+from examples.cityscapes.evaluation.metrics import SplitMetrics
+from examples.cityscapes.evaluation.official import check_official, official_figures
+from examples.cityscapes.evaluation.predictors import Predictor, baselines, by_network, open_kept
 from examples.cityscapes.evaluation.tables import full_summary
 from examples.cityscapes.flags import add_checkpoint_flag, add_grouping_flags
 from examples.cityscapes.model.network import SceneNet
-from examples.cityscapes.model.start import backbone_state, initial_model
 from examples.cityscapes.scene.grouping import Grouping, group_pixels
 from examples.cityscapes.settings import DEVICES
 from examples.common.checked_weights import load_weights
@@ -36,9 +27,6 @@ from examples.common.errors import InputError
 from examples.common.lock import locked
 
 Metrics = dict[str, Any]
-Predictor = Callable[[Tensor], dict[str, Tensor]]
-"""From images (B, 3, H, W) to maps by task: train ids (B, H, W), offsets (B, 2, H, W) and
-disparity (B, 1, H, W)."""
 
 RAND_INDEX_IMAGES = 20
 """Images on which clusterings are compared; each takes up to a second."""
@@ -57,7 +45,8 @@ def evaluate(
 
     Args:
         config: The run's configuration.
-        data: Dataset whose `val` split is measured, and whose `train` split makes the prior.
+        data: Dataset whose `val` split is measured, and whose `train` split, if it has one, makes
+            the prior.
         device: `auto`, `cpu` or `cuda`.
         official: Whether to export predictions to `config.out/official` and to run the official
             scripts on them; their figures are under `official`.
@@ -65,35 +54,36 @@ def evaluate(
         checkpoint: `last`, or `best` of the validations during training.
 
     Returns:
-        The network's figures, and under `position_prior` and `untrained` those of the baselines.
+        The network's figures, and under `position_prior` and `untrained` those of the baselines,
+        all None for one that cannot be made.
     """
     grouping = grouping or Grouping()
     if official:
-        check_installed()
-        images_to_export(data)
-        if "semantic" not in config.tasks:
-            raise InputError("--official: needs a run that was trained on the semantic task")
+        check_official(config.tasks, data)
     where = pick_device(device)
     model = load_trained(config, checkpoint)
     trained = by_network(model, where)
-    train = CityscapesDataset(data, "train", config.size, config.tasks, labels=config.labels)
-    val = CityscapesDataset(data, "val", config.size, config.tasks)
-    for split in (train, val):
-        split.keep(config.cache_mb)
-    weights = backbone_state(config.backbone, config.backbone_weights)
-    untrained = by_network(initial_model(config, train, weights), where)
+    val = open_kept(config, data, "val")
 
     metrics = measure(val, config.tasks, trained)
     metrics["instance_rand_index"] = None
     if "instance" in config.tasks:
         metrics["instance_rand_index"] = instance_rand_index(val, trained, grouping)
     metrics["num_images"] = len(val)
-    metrics["position_prior"] = measure(val, config.tasks, by_position(train))
-    metrics["untrained"] = measure(val, config.tasks, untrained)
+    for name, baseline in baselines(config, data, where).items():
+        metrics[name] = (
+            SplitMetrics().compute() if baseline is None else measure(val, config.tasks, baseline)
+        )
+    path = config.out / "metrics.json"
+    # Before the official scripts, which take long and are not ours.
+    write_atomically(path, json.dumps(metrics, indent=2) + "\n")
     if official:
         out = config.out / "official"
-        metrics["official"] = official_figures(model, data, config.size, out, grouping)
-    write_atomically(config.out / "metrics.json", json.dumps(metrics, indent=2) + "\n")
+        try:
+            metrics["official"] = official_figures(model, data, config.size, out, grouping)
+        except InputError as error:
+            raise InputError(f"{error}; all other figures are in {path}") from error
+        write_atomically(path, json.dumps(metrics, indent=2) + "\n")
     return metrics
 
 
@@ -114,35 +104,9 @@ def load_trained(config: TrainConfig, checkpoint: str = "last") -> SceneNet:
     return model
 
 
-def by_network(model: SceneNet, device: torch.device) -> Predictor:
-    """Predict by a network."""
-    model.to(device).to(memory_format=torch.channels_last).eval()
-
-    def predict(image: Tensor) -> dict[str, Tensor]:
-        maps = predict_maps(model, image.to(device))
-        return {task: values.cpu() for task, values in maps.items()}
-
-    return predict
-
-
-def by_position(train: CityscapesDataset) -> Predictor:
-    """Predict by position alone, and no offset at all."""
-    prior = position_prior(train)
-
-    def predict(image: Tensor) -> dict[str, Tensor]:
-        batch, _, height, width = image.shape
-        return {
-            "semantic": prior.semantic.expand(batch, height, width),
-            "instance": torch.zeros(batch, 2, height, width),
-            "depth": prior.disparity.expand(batch, 1, height, width),
-        }
-
-    return predict
-
-
 def measure(dataset: CityscapesDataset, tasks: tuple[str, ...], predict: Predictor) -> Metrics:
     """Return the figures of a predictor over a split; None for a task outside of `tasks`."""
-    metrics = SplitMetrics(pixel_area=_pixel_area(dataset))
+    metrics = SplitMetrics(pixel_area=dataset.factor**2)
     labels = set(tasks)
     if all(frame.instance_ids is not None for frame in dataset.frames):
         labels.add("instance")  # for the iIoU
@@ -150,12 +114,6 @@ def measure(dataset: CityscapesDataset, tasks: tuple[str, ...], predict: Predict
         maps = predict(batch.image)
         metrics.add({task: maps[task] for task in tasks}, batch)
     return metrics.compute()
-
-
-def _pixel_area(dataset: CityscapesDataset) -> float:
-    """Return how many pixels of the original image go into one of the network's."""
-    height, width = image_size(dataset.frames[0].image)
-    return height * width / (dataset.size[0] * dataset.size[1])
 
 
 def instance_rand_index(

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from examples.cityscapes.data.files import Frame, find_frames, find_images, list_images, stem_of
 from examples.cityscapes.data.read_image import read_instance_ids, read_label_ids, read_rgb
+from examples.cityscapes.data.prepared import is_prepared, read_manifest
 from examples.cityscapes.data.targets import (
     evaluated_instances,
     train_ids,
@@ -48,7 +49,7 @@ def official_figures(
     """Export predictions at the size of the images, and measure them by the official scripts.
 
     Writes `out/val` and, where the data have a test split, `out/test`; the folder appears when it
-    is complete, and takes the place of an earlier one.
+    is complete, and takes the place of an earlier one. It stays if the scripts then fail.
 
     Args:
         model: Trained, in evaluation mode.
@@ -57,12 +58,11 @@ def official_figures(
         out: Folder for the predictions.
         grouping: How votes become instances.
     """
-    check_installed()
     images, frames = images_to_export(data), find_frames(data, "val")
     with complete_folder(out) as partial:
         for split, paths in images.items():
             export_split(model, paths, size, partial / split, split, grouping)
-        return score(frames, partial / "val")
+    return score(frames, out / "val")
 
 
 def images_to_export(data: Path) -> dict[str, list[Path]]:
@@ -85,12 +85,21 @@ def images_to_export(data: Path) -> dict[str, list[Path]]:
     return {split: of_split for split, of_split in images.items() if of_split}
 
 
-def check_installed() -> None:
-    """Raise unless the official scripts can be run."""
+def check_official(tasks: tuple[str, ...], data: Path) -> None:
+    """Raise unless the official scripts can be run on predictions of `tasks` for a dataset."""
+    if is_prepared(data):
+        raise InputError(
+            f"--official: {data} is a prepared copy, but the official scripts compare at the size "
+            f"of the original images; give --data {read_manifest(data)['source']}"
+        )
+    if "semantic" not in tasks:
+        raise InputError("--official: needs a run that was trained on the semantic task")
     if importlib.util.find_spec("cityscapesscripts") is None:
         raise InputError(
             "--official: needs the official scripts; `pip install cityscapesscripts` brings them"
         )
+    find_frames(data, "val")
+    images_to_export(data)
 
 
 def export_split(

@@ -16,7 +16,8 @@ import torch
 
 from examples.cityscapes.config import TrainConfig, load_config
 from examples.cityscapes.data.dataset import CityscapesDataset
-from examples.cityscapes.evaluation.evaluate import by_network, load_trained, measure
+from examples.cityscapes.evaluation.evaluate import load_trained, measure
+from examples.cityscapes.evaluation.predictors import by_network
 from examples.cityscapes.training.train import train
 from examples.common.checkpoint import write_atomically
 from examples.common.device import pick_device

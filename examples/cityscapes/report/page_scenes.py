@@ -12,7 +12,8 @@ from PIL import Image
 from examples.cityscapes.config import TrainConfig
 from examples.cityscapes.data.dataset import CityscapesDataset
 from examples.cityscapes.data.sample import Sample
-from examples.cityscapes.evaluation.evaluate import by_network, load_trained
+from examples.cityscapes.evaluation.evaluate import load_trained
+from examples.cityscapes.evaluation.predictors import by_network
 from examples.cityscapes.labels import NUM_CLASSES
 from examples.cityscapes.scene.colors import (
     color_classes,

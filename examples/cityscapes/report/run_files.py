@@ -27,7 +27,7 @@ class Figures(TypedDict):
 
 
 class OfficialFigures(TypedDict, total=False):
-    """What the page shows of the official scripts; None where they have found nothing to measure."""
+    """What the page shows of the official scripts; None where they had nothing to measure."""
 
     ap: Measured | None
     ap50: Measured | None

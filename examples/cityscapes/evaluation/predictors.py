@@ -1,0 +1,83 @@
+"""What is measured: a trained network, and the baselines that it should beat."""
+
+import functools
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from examples.cityscapes.config import TrainConfig
+from examples.cityscapes.data.dataset import CityscapesDataset
+from examples.cityscapes.data.files import FINE
+from examples.cityscapes.evaluation.baselines import position_prior
+from examples.cityscapes.evaluation.metrics import predict_maps
+from examples.cityscapes.model.network import SceneNet
+from examples.cityscapes.model.start import backbone_state, initial_model
+from examples.common.errors import InputError
+
+Predictor = Callable[[Tensor], dict[str, Tensor]]
+"""From images (B, 3, H, W) to maps by task: train ids (B, H, W), offsets (B, 2, H, W) and
+disparity (B, 1, H, W)."""
+
+
+def by_network(model: SceneNet, device: torch.device) -> Predictor:
+    """Predict by a network."""
+    model.to(device).to(memory_format=torch.channels_last).eval()
+
+    def predict(image: Tensor) -> dict[str, Tensor]:
+        maps = predict_maps(model, image.to(device))
+        return {task: values.cpu() for task, values in maps.items()}
+
+    return predict
+
+
+def by_position(train: CityscapesDataset) -> Predictor:
+    """Predict by position alone, and no offset at all."""
+    prior = position_prior(train)
+
+    def predict(image: Tensor) -> dict[str, Tensor]:
+        batch, _, height, width = image.shape
+        return {
+            "semantic": prior.semantic.expand(batch, height, width),
+            "instance": torch.zeros(batch, 2, height, width),
+            "depth": prior.disparity.expand(batch, 1, height, width),
+        }
+
+    return predict
+
+
+def baselines(config: TrainConfig, data: Path, device: torch.device) -> dict[str, Predictor | None]:
+    """Return both baselines by name; None, after a warning, for one that cannot be made.
+
+    The data may have no training split, and the file that the trunk started from may be gone.
+    Neither takes anything from the figures of the network itself.
+    """
+
+    @functools.cache
+    def train() -> CityscapesDataset:
+        return open_kept(config, data, "train", config.labels)
+
+    def untrained() -> Predictor:
+        _, weights = backbone_state(config.backbone, config.backbone_weights)
+        dataset = train() if config.start_at_mean else None
+        return by_network(initial_model(config, dataset, weights), device)
+
+    makers = {"position_prior": lambda: by_position(train()), "untrained": untrained}
+    return {name: _unless_refused(name, make) for name, make in makers.items()}
+
+
+def _unless_refused(name: str, make: Callable[[], Predictor]) -> Predictor | None:
+    try:
+        return make()
+    except InputError as error:
+        print(f"warning: {name} is left blank: {error}", file=sys.stderr)
+        return None
+
+
+def open_kept(config: TrainConfig, data: Path, split: str, labels: str = FINE) -> CityscapesDataset:
+    """Open a split, and keep it in memory if it is small enough for that."""
+    dataset = CityscapesDataset(data, split, config.size, config.tasks, labels=labels)
+    dataset.keep(config.cache_mb)
+    return dataset
