@@ -19,7 +19,7 @@ def images_below(path: Path, out: Path) -> dict[PurePath, Path]:
 
     Returns:
         The images in the order of their names, by the relative path that their predictions get,
-        without an ending. Images that differ in nothing but their ending keep it.
+        without an ending. Of images that differ in nothing but their ending, each keeps its own.
 
     Raises:
         InputError: If there is no image, or predictions would be written between the images.
@@ -40,8 +40,16 @@ def images_below(path: Path, out: Path) -> dict[PurePath, Path]:
     )
     if not images:
         raise InputError(f"{path}: holds no images ({', '.join(SUFFIXES)})")
-    relative = [PurePath(image.relative_to(path)) for image in images]
-    stems = Counter(name.with_suffix("") for name in relative)
-    is_unique = len(stems) == len(relative)
-    names = [name.with_suffix("") if is_unique else name for name in relative]
-    return dict(zip(names, images, strict=True))
+    return dict(zip(_names([image.relative_to(path) for image in images]), images, strict=True))
+
+
+def _names(relative: list[Path]) -> list[PurePath]:
+    """Drop the ending of every path that stays different from all others without it."""
+    names = [PurePath(path.with_suffix("")) for path in relative]
+    # More than once, as the whole `a.png` may be what is left of `a.png.jpg`.
+    while clashing := [name for name, count in Counter(names).items() if count > 1]:
+        names = [
+            PurePath(path) if name in clashing else name
+            for path, name in zip(relative, names, strict=True)
+        ]
+    return names
