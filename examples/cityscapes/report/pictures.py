@@ -23,6 +23,7 @@ DOUBTS = {
 """Title and unit of the maps of `predict --uncertainty`."""
 
 _WIDTH = 10.0  # inches
+_TALLEST = 9.0  # inches, of one picture: those of tall images become narrower instead
 _NO_MAP = "one sigma for all pixels\n(--depth-noise per-pixel learns a map)"
 
 
@@ -100,7 +101,7 @@ def draw_key() -> bytes:
 def _figure(image: np.ndarray, *, rows: int, extra: float) -> Figure:
     height, width = image.shape[:2]
     # Of each half a tenth goes to the scale beside the picture.
-    row = 0.45 * _WIDTH * height / width + 0.3
+    row = min(0.45 * _WIDTH * height / width, _TALLEST) + 0.3
     return Figure(figsize=(_WIDTH, rows * row + extra), dpi=120, layout="constrained")
 
 

@@ -1,6 +1,7 @@
 """What a network says about images at their own size, whatever size it works at itself."""
 
 import math
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -55,7 +56,7 @@ def predict_scene(
 @torch.no_grad()
 def predict_maps(
     model: nn.Module, images: list[np.ndarray], size: tuple[int, int], device: torch.device
-) -> list[Maps]:
+) -> Iterator[Maps]:
     """Predict images of any sizes, all of them together, by a network that works at one.
 
     The outputs are enlarged, not the classes: the border between two classes then comes out smooth.
@@ -66,8 +67,8 @@ def predict_maps(
         size: Height and width of the network's input.
         device: Where the network is.
 
-    Returns:
-        By image and task, on the CPU, at the image's size: probabilities (19, H, W), offsets
+    Yields:
+        By task, on the CPU, at the image's size: probabilities (19, H, W), offsets
         (2, H, W) and disparity (1, H, W), both in pixels of the image; `depth_sigma` (1, H, W) as
         well, if the network predicts its noise.
     """
@@ -77,13 +78,12 @@ def predict_maps(
         outputs["depth"], log_var = outputs["depth"]
         outputs["depth_sigma"] = torch.exp(0.5 * log_var)
     outputs = {task: output.float().cpu() for task, output in outputs.items()}
-    found = []
     for index, pixels in enumerate(images):
         maps = {t: enlarge(y[index], pixels.shape[:2]) for t, y in outputs.items()}
         if "semantic" in maps:
             maps["semantic"] = maps["semantic"].softmax(dim=0)
-        found.append(in_pixels_of_the_image(maps, size))
-    return found
+        # One image at a time: 19 probabilities for every pixel of all of them fill the memory.
+        yield in_pixels_of_the_image(maps, size)
 
 
 def enlarge(output: Tensor, size: tuple[int, int]) -> Tensor:
