@@ -52,9 +52,15 @@ def backbone_state(backbone: str, choice: str) -> tuple[str, dict[str, Tensor] |
 
 
 def initial_model(
-    config: TrainConfig, dataset: CityscapesDataset, weights: dict[str, Tensor] | None
+    config: TrainConfig, dataset: CityscapesDataset | None, weights: dict[str, Tensor] | None
 ) -> SceneNet:
-    """Build the network with the initial weights of `config.seed`, and given ones for the trunk."""
+    """Build the network with the initial weights of `config.seed`, and given ones for the trunk.
+
+    Args:
+        config: The run's configuration.
+        dataset: The training images; only a network with `start_at_mean` needs them.
+        weights: ResNet state dict; None leaves the trunk as the seed decides.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         model = SceneNet(config)
@@ -68,7 +74,7 @@ def initial_model(
             ) from error
     if config.depth_noise == "per-pixel":
         _start_noise_at(model, initial_sigma(config.sigma_init) or 1.0)
-    if config.start_at_mean and "depth" in config.tasks:
+    if config.start_at_mean and "depth" in config.tasks and dataset is not None:
         _start_depth_at_mean(model, dataset)
     return model
 
