@@ -1,5 +1,6 @@
 """Predicting images and folders of them: what is written, where, and what is never lost."""
 
+import dataclasses
 import io
 import shutil
 
@@ -9,10 +10,11 @@ import torch
 from PIL import Image
 
 from examples.cityscapes.__main__ import main
+from examples.cityscapes.commands import prediction_files
 from examples.cityscapes.commands.images import images_below
 from examples.cityscapes.config import TrainConfig
 from examples.cityscapes.evaluation.evaluate import load_trained
-from examples.cityscapes.report.pictures import draw_overlay, outlines
+from examples.cityscapes.report.pictures import draw_overlay, draw_panels, outlines
 from examples.cityscapes.scene.colors import color_classes
 from examples.cityscapes.scene.grouping import Grouping
 from examples.cityscapes.scene.maps import input_size, predict_maps, predict_scene
@@ -139,7 +141,11 @@ def test_names_keep_their_folders_and_never_collide(tmp_path):
     assert [name.as_posix() for name in found] == ["a/f.1", "a/f.2", "b/f.1"]
     (tmp_path / "a/f.1.JPG").touch()
     found = images_below(tmp_path, tmp_path / "out")
-    assert [n.as_posix() for n in found] == ["a/f.1.JPG", "a/f.1.png", "a/f.2.png", "b/f.1.png"]
+    assert [n.as_posix() for n in found] == ["a/f.1.JPG", "a/f.1.png", "a/f.2", "b/f.1"]
+    (tmp_path / "a/f.1.png.bmp").touch()
+    found = images_below(tmp_path, tmp_path / "out")
+    names = ["a/f.1.JPG", "a/f.1.png", "a/f.1.png.bmp", "a/f.2", "b/f.1"]
+    assert [n.as_posix() for n in found] == names
 
 
 def test_of_a_dataset_only_the_images_are_predicted_not_the_labels(tree, tmp_path):
@@ -165,10 +171,124 @@ def test_a_corrupt_image_is_named_and_what_came_before_it_stays(config, tree, tm
     assert predict(config, folder, tmp_path / "out", "--batch-size", 2) == 2
     message = capsys.readouterr().err
     assert damaged.name in message
-    assert "3 of 5 images are done" in message
+    assert "3 of 5 images are done; --skip-bad leaves out such images" in message
     assert len(list((tmp_path / "out").glob("*_panels.png"))) == 3
     assert len(list((tmp_path / "out").glob("*_arrays.npz"))) == 3
     assert not list((tmp_path / "out").glob("*.partial"))
+
+
+def test_bad_images_are_left_out_on_request_and_listed_at_the_end(config, tree, tmp_path, capsys):
+    folder = tmp_path / "in"
+    shutil.copytree(tree / "leftImg8bit/val/town", folder)
+    images = sorted(folder.iterdir())
+    images[0].write_text("no image")
+    images[3].write_bytes(images[3].read_bytes()[:100])
+    assert predict(config, folder, tmp_path / "out", "--batch-size", 2, "--skip-bad") == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.partition(": ")[0] for line in lines] == ["left out", "left out", "error"]
+    assert images[0].name in lines[0]
+    assert images[3].name in lines[1]
+    assert "2 of 5 images cannot be used" in lines[2]
+    assert len(list((tmp_path / "out").glob("*_arrays.npz"))) == 3
+
+
+@pytest.fixture
+def predicted(config, tree, tmp_path):
+    """Return two images and the folder of their predictions, from here on repeated."""
+    shutil.copytree(tree / "leftImg8bit/val/town", tmp_path / "in")
+    for image in sorted((tmp_path / "in").iterdir())[2:]:
+        image.unlink()
+    assert predict(config, tmp_path / "in", tmp_path / "out") == 0
+    return tmp_path / "in", tmp_path / "out"
+
+
+def times(folder):
+    """Return by image when its predictions were written last."""
+    return [path.stat().st_mtime_ns for path in sorted(folder.glob("*_panels.png"))]
+
+
+def test_a_repeated_command_predicts_only_what_is_not_finished(config, predicted, capsys):
+    images, out = predicted
+    before = times(out)
+    assert predict(config, images, out, "--batch-size", 2) == 0
+    assert times(out) == before
+    assert "2 images predicted" in (said := capsys.readouterr().out)
+    assert "2 of them by an earlier command" in said
+    next(out.glob("*000000_000000*overlay.png")).unlink()
+    assert predict(config, images, out) == 0
+    now = times(out)
+    assert (now[0] > before[0], now[1]) == (True, before[1])
+    assert len(list(out.glob("*overlay.png"))) == 2
+    assert len((out / "predictions.jsonl").read_text().splitlines()) == 2
+
+
+def spoil_record(images, out):
+    record = out / "predictions.jsonl"
+    record.write_text(record.read_text()[:-30] + "\n[]\n{}\n")
+
+
+def replace_image(images, out):
+    Image.fromarray(np.zeros((32, 64, 3), np.uint8)).save(sorted(images.iterdir())[1])
+
+
+@pytest.mark.parametrize("change", [spoil_record, replace_image])
+def test_what_is_not_surely_finished_is_predicted_again(config, predicted, change):
+    images, out = predicted
+    before = times(out)
+    change(images, out)
+    assert predict(config, images, out) == 0
+    now = times(out)
+    assert (now[0], now[1] > before[1]) == (before[0], True)
+    assert len((out / "predictions.jsonl").read_text().splitlines()) == 2
+
+
+@pytest.mark.parametrize("flags", [[], ["--min-area", "0.1"]], ids=["checkpoint", "option"])
+def test_another_checkpoint_or_option_predicts_everything_again(config, predicted, tmp_path, flags):
+    images, out = predicted
+    before = times(out)
+    shutil.copytree(config.out, tmp_path / "run")
+    moved = dataclasses.replace(config, out=tmp_path / "run")
+    assert predict(moved, images, out) == 0
+    assert times(out) == before
+    if not flags:
+        checkpoint = torch.load(moved.out / "last.pt", weights_only=True)
+        checkpoint["model"]["decoders.depth.1.bias"] += 1
+        torch.save(checkpoint, moved.out / "last.pt")
+    assert predict(moved, images, out, *flags) == 0
+    assert all(now > then for now, then in zip(times(out), before, strict=True))
+
+
+def test_the_predictions_for_an_image_appear_together_or_not_at_all(
+    config, predicted, monkeypatch, capsys
+):
+    images, out = predicted
+    before = {path: path.read_bytes() for path in out.glob("*_0*")}
+    write = prediction_files.write_atomically
+
+    def fail_at_the_last(path, content):
+        if path.name == "arrays.npz":
+            raise OSError(28, "No space left on device", str(path))
+        write(path, content)
+
+    monkeypatch.setattr(prediction_files, "write_atomically", fail_at_the_last)
+    assert predict(config, images, out, "--min-area", "0.1") == 2
+    assert "No space left" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in out.glob("*_0*")} == before
+    assert not list(out.rglob("*.partial"))
+    # The files are those of the first command, but the record vouches for none of them any more.
+    assert (out / "predictions.jsonl").read_text() == ""
+
+
+@pytest.mark.parametrize("shape", [(640, 20), (20, 640), (100, 200)])
+def test_the_panels_of_any_image_are_a_picture_of_moderate_size(shape):
+    arrays = {
+        "image": np.zeros((*shape, 3), np.uint8),
+        "classes": np.zeros(shape, np.uint8),
+        "inverse_depth": np.ones(shape, np.float32),
+    }
+    with Image.open(io.BytesIO(draw_panels(arrays))) as picture:
+        assert picture.width == 1200
+        assert picture.height < 2500
 
 
 def test_the_best_checkpoint_is_used_on_request_and_named_where_there_is_none(
@@ -193,6 +313,7 @@ def test_arrays_can_be_left_out(config, tree, tmp_path):
         "classes.png",
         "overlay.png",
         "panels.png",
+        "predictions.jsonl",
     ]
 
 

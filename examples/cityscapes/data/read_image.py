@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
 from examples.cityscapes.labels import HIGHEST_LABEL_ID, LICENCE_PLATE_ID
@@ -49,10 +49,17 @@ def image_size(path: Path) -> tuple[int, int]:
         return image.height, image.width
 
 
-def read_rgb(path: Path) -> np.ndarray:
-    """Read a photo as uint8 of shape (H, W, 3)."""
-    with _opened(path) as (image, kind):
+def read_rgb(path: Path, *, upright: bool = False) -> np.ndarray:
+    """Read a photo as uint8 of shape (H, W, 3).
+
+    Args:
+        path: The file.
+        upright: Whether to turn it as its EXIF orientation says. A photo with labels stays as it
+            is stored, since its labels do.
+    """
+    with _opened(path) as (stored, kind):
         _check_photo(path, kind)
+        image = ImageOps.exif_transpose(stored) if upright else stored
         # Converting copies, even where there is nothing to convert.
         return np.array(image if image.mode == "RGB" else image.convert("RGB"))
 

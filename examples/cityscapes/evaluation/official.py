@@ -12,8 +12,8 @@ from torch import nn
 from tqdm import tqdm
 
 from examples.cityscapes.data.files import Frame, find_frames, find_images, list_images, stem_of
-from examples.cityscapes.data.read_image import read_instance_ids, read_label_ids, read_rgb
 from examples.cityscapes.data.prepared import is_prepared, read_manifest
+from examples.cityscapes.data.read_image import read_instance_ids, read_label_ids, read_rgb
 from examples.cityscapes.data.targets import (
     evaluated_instances,
     train_ids,

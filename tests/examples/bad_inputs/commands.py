@@ -5,6 +5,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from PIL import ExifTags, Image
+
 from tests.examples.bad_inputs.row import Accepted, Refused
 
 
@@ -97,4 +100,135 @@ EVALUATION: list[Refused | Accepted] = [
     ),
 ]
 
-COMMANDS: list[Refused | Accepted] = [*EVALUATION]
+# Prediction: photos from anywhere.
+
+PREDICT = "predict --run run --image photos --out new --device cpu"
+
+
+def photo() -> Image.Image:
+    """Return one of the photos, 16x32."""
+    with Image.open("photos/a.png") as image:
+        return image.copy()
+
+
+def shape_of(name: str) -> tuple[int, ...]:
+    """Return height and width of the image as it was predicted."""
+    with np.load(f"new/{name}_arrays.npz", allow_pickle=False) as arrays:
+        assert arrays["classes"].shape == arrays["inverse_depth"].shape
+        return arrays["image"].shape[:2]
+
+
+def write_text_as_image() -> None:
+    """Put a text where an image should be."""
+    Path("photos/b.png").write_text("no image")
+
+
+def cut_image() -> None:
+    """Leave the header of an image, and some of its pixels."""
+    path = Path("photos/b.png")
+    path.write_bytes(path.read_bytes()[:200])
+
+
+def add_stripe() -> None:
+    """Add an image of three columns."""
+    photo().resize((3, 3000)).save("photos/stripe.png")
+
+
+def add_turned_photo() -> None:
+    """Add a photo that the camera was turned for."""
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    photo().save("photos/turned.jpg", exif=exif)
+
+
+def add_printed_photo() -> None:
+    """Add a photo in the colours of a printer."""
+    photo().convert("CMYK").save("photos/printed.jpg", quality=95)
+
+
+def add_large_photo() -> None:
+    """Add a photo of 1.6 megapixels."""
+    photo().resize((1600, 1000)).save("photos/large.jpg")
+
+
+def add_namesake() -> None:
+    """Add an image that differs from another one only by its ending."""
+    photo().save("photos/a.bmp")
+
+
+def is_upright() -> None:
+    """Assert that the turned photo was turned back."""
+    assert shape_of("turned") == (32, 16)
+
+
+def is_in_colour() -> None:
+    """Assert that the colours of the printed photo are nearly those of the original."""
+    with np.load("new/printed_arrays.npz", allow_pickle=False) as arrays:
+        difference = arrays["image"].astype(int) - np.array(photo())
+    assert np.abs(difference).mean() < 10
+
+
+def is_reduced() -> None:
+    """Assert that the large photo has a million pixels, and its shape."""
+    assert shape_of("large") == (790, 1264)
+
+
+def namesakes_keep_their_endings() -> None:
+    """Assert that only the names that would be the same have an ending."""
+    found = {path.name.partition("_")[0] for path in Path("new").glob("*_panels.png")}
+    assert found == {"a.png", "a.bmp", "b", "c"}
+
+
+PREDICTION: list[Refused | Accepted] = [
+    Refused(
+        what="a file that is no image, among images for `predict`",
+        spoil=write_text_as_image,
+        command=PREDICT,
+        line="photos/b.png: not a readable image (...); 0 of 3 images are done; "
+        "--skip-bad leaves out such images",
+    ),
+    Refused(
+        what="an image that ends too early, among images for `predict`",
+        spoil=cut_image,
+        command=PREDICT,
+        line="photos/b.png: not a readable image (...); 1 of 3 images are done; "
+        "--skip-bad leaves out such images",
+    ),
+    Refused(
+        what="an image of 3x3000 pixels for `predict`",
+        spoil=add_stripe,
+        command=f"{PREDICT} --image photos/stripe.png",
+        line="photos/stripe.png: is 3000x3 (height x width), but one side should be at most 32 "
+        "times as long as the other; cut it into parts",
+    ),
+    Accepted(
+        what="a photo with an EXIF orientation",
+        spoil=add_turned_photo,
+        command=f"{PREDICT} --image photos/turned.jpg",
+        rule="`predict` turns it upright",
+        check=is_upright,
+    ),
+    Accepted(
+        what="a photo in CMYK",
+        spoil=add_printed_photo,
+        command=f"{PREDICT} --image photos/printed.jpg",
+        rule="`predict` converts it to RGB",
+        check=is_in_colour,
+    ),
+    Accepted(
+        what="a photo of more than `--max-megapixels`",
+        spoil=add_large_photo,
+        command=f"{PREDICT} --image photos/large.jpg --max-megapixels 1",
+        rule="`predict` reduces it to so many pixels, and its predictions have that size",
+        check=is_reduced,
+    ),
+    Accepted(
+        what="`a.png` beside `a.bmp`",
+        spoil=add_namesake,
+        command=PREDICT,
+        rule="the predictions of these two keep the ending in their names, and no others",
+        check=namesakes_keep_their_endings,
+    ),
+]
+
+COMMANDS: list[Refused | Accepted] = [*EVALUATION, *PREDICTION]

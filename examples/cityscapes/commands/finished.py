@@ -1,0 +1,89 @@
+"""Which images have been predicted, so that a command that is repeated goes on where it stopped."""
+
+import json
+from pathlib import Path, PurePath
+from typing import Any
+
+from examples.common.checkpoint import write_atomically
+
+RECORD = "predictions.jsonl"
+
+
+class FinishedImages:
+    """The images whose predictions are complete, as a file in the folder of the predictions.
+
+    One line for each image: the names of its predictions, and what they were made from. A line
+    counts as long as those files are there, the image is the same by its path, its size and the
+    time of its last change, and the maker is the same. A line that cannot be read does not count.
+
+    Args:
+        out: The folder.
+        maker: A text that differs where anything differs that decides the predictions.
+    """
+
+    def __init__(self, out: Path, maker: str) -> None:
+        self._out, self._maker = out, maker
+        self._source: dict[PurePath, dict[str, Any]] = {}
+
+    def begin(self, images: dict[PurePath, Path]) -> dict[PurePath, list[Path]]:
+        """Return the files of the images that are finished; forget what was known of the others.
+
+        Their files are about to be replaced, one after another, and no line may speak for them.
+        """
+        self._source = {name: self._source_of(path) for name, path in images.items()}
+        lines = _read(self._out / RECORD)
+        finished = {}
+        for name, source in self._source.items():
+            line = lines.pop(name.as_posix(), None)
+            if line is not None and line["source"] == source:
+                files = [self._out / file for file in line["files"]]
+                if all(file.is_file() for file in files):
+                    finished[name] = files
+        if (self._out / RECORD).exists():
+            kept = [*lines.values(), *(self._line(*item) for item in finished.items())]
+            write_atomically(self._out / RECORD, "".join(map(_text, kept)))
+        return finished
+
+    def add(self, name: PurePath, files: list[Path]) -> None:
+        """Note that the predictions for an image are complete."""
+        with (self._out / RECORD).open("a", encoding="utf-8") as file:
+            file.write(_text(self._line(name, files)))
+
+    def _line(self, name: PurePath, files: list[Path]) -> dict[str, Any]:
+        names = [file.relative_to(self._out).as_posix() for file in files]
+        return {"name": name.as_posix(), "files": names, "source": self._source[name]}
+
+    def _source_of(self, image: Path) -> dict[str, Any]:
+        status = image.stat()
+        return {
+            "image": str(image.absolute()),
+            "bytes": status.st_size,
+            "mtime_ns": status.st_mtime_ns,
+            "maker": self._maker,
+        }
+
+
+def _read(path: Path) -> dict[str, dict[str, Any]]:
+    if not path.is_file():
+        return {}
+    lines = {}
+    for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        line = _parsed(text)
+        if line is not None:
+            lines[line["name"]] = line
+    return lines
+
+
+def _parsed(text: str) -> dict[str, Any] | None:
+    """Return a line, or None for one that a killed process or a bad disk has left."""
+    try:
+        line = json.loads(text)
+        found = {"name": line["name"], "files": list(line["files"]), "source": line["source"]}
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+    is_whole = all(isinstance(value, str) for value in (found["name"], *found["files"]))
+    return found if is_whole else None
+
+
+def _text(line: dict[str, Any]) -> str:
+    return json.dumps(line) + "\n"
