@@ -70,7 +70,12 @@ def test_every_field_is_documented_in_its_help():
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_preset_fills_what_is_not_given_and_is_recorded(name, tmp_path):
-    given = {"data": Path("data").absolute(), "out": tmp_path, "preset": name, "learning_rate": 0.01}
+    given = {
+        "data": Path("data").absolute(),
+        "out": tmp_path,
+        "preset": name,
+        "learning_rate": 0.01,
+    }
     config = new_config(given)
     assert config.preset == name
     assert config.learning_rate == 0.01

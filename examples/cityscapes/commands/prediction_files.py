@@ -39,7 +39,7 @@ def write_files(
         contents["uncertainty.png"] = draw_uncertainty(arrays)
     if with_arrays:
         buffer = io.BytesIO()
-        np.savez_compressed(buffer, **arrays)
+        np.savez_compressed(buffer, allow_pickle=False, **arrays)
         contents["arrays.npz"] = buffer.getvalue()
 
     folder, stage = out / name.parent, out / _STAGE
