@@ -4,7 +4,6 @@ import os
 import zipfile
 import zlib
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -52,14 +51,16 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     try:
         _check_bytes(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except UnpicklingError as error:
+    except (InputError, MemoryError):
+        raise
+    except (OSError, RuntimeError) as error:
+        raise InputError(f"{path}: not a readable checkpoint ({reason_of(error)})") from error
+    except Exception as error:  # which one depends on what the file is instead
         # PyTorch's own message advises to load the file in a way that runs any code in it.
         raise InputError(
             f"{path}: not a readable checkpoint; it should be a file by torch.save that holds "
             "tensors and plain values only, and no other objects"
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: not a readable checkpoint ({reason_of(error)})") from error
     if not isinstance(state, dict):
         raise InputError(f"{path}: should hold a dict of tensors; found {type(state).__name__}")
     if strange := [name for name in state if not isinstance(name, str)]:
@@ -71,9 +72,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 def _check_bytes(path: Path) -> None:
     """Raise unless the file holds what was saved, by the checksums that torch.save writes."""
-    if not zipfile.is_zipfile(path):
-        return  # weights from before PyTorch 1.6, which have none; or not a checkpoint at all
     try:
+        if not zipfile.is_zipfile(path):
+            return  # weights from before PyTorch 1.6, which have none; or not a checkpoint at all
         with zipfile.ZipFile(path) as archive:
             # All are 0 in a file that was saved under `set_crc32_options(False)` of PyTorch.
             is_checked = any(member.CRC for member in archive.infolist())

@@ -1,6 +1,7 @@
 """The arrays of a shard: their types and shapes, how they are opened, and a frame's checksum."""
 
 import json
+import tokenize
 import zlib
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,17 @@ from examples.common.errors import InputError, reason_of
 DTYPES = {"image": "u1", "semantic": "u1", "instance_ids": "<u2", "raw_disparity": "<u2"}
 """Array by field of `RawLabels`, (N, H, W) or (N, 3, H, W) for the image."""
 BYTES_PER_PIXEL = 3 + 1 + 2 + 2
+
+# What numpy raises on a damaged header, depending on where the damage is.
+_BROKEN_ARRAY = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    TypeError,
+    EOFError,
+    OverflowError,
+    tokenize.TokenError,
+)
 
 
 def shape_of(name: str, num_frames: int, size: tuple[int, int]) -> tuple[int, ...]:
@@ -34,7 +46,7 @@ def map_array(path: Path, dtype: str, shape: tuple[int, ...]) -> np.ndarray:
     """
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, SyntaxError, TypeError, EOFError, OverflowError) as error:
+    except _BROKEN_ARRAY as error:
         raise InputError(
             f"{path}: not a readable array ({reason_of(error)}); run `prepare` again"
         ) from error

@@ -193,7 +193,7 @@ def open_shard(folder: Path, size: tuple[int, int]) -> Shard:
         for name, dtype in DTYPES.items()
     }
     table = np.array(map_array(folder / "centroids.npy", "<f8", (sum(counts), 3)))
-    with np.errstate(invalid="ignore"):  # damaged; the checksums tell
+    with np.errstate(all="ignore"):  # damaged; the checksums tell
         ids = torch.from_numpy(table[:, 0].astype(np.int32))
         xy = torch.from_numpy(table[:, 1:].astype(np.float32))
     centroids = [Centroids(*pair) for pair in zip(ids.split(counts), xy.split(counts), strict=True)]

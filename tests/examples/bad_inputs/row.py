@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 TRAIN = (
     "train --data scenes --out new --size 16x32 --backbone resnet18 --backbone-weights none "
+    "--stages 1 --output-stride 4 --aspp-channels 4 --aspp-rates 1,2 --decoder-channels 4 "
     "--iterations 2 --batch-size 2 --device cpu --num-workers 0 --no-tensorboard"
 )
 """A training run that takes a second. Options can be added: the last one of a name counts."""

@@ -1,5 +1,118 @@
 """Rows about runs, checkpoints and prepared copies."""
 
-from tests.examples.bad_inputs.row import Accepted, Refused
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
 
-RUNS: list[Refused | Accepted] = []
+from tests.examples.bad_inputs.checkpoints import CHECKPOINTS
+from tests.examples.bad_inputs.copies import COPIES
+from tests.examples.bad_inputs.row import Accepted, Refused
+from tests.examples.bad_inputs.spoil_runs import LAST, RESUME, changed, has_trained
+from tests.examples.bad_inputs.trunk_weights import TRUNK_WEIGHTS
+
+
+def lose_checkpoint() -> None:
+    """Leave the logs and the settings."""
+    LAST.unlink()
+    Path("run/best.pt").unlink()
+
+
+def keep_only_the_best() -> None:
+    """Leave a checkpoint of another name."""
+    LAST.replace("run/best.pt")
+
+
+def kill_before_the_first_checkpoint() -> None:
+    """Leave what a run has that was killed in its second iteration."""
+    lose_checkpoint()
+    Path("run/metrics.json").unlink()
+    log = Path("run/metrics.jsonl")
+    log.write_text(log.read_text().splitlines(keepends=True)[0])
+
+
+def other_images() -> None:
+    """Make a dataset of as many images of other names."""
+    shutil.copytree("scenes", "other")
+    for path in list(Path("other").rglob("town_000003_*")):
+        path.rename(path.with_name(path.name.replace("town_000003", "town_000009")))
+
+
+def recorded_dataset(data: str) -> Callable[[], None]:
+    """Return what puts another dataset into the settings of the run."""
+
+    def spoil() -> None:
+        path = Path("run/config.json")
+        path.write_text(json.dumps({**json.loads(path.read_text()), "data": data}))
+
+    return spoil
+
+
+RUNS: list[Refused | Accepted] = [
+    *CHECKPOINTS,
+    *TRUNK_WEIGHTS,
+    Refused(
+        what="a finished run without its last checkpoint",
+        spoil=lose_checkpoint,
+        command=RESUME,
+        line="run/last.pt: not found, though the run has had a checkpoint: its logs have 2 "
+        "iterations; restore last.pt from a copy, or train anew in another --out",
+    ),
+    Refused(
+        what="a run of which only the best checkpoint is left",
+        spoil=keep_only_the_best,
+        command=RESUME,
+        line="run/last.pt: not found, but best.pt is there; copy best.pt to last.pt to go on from "
+        "it, or train anew in another --out",
+    ),
+    Accepted(
+        what="a run that was killed before its first checkpoint",
+        spoil=kill_before_the_first_checkpoint,
+        command=RESUME,
+        rule="It starts from the beginning, and says so.",
+        check=has_trained("run"),
+    ),
+    Refused(
+        what="resuming on as many images of other names",
+        spoil=other_images,
+        command=f"{RESUME} --data other",
+        line="--data: the run was started on other training images than the 4 that were found, of "
+        "which the first is other/...; pass the dataset of the run",
+    ),
+    Accepted(
+        what="resuming on the prepared copy of the dataset",
+        spoil=lambda: None,
+        command=f"{RESUME} --data copy",
+        rule="The images have the same names in the same order.",
+        check=has_trained("run"),
+    ),
+    Accepted(
+        what="resuming a run of an older version, which knows no names of images",
+        spoil=changed(lambda saved: saved["sampler"].pop("stems")),
+        command=RESUME,
+        rule="The number of images decides.",
+        check=has_trained("run"),
+    ),
+    Refused(
+        what="an older run that has recorded a relative path, from another folder",
+        spoil=recorded_dataset("../elsewhere/scenes"),
+        command=RESUME,
+        line="run/config.json: the dataset of the run, from where the run was started, is "
+        "../elsewhere/scenes, which is not there; say by --data where it is now",
+    ),
+    Refused(
+        what="a run whose dataset has been moved",
+        spoil=recorded_dataset("/media/scenes"),
+        command=RESUME,
+        line="run/config.json: the dataset of the run is /media/scenes, which is not there; say by "
+        "--data where it is now",
+    ),
+    Accepted(
+        what="an older run that has recorded a relative path, from the same folder",
+        spoil=recorded_dataset("scenes"),
+        command=RESUME,
+        rule="The dataset is found there.",
+        check=has_trained("run"),
+    ),
+    *COPIES,
+]
