@@ -5,9 +5,13 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import torch
+from torchvision.models import resnet18
+
+from examples.cityscapes.__main__ import main
 from tests.examples.bad_inputs.checkpoints import CHECKPOINTS
 from tests.examples.bad_inputs.copies import COPIES
-from tests.examples.bad_inputs.row import Accepted, Refused
+from tests.examples.bad_inputs.row import TRAIN, Accepted, Refused
 from tests.examples.bad_inputs.spoil_runs import LAST, RESUME, changed, has_trained
 from tests.examples.bad_inputs.trunk_weights import TRUNK_WEIGHTS
 
@@ -46,6 +50,19 @@ def recorded_dataset(data: str) -> Callable[[], None]:
         path.write_text(json.dumps({**json.loads(path.read_text()), "data": data}))
 
     return spoil
+
+
+def relative_weights() -> None:
+    """Save weights for the trunk in the current folder."""
+    torch.save(resnet18(weights=None).state_dict(), "w.pt")
+
+
+def paths_are_whole() -> None:
+    """Assert that the run can go on from any folder, and by the paths that it was given."""
+    fields = json.loads(Path("new/config.json").read_text())
+    assert fields["data"] == str(Path("scenes").absolute())
+    assert fields["backbone_weights"] == str(Path("w.pt").absolute())
+    assert main("train --out new --resume --data scenes --backbone-weights w.pt".split()) == 0
 
 
 RUNS: list[Refused | Accepted] = [
@@ -113,6 +130,13 @@ RUNS: list[Refused | Accepted] = [
         command=RESUME,
         rule="The dataset is found there.",
         check=has_trained("run"),
+    ),
+    Accepted(
+        what="a dataset and weights by relative paths",
+        spoil=relative_weights,
+        command=f"{TRAIN} --backbone-weights w.pt",
+        rule="The whole paths are recorded: the run can be resumed from any folder.",
+        check=paths_are_whole,
     ),
     *COPIES,
 ]
