@@ -3,7 +3,7 @@
 import os
 import sys
 
-from examples.common.command_line import run_program
+from examples.common.command_line import Command, run_program
 
 # Read when torch is imported, further down. Its threads otherwise wait for each other by spinning,
 # which on a CPU that something else uses as well slows training down many times.
@@ -11,11 +11,13 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 ROOT = "examples.brain_tumour"
 COMMANDS = {
-    "train": (f"{ROOT}.brain_training", "train a network"),
-    "evaluate": (f"{ROOT}.brain_evaluation", "measure a run on the validation cases"),
-    "compare": (f"{ROOT}.compare", "manual against learned, on generated volumes"),
+    "train": Command(
+        f"{ROOT}.brain_training", "train a network", less_memory="try a smaller --batch-size"
+    ),
+    "evaluate": Command(f"{ROOT}.brain_evaluation", "measure a run on the validation cases"),
+    "compare": Command(f"{ROOT}.compare", "manual against learned, on generated volumes"),
 }
-"""By name: the module with `add_arguments` and `run`, and what the command does."""
+"""By name."""
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -3,43 +3,70 @@
 import os
 import sys
 
-from examples.common.command_line import run_program
+from examples.common.command_line import Command, run_program
 
 # Read when torch is imported, further down. Its threads otherwise wait for each other by spinning,
 # and on a CPU that something else uses as well, that makes training 10 to 40 times slower.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 ROOT = "examples.cityscapes"
+GOES_ON = "the same command goes on"
+SMALLER_BATCHES = "try a smaller --batch-size"
 COMMANDS = {
-    "synthesize": ("examples.rendered_scenes.write", "render street scenes with all labels"),
-    "prepare": (f"{ROOT}.data.prepare", "write a resized copy that is fast to train on"),
-    "train": (f"{ROOT}.training.train", "train a network"),
-    "evaluate": (f"{ROOT}.evaluation.evaluate", "measure a run on the validation split"),
-    "predict": (f"{ROOT}.commands.predict", "predict one image, or all in a folder"),
-    "report": (f"{ROOT}.report.page", "write the page of a run, finished or not"),
-    "demo": (f"{ROOT}.commands.demo", "all of it on rendered scenes, in about 5 minutes"),
-    "table1": (f"{ROOT}.experiments.table1", "run the paper's table 1, over several seeds"),
-    "sweep": (
+    "synthesize": Command("examples.rendered_scenes.write", "render street scenes with all labels"),
+    "prepare": Command(
+        f"{ROOT}.data.prepare",
+        "write a resized copy that is fast to train on",
+        interrupted=f"interrupted; {GOES_ON} where it was",
+        less_memory="try fewer --workers",
+    ),
+    "train": Command(f"{ROOT}.training.train", "train a network", less_memory=SMALLER_BATCHES),
+    "evaluate": Command(
+        f"{ROOT}.evaluation.evaluate",
+        "measure a run on the validation split",
+        less_memory="close other programs, or measure a run of a smaller --size",
+    ),
+    "predict": Command(
+        f"{ROOT}.commands.predict",
+        "predict one image, or all in a folder",
+        interrupted="interrupted; what has been predicted stays",
+        less_memory=f"{SMALLER_BATCHES}, or smaller images",
+    ),
+    "report": Command(
+        f"{ROOT}.report.page",
+        "write the page of a run, finished or not",
+        less_memory="close other programs, or leave --data away: the page then has no pictures",
+    ),
+    "demo": Command(
+        f"{ROOT}.commands.demo",
+        "all of it on rendered scenes, in about 5 minutes",
+        interrupted="interrupted; an earlier demo is still there",
+    ),
+    "table1": Command(
+        f"{ROOT}.experiments.table1",
+        "run the paper's table 1, over several seeds",
+        f"interrupted; {GOES_ON}",
+        SMALLER_BATCHES,
+    ),
+    "sweep": Command(
         f"{ROOT}.experiments.sweep",
         "run the paper's figure 2: fixed weights of two tasks, and learned ones",
+        f"interrupted; {GOES_ON}",
+        SMALLER_BATCHES,
     ),
-    "inits": (
+    "inits": Command(
         f"{ROOT}.experiments.inits",
         "start sigma at many values, and see whether it ends at one",
+        f"interrupted; {GOES_ON}",
+        SMALLER_BATCHES,
     ),
 }
-"""By name: the module with `add_arguments` and `run`, and what the command does."""
+"""By name."""
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; returns the exit status."""
-    return run_program(
-        "python -m examples.cityscapes",
-        __doc__,
-        COMMANDS,
-        arguments,
-        interrupted="interrupted; `train --resume` goes on from the last checkpoint",
-    )
+    return run_program("python -m examples.cityscapes", __doc__, COMMANDS, arguments)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from examples.common.errors import InputError, reason_of
+from examples.common.folders import complete_file
 
 # What zipfile raises on a damaged file, depending on where the damage is.
 _DAMAGED = (
@@ -23,20 +24,22 @@ _DAMAGED = (
 
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Write a file that is either the old one or the new one, whatever happens meanwhile."""
-    temporary = path.with_name(path.name + ".partial")
-    temporary.write_bytes(content.encode() if isinstance(content, str) else content)
-    temporary.replace(path)
+    with complete_file(path) as partial:
+        partial.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """Save tensors and plain values; a run killed meanwhile still has its last checkpoint."""
-    temporary = path.with_name(path.name + ".partial")
-    with temporary.open("wb") as file:
-        torch.save(state, file)
+    with complete_file(path) as partial, partial.open("wb") as file:
+        try:
+            torch.save(state, file)
+        except RuntimeError as error:
+            if isinstance(error.__context__, OSError):  # "unexpected pos 704 vs 598": a full disk
+                raise error.__context__ from None
+            raise
         # On the disk before it takes the old one's name, or a power cut could leave neither.
         file.flush()
         os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

@@ -3,9 +3,24 @@
 import argparse
 import sys
 from importlib import import_module
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
-from examples.common.errors import InputError, NonFiniteLossError
+from examples.common.endings import Ending, ending_of, may_speak
+from examples.common.interrupt import ctrl_c_exits
+
+
+class Command(NamedTuple):
+    """One command of a program."""
+
+    module: str
+    """It has the functions `add_arguments(parser)` and `run(**options)`. It is imported only if it
+    is asked for: the list of commands need not wait for torch."""
+    summary: str
+    """What the command does."""
+    interrupted: str = ""
+    """What it says after Ctrl-C, if that is always the same."""
+    less_memory: str = "try a smaller --size"
+    """What it says after "needs more memory"."""
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -13,51 +28,51 @@ class OneLineParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Exit with the line."""
-        self.exit(2, f"error: {message} (see {self.prog} --help)\n")
+        sys.exit(complain(Ending(f"{message} (see {self.prog} --help)", 2)))
 
 
 def run_program(
-    prog: str,
-    text: str | None,
-    commands: dict[str, tuple[str, str]],
-    arguments: list[str] | None,
-    interrupted: str = "interrupted",
+    prog: str, text: str | None, commands: dict[str, Command], arguments: list[str] | None
 ) -> int:
     """Run the command that was asked for; returns the exit status.
 
     Args:
         prog: How the program is called.
         text: What it is.
-        commands: By name, a module and what the command does. The module has the functions
-            `add_arguments(parser)` and `run(**options)`. It is imported only if it is asked for:
-            the list of commands need not wait for torch.
+        commands: By name.
         arguments: Of the command line; those of this process by default.
-        interrupted: What to say after Ctrl-C.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     parser = OneLineParser(prog=prog, description=text, allow_abbrev=False)
     choices = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
-    for name, (module, what) in commands.items():
-        command = choices.add_parser(name, help=what, description=what, allow_abbrev=False)
-        if arguments[:1] == [name]:
-            import_module(module).add_arguments(command)
+    chosen = Command("", "")
     try:
-        options = vars(parser.parse_args(arguments))
-        import_module(commands[options.pop("command")][0]).run(**options)
-    except (InputError, OSError) as error:  # an OSError names its file: no space, no permission
-        return complain(error, status=2)
-    except NonFiniteLossError as error:
-        return complain(error, status=1)
-    except KeyboardInterrupt:
-        return complain(interrupted, status=130)
+        # Importing torch takes seconds, and breaks in many ways when it is interrupted.
+        with ctrl_c_exits("error: interrupted"):
+            for name, command in commands.items():
+                what = command.summary
+                flags = choices.add_parser(name, help=what, description=what, allow_abbrev=False)
+                if arguments[:1] == [name]:
+                    import_module(command.module).add_arguments(flags)
+            options = vars(parser.parse_args(arguments))
+            chosen = commands[options.pop("command")]
+            module = import_module(chosen.module)
+        module.run(**options)
+    except (Exception, KeyboardInterrupt) as error:
+        ending = ending_of(error, interrupted=chosen.interrupted, less_memory=chosen.less_memory)
+        if ending is not None:
+            return complain(ending)
+        if may_speak():
+            raise
+        return 1
     return 0
 
 
-def complain(message: object, status: int) -> int:
-    """Print the one line of a refused command; returns the exit status."""
-    line = " ".join(str(message).split())
-    print(f"error: {line}", file=sys.stderr)
-    return status
+def complain(ending: Ending) -> int:
+    """Print the one line of a command that has failed; returns the exit status."""
+    if ending.line is not None and may_speak():
+        print("error:", " ".join(ending.line.split()), file=sys.stderr)
+    return ending.status
 
 
 def whole_number(text: str) -> int:

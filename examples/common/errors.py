@@ -25,3 +25,7 @@ class NonFiniteLossError(Exception):
     def __init__(self, message: str, iteration: int) -> None:
         super().__init__(message)
         self.iteration = iteration
+
+
+class OtherProcessError(Exception):
+    """Another process of the same run has failed, and says why: exit status 1, without a line."""

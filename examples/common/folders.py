@@ -1,9 +1,23 @@
-"""Folders that appear when they are complete."""
+"""Files and folders that appear when they are complete."""
 
+import errno
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+
+@contextmanager
+def complete_file(path: Path) -> Iterator[Path]:
+    """Give a path to write to that takes the place of `path` at the end, unless anything fails."""
+    partial = path.with_name(path.name + ".partial")
+    try:
+        with named_in_errors(path):
+            yield partial
+            partial.replace(path)
+    finally:
+        with suppress(OSError):  # it has taken its place, or could not be made
+            partial.unlink()
 
 
 @contextmanager
@@ -14,10 +28,29 @@ def complete_folder(out: Path) -> Iterator[Path]:
         shutil.rmtree(partial)  # left by a process that was killed
     partial.mkdir(parents=True)
     try:
-        yield partial
-        replace_folder(partial, out)
+        with named_in_errors(out):
+            yield partial
+            replace_folder(partial, out)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextmanager
+def named_in_errors(path: Path) -> Iterator[None]:
+    """Name what is written in errors about writing it: the system names a file when it is opened.
+
+    NumPy does not even say what went wrong ("2000000 requested and 786416 written"): the disk is
+    full, but for rare cases.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:
+            number = errno.ENOSPC if "requested and" in str(error) else errno.EIO
+            raise OSError(number, str(error), str(path)) from error
+        if error.filename is None:
+            error.filename = str(path)
+        raise
 
 
 def replace_folder(new: Path, old: Path) -> None:

@@ -2,9 +2,11 @@
 
 import sys
 
-from examples.common.command_line import run_program
+from examples.common.command_line import Command, run_program
 
-COMMANDS = {"render": ("examples.rendered_scenes.write", "render street scenes with all labels")}
+COMMANDS = {
+    "render": Command("examples.rendered_scenes.write", "render street scenes with all labels")
+}
 
 
 def main(arguments: list[str] | None = None) -> int:

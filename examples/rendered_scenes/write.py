@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from examples.common.command_line import height_and_width, whole_number
 from examples.common.errors import InputError
+from examples.common.folders import complete_file
 from examples.common.lock import locked
 from examples.rendered_scenes.camera import CALIBRATIONS
 from examples.rendered_scenes.conditions import MIXED, TIMES, WEATHERS, sample_conditions
@@ -215,10 +216,8 @@ def write_scene(
 
 def _write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("wb") as file:
+    with complete_file(path) as partial, partial.open("wb") as file:
         write(file)
-    temporary.replace(path)
 
 
 def _check(out: Path, counts: dict[str, int], size: tuple[int, int], seed: int) -> None:

@@ -10,7 +10,7 @@ from concurrent.futures.process import BrokenProcessPool
 
 import pytest
 
-from examples.cityscapes.data import prepare as preparing
+from examples.cityscapes.data import write_shards as writing
 from examples.cityscapes.data.prepare import prepare
 from examples.cityscapes.data.prepared import PreparedSplit
 from examples.common.errors import InputError
@@ -42,7 +42,7 @@ def test_a_worker_that_is_killed_is_no_riddle(tree, tmp_path, monkeypatch):
         def shutdown(self, **options):
             pass
 
-    monkeypatch.setattr(preparing, "ProcessPoolExecutor", Broken)
+    monkeypatch.setattr(writing, "ProcessPoolExecutor", Broken)
     with pytest.raises(InputError, match=r"--workers: one of them was killed.*use fewer"):
         prepare(tree, tmp_path / "out", SIZE, workers=2, per_shard=2)
 

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +20,7 @@ from examples.cityscapes.data.sample import Sample
 from examples.cityscapes.data.splits import open_split
 from examples.cityscapes.labels import IGNORE_INDEX
 from examples.common.errors import InputError
+from examples.common.interrupt import children_without_ctrl_c
 
 
 class Batch(NamedTuple):
@@ -188,14 +190,33 @@ def batches(
         pin_memory=device.type == "cuda",
         # Its own, or starting workers would advance the global one, and resuming start them twice.
         generator=torch.Generator(),
-        worker_init_fn=_leave_sigterm_to_training,
     )
-    for batch in loader:
-        if isinstance(batch, InputError):
-            raise batch
-        yield batch.to(device)
+    is_broken = False
+    try:
+        for batch in _from_workers(loader) if loader.num_workers else loader:
+            if isinstance(batch, InputError):
+                raise batch
+            yield batch.to(device)
+    except RuntimeError as error:
+        if "DataLoader worker (pid" not in str(error):
+            raise
+        is_broken = True
+    # Not in `except`: the traceback of an error that this one came from would keep the loader, and
+    # with it the other processes.
+    if is_broken:
+        raise InputError(
+            "--num-workers: one of the processes that read images was killed, most likely for "
+            "want of memory; use fewer, and `train --resume` goes on where the run was"
+        )
 
 
-def _leave_sigterm_to_training(_: int) -> None:
-    # A scheduler signals all processes of a job, but training wants to save before they go.
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+def _from_workers(loader: DataLoader[Batch | InputError]) -> Iterator[Batch | InputError]:
+    """Iterate with worker processes whose end is noticed here, where their batch is waited for.
+
+    PyTorch's handler of SIGCHLD would raise an error anywhere, such as in the middle of a step.
+    """
+    with children_without_ctrl_c():
+        batches_of_workers = iter(loader)
+    if threading.current_thread() is threading.main_thread():  # no other may handle signals
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    yield from batches_of_workers

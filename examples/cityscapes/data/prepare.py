@@ -2,18 +2,11 @@
 
 import argparse
 import json
-import multiprocessing
 import os
 import shutil
-import signal
-import threading
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
-import torch
 from tqdm import tqdm
 
 from examples.cityscapes.data.files import FINE, Frame, list_images
@@ -25,8 +18,9 @@ from examples.cityscapes.data.prepared import (
     read_manifest,
     shard_folders,
 )
-from examples.cityscapes.data.shards import frames_per_shard, open_shard, write_shard
+from examples.cityscapes.data.shards import frames_per_shard, open_shard
 from examples.cityscapes.data.splits import RawSplit
+from examples.cityscapes.data.write_shards import Job, write_shards
 from examples.cityscapes.settings import LABELS
 from examples.common.checkpoint import write_atomically
 from examples.common.command_line import height_and_width, positive_number
@@ -35,9 +29,6 @@ from examples.common.listing import entries
 from examples.common.lock import locked
 
 SPLITS = ("train", "val")
-
-Job = tuple[Path, list[Frame]]
-"""A shard to write: its folder and its frames."""
 
 
 def prepare(
@@ -100,7 +91,7 @@ def prepare(
     done = total - sum(len(of_shard) for _, of_shard in todo)
     # On a terminal only: elsewhere an error is to be the one line that is printed.
     with tqdm(desc="preparing", total=total, initial=done, unit="image", disable=None) as bar:
-        for written in _run(todo, data, size, workers or os.cpu_count() or 1):
+        for written in write_shards(todo, data, size, workers or os.cpu_count() or 1):
             bar.update(written)
     _write_manifest(out, {**settings, "complete": True})
     return settings["splits"]
@@ -128,43 +119,6 @@ def _is_done(folder: Path, frames: list[Frame], data: Path, size: tuple[int, int
         and not any(changed_file(data, entry["files"]) for entry in index)
         and all(shard.is_whole(row) for row in range(len(index)))
     )
-
-
-def _run(jobs: list[Job], data: Path, size: tuple[int, int], workers: int) -> Iterator[int]:
-    """Write shards; yields the number of frames of each one that is complete."""
-    if workers == 1 or len(jobs) <= 1:
-        for folder, frames in jobs:
-            write_shard(folder, frames, data, size)
-            yield len(frames)
-        return
-    # Not forked: torch has threads, and a fork copies their locks but not the threads.
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(min(workers, len(jobs)), context, initializer=_start_worker)
-    try:
-        futures = {pool.submit(write_shard, *job, data, size): len(job[1]) for job in jobs}
-        for future in as_completed(futures):
-            future.result()
-            yield futures[future]
-    except BrokenProcessPool as error:
-        raise InputError(
-            "--workers: one of them was killed, most likely for want of memory; use fewer, and "
-            "the same command goes on where it was"
-        ) from error
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _start_worker() -> None:
-    torch.set_num_threads(1)  # the other cores belong to the other workers
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent says what there is to say
-
-    def follow(parent: multiprocessing.process.BaseProcess) -> None:
-        parent.join()
-        os._exit(1)
-
-    # If the parent is killed, a worker would otherwise wait for work for ever.
-    parent = multiprocessing.parent_process()
-    threading.Thread(target=follow, args=(parent,), daemon=True).start()
 
 
 def _check_out(out: Path, size: tuple[int, int], labels: str) -> None:

@@ -29,6 +29,7 @@ from examples.cityscapes.data.targets import Centroids, find_centroids
 from examples.common.checkpoint import write_atomically
 from examples.common.errors import InputError
 from examples.common.fingerprint import Fingerprint, fingerprint_of
+from examples.common.folders import named_in_errors
 from examples.common.json_types import Count, Positive
 from examples.common.records import read_object
 
@@ -122,9 +123,8 @@ class Shard(NamedTuple):
 
 def write_shard(folder: Path, frames: list[Frame], root: Path, size: tuple[int, int]) -> None:
     """Read frames and write them; the folder appears when it is complete."""
-    partial = folder.with_name(folder.name + ".partial")
-    if partial.exists():
-        shutil.rmtree(partial)  # left by a process that was killed
+    remove_partial(folder)  # left by a process that was killed
+    partial = _partial(folder)
     partial.mkdir(parents=True)
     try:
         index = _write_arrays(partial, frames, root, size)
@@ -134,7 +134,16 @@ def write_shard(folder: Path, frames: list[Frame], root: Path, size: tuple[int, 
             shutil.rmtree(folder)  # made from files that have changed since
         partial.rename(folder)
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        remove_partial(folder)
+
+
+def remove_partial(folder: Path) -> None:
+    """Remove what there is of a shard that is not complete."""
+    shutil.rmtree(_partial(folder), ignore_errors=True)
+
+
+def _partial(folder: Path) -> Path:
+    return folder.with_name(folder.name + ".partial")
 
 
 def _write_arrays(
@@ -161,7 +170,9 @@ def _write_arrays(
         index.append({**entry, "crc32": checksum(arrays, row, table, entry)})
     arrays["centroids"] = np.concatenate(centroids)
     for name, array in arrays.items():
-        np.save(folder / f"{name}.npy", array, allow_pickle=False)
+        path = folder / f"{name}.npy"
+        with named_in_errors(path):
+            np.save(path, array, allow_pickle=False)
     return index
 
 

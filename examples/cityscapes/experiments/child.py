@@ -20,15 +20,16 @@ from examples.cityscapes.evaluation.evaluate import load_trained, measure
 from examples.cityscapes.evaluation.predictors import by_network
 from examples.cityscapes.training.train import train
 from examples.common.checkpoint import write_atomically
+from examples.common.command_line import complain
 from examples.common.device import pick_device
-from examples.common.errors import InputError, NonFiniteLossError
+from examples.common.endings import ending_of
 from examples.common.lock import locked
 
 
 def run_one(config: TrainConfig, num_threads: int) -> None:
     """Bring a run from where it is to its figures.json; what it prints goes to its log.txt."""
     # Ctrl-C reaches every process of a terminal. The parent alone answers it, by SIGTERM to us,
-    # upon which training saves.
+    # upon which training saves: it has started us without Ctrl-C, and training is not to note it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(num_threads)
@@ -40,8 +41,11 @@ def run_one(config: TrainConfig, num_threads: int) -> None:
         # The child of a killed parent may still be saving.
         with locked(config.out, wait=True):
             train_and_measure(config)
-    except (InputError, NonFiniteLossError, OSError) as error:
-        sys.exit(f"error: {' '.join(str(error).split())}")
+    except Exception as error:
+        ending = ending_of(error, interrupted="", less_memory="try a smaller --batch-size")
+        if ending is None:
+            raise
+        sys.exit(complain(ending))
 
 
 def train_and_measure(config: TrainConfig) -> None:

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from examples.cityscapes.config import TrainConfig
 from examples.cityscapes.experiments.child import run_one
 from examples.cityscapes.experiments.results import FIGURES
-from examples.common.interrupt import catch_sigterm
+from examples.common.interrupt import TERMINATIONS, children_without_ctrl_c, noted_signals
 from examples.common.json_types import Measured, NotNegative, PositiveInt
 from examples.common.records import read_object
 
@@ -54,7 +54,7 @@ def run_all(configs: Sequence[TrainConfig], workers: int) -> dict[str, str]:
     failures: dict[str, str] = {}
     first = len(configs) - len(waiting)
     with (
-        catch_sigterm() as sigterm_came,
+        noted_signals(*TERMINATIONS) as signals,
         tqdm(total=len(configs), initial=first, desc="experiment", unit="run") as bar,
     ):
         try:
@@ -68,10 +68,10 @@ def run_all(configs: Sequence[TrainConfig], workers: int) -> dict[str, str]:
                     process.join()
                     if is_finished(config.out):
                         bar.update()
-                    elif not sigterm_came():
+                    elif not signals:
                         failures[config.out.name] = reason(process, config.out)
                         bar.write(f"{config.out}: {failures[config.out.name]}", file=sys.stderr)
-                if sigterm_came():
+                if signals:
                     raise InterruptedRunsError(progress(configs), status=143)
         except KeyboardInterrupt:
             raise InterruptedRunsError(progress(configs), status=130) from None
@@ -86,7 +86,8 @@ def start(config: TrainConfig, num_threads: int) -> BaseProcess:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["examples.cityscapes.experiments.child"])
     process = context.Process(target=run_one, args=(config, num_threads))
-    process.start()
+    with children_without_ctrl_c():
+        process.start()
     return process
 
 

@@ -3,7 +3,7 @@
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
@@ -33,7 +33,8 @@ def progress_bar(config: TrainConfig, first: int, ranks: Ranks) -> tqdm:
 
 def show_progress(bar: tqdm, log: MetricLog, batch_size: int) -> None:
     """Advance the bar; the losses beside it are those last written."""
-    bar.update()
+    with suppress(OSError):  # a terminal that was closed is no reason to end a run
+        bar.update()
     losses = log.latest.get("loss", {})
     shown = {task: f"{value:.3g}" for task, value in losses.items() if value is not None}
     if rate := bar.format_dict["rate"]:

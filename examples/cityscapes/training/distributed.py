@@ -14,7 +14,8 @@ from torch.nn.parallel import DistributedDataParallel
 from examples.cityscapes.config import TrainConfig
 from examples.cityscapes.data.order import Draw, TrainingOrder
 from examples.common.device import pick_device
-from examples.common.errors import InputError
+from examples.common.endings import may_speak
+from examples.common.errors import InputError, OtherProcessError
 
 
 @dataclass(frozen=True)
@@ -71,10 +72,12 @@ def joined_ranks(device: str) -> Iterator[Ranks]:
         return
     if where.type == "cuda":
         local = int(os.environ.get("LOCAL_RANK", "0"))
-        if local >= torch.cuda.device_count():
+        # All processes refuse it, not only those without a GPU: the others would wait for them.
+        count = max(local + 1, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+        if count > torch.cuda.device_count():
             raise InputError(
                 f"--nproc-per-node: should be at most {torch.cuda.device_count()}, the number of "
-                f"GPUs; found at least {local + 1}"
+                f"GPUs; found {count}"
             )
         where = torch.device("cuda", local)
         torch.cuda.set_device(where)
@@ -84,6 +87,11 @@ def joined_ranks(device: str) -> Iterator[Ranks]:
         ranks = Ranks(where, dist.get_rank(), dist.get_world_size(), control)
         yield ranks
         ranks.wait()  # leave together: the first to go would cut the others off
+    except OtherProcessError:
+        raise
+    except BaseException:
+        may_speak()  # asked first: the others fail as well, as soon as this process has left
+        raise
     finally:
         dist.destroy_process_group()
 

@@ -2,7 +2,9 @@
 
 import json
 import math
+import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import make_dataclass
 from pathlib import Path
 from typing import Any, TypedDict
@@ -13,6 +15,7 @@ from torch import Tensor
 from examples.cityscapes.config import TrainConfig
 from examples.common.checkpoint import write_atomically
 from examples.common.errors import NonFiniteLossError
+from examples.common.folders import named_in_errors
 from examples.common.json_types import Count, NotNegative, Positive
 from examples.common.records import read_lines
 
@@ -67,12 +70,13 @@ class MetricLog:
             # Without labels there is no loss, and 0 would look like a perfect one.
             line["loss"] = {t: v if count[t] else None for t, v in line["loss"].items()}
             lines.append({key: _without_nan(value) for key, value in line.items()})
-        self._plain, self._tensors = [], []
         if not lines:
             return
-        self.latest = lines[-1]
         if self.path is not None:
             append_lines(self.path, lines)
+        # Written and finite: a later call must neither forget them nor pass by what is not.
+        self._plain, self._tensors = [], []
+        self.latest = lines[-1]
         for listener in self.listeners:
             listener(lines)
 
@@ -90,9 +94,15 @@ class MetricLog:
 
 
 def append_lines(path: Path, lines: list[Line]) -> None:
-    """Append to a log."""
-    with path.open("a", encoding="utf-8") as file:
-        file.writelines(json.dumps(line) + "\n" for line in lines)
+    """Append all of these lines to a log, or none of them."""
+    before = path.stat().st_size if path.exists() else 0
+    try:
+        with named_in_errors(path), path.open("a", encoding="utf-8") as file:
+            file.writelines(json.dumps(line) + "\n" for line in lines)
+    except OSError:  # such as a full disk, on which a part of them is
+        with suppress(OSError):
+            os.truncate(path, before)
+        raise
 
 
 class LogLine(TypedDict):

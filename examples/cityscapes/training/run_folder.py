@@ -46,7 +46,7 @@ def check_not_beyond(config: TrainConfig, progress: Progress) -> None:
         )
 
 
-def prepare_run_folder(config: TrainConfig, first: int) -> None:
+def prepare_run_folder(config: TrainConfig, progress: Progress) -> None:
     """Record the configuration, and drop what was logged after the checkpoint."""
     config.out.mkdir(parents=True, exist_ok=True)
     if (config.out / "config.json").exists() and not (config.out / "last.pt").exists():
@@ -58,6 +58,7 @@ def prepare_run_folder(config: TrainConfig, first: int) -> None:
     for half_written in config.out.glob("*.partial"):  # left by a process that was killed
         half_written.unlink()
     write_atomically(config.out / "config.json", to_json(config))
-    cut_log(config.out / "metrics.jsonl", first)
+    cut_log(config.out / "metrics.jsonl", progress.iteration)
     if (config.out / "validation.jsonl").exists():
-        cut_log(config.out / "validation.jsonl", first + 1)  # after so many iterations, not during
+        # After so many iterations, not during.
+        cut_log(config.out / "validation.jsonl", progress.validated + 1)

@@ -18,6 +18,7 @@ from examples.common.fingerprint import fingerprint_of_names
 PARTS: dict[str, Any] = {
     "iteration": int,
     "best": (float, type(None)),
+    "validated": int,
     "model": dict,
     "loss": dict,
     "optimizers": list,
@@ -36,6 +37,8 @@ def read_saved(path: Path) -> Saved:
         InputError: If the file is not one.
     """
     saved = read_checkpoint(path)
+    # Runs used to be validated before they were saved.
+    saved.setdefault("validated", saved.get("iteration"))
     for name, kind in PARTS.items():
         if name not in saved:
             raise InputError(f"{path}: not a checkpoint of a run ({name!r} is missing)")

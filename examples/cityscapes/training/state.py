@@ -43,6 +43,38 @@ class ModelWithLoss(nn.Module):
         return self.loss_fn(predictions, targets, masks), predictions
 
 
+class StepStart:
+    """What the forward passes of a step change, as it was before them.
+
+    As a context, it takes back a step that fails inside. What the optimizers do then cannot be
+    taken back: until `is_whole` is set again, the state is not worth saving.
+
+    Args:
+        tensors: The statistics of batch norm, and the sigmas, which are started and bounded by the
+            first use of a step. Copying them takes less than a hundredth of a step.
+        device: Whose random numbers are used.
+    """
+
+    def __init__(self, tensors: list[Tensor], device: torch.device) -> None:
+        self.tensors, self.device = tensors, device
+        self.is_whole = True
+        """Whether the state is that of a completed iteration."""
+
+    def __enter__(self) -> None:
+        self.is_whole = False
+        self._values = [tensor.detach().clone() for tensor in self.tensors]
+        self._random = random_states(self.device)
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            return
+        with torch.no_grad():
+            for tensor, value in zip(self.tensors, self._values, strict=True):
+                tensor.copy_(value)
+        set_random_states(self._random, self.device)
+        self.is_whole = True
+
+
 class TrainingState(NamedTuple):
     """Everything that changes during training, beside the iteration."""
 
@@ -51,6 +83,8 @@ class TrainingState(NamedTuple):
     optimizers: list[Optimizer]
     module: nn.Module
     """Both of them, called by each process on its share of a batch."""
+    start: StepStart
+    """Takes back a step that fails."""
 
 
 class Progress(NamedTuple):
@@ -59,6 +93,8 @@ class Progress(NamedTuple):
     iteration: int = 0
     best: float | None = None
     """The lowest selection error so far."""
+    validated: int = 0
+    """After which iteration the validation split was last looked at."""
 
 
 def build_state(model: nn.Module, config: TrainConfig, ranks: Ranks) -> TrainingState:
@@ -71,7 +107,9 @@ def build_state(model: nn.Module, config: TrainConfig, ranks: Ranks) -> Training
     loss_fn = build_loss(config).to(ranks.device)
     optimizers = build_optimizers(model, loss_fn, config)
     module = distributed(ModelWithLoss(model, loss_fn), ranks)
-    return TrainingState(model, loss_fn, optimizers, module)
+    changing = [*model.buffers(), *loss_fn.parameters(), *loss_fn.buffers()]
+    start = StepStart(changing, ranks.device)
+    return TrainingState(model, loss_fn, optimizers, module, start)
 
 
 def build_optimizers(
@@ -110,9 +148,8 @@ def snapshot(
     ranks: Ranks,
 ) -> dict[str, Any]:
     """Return the contents of a checkpoint; all processes have to call it."""
-    rng = {"cpu": ranks.gather(torch.get_rng_state())}
-    if ranks.device.type == "cuda":
-        rng["cuda"] = ranks.gather(torch.cuda.get_rng_state(ranks.device))
+    states = random_states(ranks.device)
+    rng = {device: ranks.gather(random_state) for device, random_state in states.items()}
     return {
         **progress._asdict(),
         "model": state.model.state_dict(),
@@ -137,20 +174,30 @@ def restore(path: Path, state: TrainingState, frames: Sequence[Frame], ranks: Ra
         for optimizer, saved_state in zip(state.optimizers, saved["optimizers"], strict=True):
             optimizer.load_state_dict(saved_state)
             check_optimizer(optimizer)
-        restore_random(saved["rng"], ranks)
+        # One that the run did not have before keeps its seed.
+        states = {d: of[ranks.index] for d, of in saved["rng"].items() if ranks.index < len(of)}
+        set_random_states(states, ranks.device)
     except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
         raise InputError(
             f"{path}: does not fit the run's config.json ({reason_of(error)})"
         ) from error
-    return Progress(saved["iteration"], saved["best"])
+    return Progress(saved["iteration"], saved["best"], saved["validated"])
 
 
-def restore_random(saved: dict[str, list[Tensor]], ranks: Ranks) -> None:
-    """Set this process' random states; one that the run did not have before keeps its seed."""
-    if ranks.index < len(saved["cpu"]):
-        torch.set_rng_state(saved["cpu"][ranks.index])
-    if ranks.device.type == "cuda" and ranks.index < len(saved.get("cuda", ())):
-        torch.cuda.set_rng_state(saved["cuda"][ranks.index], ranks.device)
+def random_states(device: torch.device) -> dict[str, Tensor]:
+    """Return the states of the random numbers that training uses."""
+    states = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        states["cuda"] = torch.cuda.get_rng_state(device)
+    return states
+
+
+def set_random_states(states: dict[str, Tensor], device: torch.device) -> None:
+    """Go on from states of the random numbers."""
+    if "cpu" in states:
+        torch.set_rng_state(states["cpu"])
+    if device.type == "cuda" and "cuda" in states:
+        torch.cuda.set_rng_state(states["cuda"], device)
 
 
 def scheduled_rate(config: TrainConfig, iteration: int) -> float:

@@ -2,22 +2,22 @@
 
 import argparse
 import dataclasses
-import time
-from collections.abc import Callable, Iterable
-from itertools import islice
-from typing import Any, NamedTuple
+import signal
+from collections.abc import Iterable
+from contextlib import closing
+from itertools import islice, takewhile
+from typing import Any
 
 import torch
 
 from examples.cityscapes.config import TrainConfig, new_config, resume_config
 from examples.cityscapes.data import dataset as data
-from examples.cityscapes.data.dataset import Batch, CityscapesDataset
+from examples.cityscapes.data.dataset import Batch
 from examples.cityscapes.data.order import in_order
 from examples.cityscapes.flags import add_config_flags
 from examples.cityscapes.model.start import backbone_state, initial_model
-from examples.cityscapes.training.board import Board, open_board, progress_bar, show_progress
+from examples.cityscapes.training.board import open_board, progress_bar, show_progress
 from examples.cityscapes.training.distributed import (
-    Ranks,
     gradients_stay_here,
     images_per_part,
     joined_ranks,
@@ -30,6 +30,7 @@ from examples.cityscapes.training.run_folder import (
     check_run_folder,
     prepare_run_folder,
 )
+from examples.cityscapes.training.saving import Run, is_to_save, save, save_and_stop
 from examples.cityscapes.training.state import (
     Progress,
     TrainingState,
@@ -37,26 +38,11 @@ from examples.cityscapes.training.state import (
     restore,
     scheduled_rate,
     set_training_mode,
-    snapshot,
 )
-from examples.cityscapes.training.validation import validate
-from examples.common.checkpoint import save_checkpoint
+from examples.cityscapes.training.validation import is_due, validate
 from examples.common.errors import InputError, NonFiniteLossError
-from examples.common.interrupt import catch_sigterm
+from examples.common.interrupt import TERMINATIONS, noted_signals
 from examples.common.lock import locked
-
-
-class Run(NamedTuple):
-    """What stays in place during training."""
-
-    config: TrainConfig
-    ranks: Ranks
-    dataset: CityscapesDataset
-    val: CityscapesDataset | None
-    """None if the validation split is never looked at."""
-    state: TrainingState
-    log: MetricLog
-    board: Board | None
 
 
 def train(config: TrainConfig, *, resume: bool = False, deadline: float | None = None) -> int:
@@ -76,9 +62,10 @@ def train(config: TrainConfig, *, resume: bool = False, deadline: float | None =
     Raises:
         InputError: Before anything is written, if an input is missing or broken.
         NonFiniteLossError: If a loss becomes infinite or nan; it names the images.
+        KeyboardInterrupt: After Ctrl-C; the last iteration has been saved.
     """
     check_run_folder(config.out, resume)
-    with joined_ranks(config.device) as ranks, catch_sigterm() as sigterm_came:
+    with joined_ranks(config.device) as ranks:
         torch.manual_seed(config.seed + ranks.index)
         dataset, val = training_data(config), validation_data(config)
         images_per_part(config, ranks)  # raises if the batch cannot be divided
@@ -94,48 +81,61 @@ def train(config: TrainConfig, *, resume: bool = False, deadline: float | None =
         ranks.wait()  # all have looked at the folder; from here on it is written to
 
         if ranks.is_main:
-            prepare_run_folder(config, progress.iteration)
-        with open_board(config, progress.iteration, ranks) as board:
+            prepare_run_folder(config, progress)
+        with (
+            open_board(config, progress.iteration, ranks) as board,
+            noted_signals(signal.SIGINT, *TERMINATIONS) as signals,
+        ):
             path = config.out / "metrics.jsonl" if ranks.is_main else None
             log = MetricLog(path, listeners=(board.add_lines,) if board else ())
-            run = Run(config, ranks, dataset, val, state, log, board)
-
-            def must_stop() -> bool:
-                out_of_time = deadline is not None and time.monotonic() > deadline
-                return ranks.any(out_of_time or sigterm_came())
-
-            return train_from(progress, run, must_stop)
-
-
-def train_from(progress: Progress, run: Run, must_stop: Callable[[], bool]) -> int:
-    """Train to the last iteration, or until asked to stop; returns how far that was."""
-    config = run.config
-    batches = load(config, run.dataset, progress.iteration, run.ranks)
-    set_training_mode(run.state, config)
-    with progress_bar(config, progress.iteration, run.ranks) as bar:
-        for iteration in range(progress.iteration, config.iterations):
-            done = iteration + 1
-            stop = is_to_save = should_validate = done == config.iterations
+            run = Run(config, ranks, dataset, val, state, log, board, signals, deadline)
             try:
-                train_one_step(
-                    run.state, islice(batches, config.accumulate), config, iteration, run.log
-                )
-                stop |= must_stop()
-                is_to_save |= stop or done % config.checkpoint_every == 0
-                should_validate |= run.val is not None and done % config.eval_every == 0
-                if is_to_save or should_validate:
-                    run.log.flush()  # it raises if the weights are not worth saving
+                done = train_from(progress, run)
             except NonFiniteLossError as error:
-                raise with_files(error, run.config, run.dataset) from None
-            progress = progress._replace(iteration=done)
+                raise with_files(error, config, dataset) from None
+    if signal.SIGINT in signals:
+        raise KeyboardInterrupt("interrupted; `train --resume` goes on from the last iteration")
+    return done
+
+
+def train_from(progress: Progress, run: Run) -> int:
+    """Train to the last iteration, or until something ends it; returns how far that was.
+
+    Several processes have to save together, so they agree before every step whether to go on. What
+    one of them meets during a step leaves the others waiting: then the last checkpoint remains.
+    """
+    config, ranks, state = run.config, run.ranks, run.state
+    set_training_mode(state, config)
+    is_asked = False
+    with (
+        progress_bar(config, progress.iteration, ranks) as bar,
+        closing(load(config, run.dataset, progress.iteration, ranks)) as batches,
+    ):
+        while True:
+            if is_due(progress, config):  # perhaps left by a run that ended while it validated
+                progress = validate_and_save_best(progress, run)
+                is_asked = run.is_asked_to_stop()
+            if progress.iteration == config.iterations:
+                return progress.iteration
+            problem = None
+            try:
+                parts = list(islice(batches, config.accumulate))
+            except Exception as error:
+                # A scheduler that asks training to stop ends the loader's processes as well.
+                problem, is_asked = error, is_asked or run.is_asked_to_stop()
+            if ranks.any(is_asked or problem is not None):
+                return save_and_stop(progress, run, None if is_asked else problem)
+            try:
+                train_one_step(state, parts, config, progress.iteration, run.log)
+            except Exception as error:
+                if state.start.is_whole and ranks.count == 1:
+                    save_and_stop(progress, run, error)
+                raise
+            progress = progress._replace(iteration=progress.iteration + 1)
+            is_asked = run.is_asked_to_stop()
             show_progress(bar, run.log, config.batch_size)
-            if should_validate and run.val is not None:
-                progress = validate_and_save_best(progress, run, run.val)
-            if is_to_save:
+            if is_to_save(progress, config) or is_due(progress, config):
                 save(progress, run, "last.pt")
-            if stop:
-                break
-    return progress.iteration
 
 
 def train_one_step(
@@ -146,34 +146,41 @@ def train_one_step(
     log: MetricLog,
 ) -> None:
     """Take one optimizer step, on the parts of a batch one after another, and log it."""
-    learning_rate = scheduled_rate(config, iteration)
-    for group in state.optimizers[0].param_groups:
-        group["lr"] = learning_rate
     for optimizer in state.optimizers:
         optimizer.zero_grad(set_to_none=True)
 
-    measured = []
-    for index, batch in enumerate(parts):
-        is_last = index == config.accumulate - 1
-        with torch.enable_grad() if is_last else gradients_stay_here(state.module):
-            targets, masks = batch.targets(), batch.masks()
-            losses, predictions = state.module(batch.image, targets, masks)
-            (losses.total / config.accumulate).backward()
-        measured.append(measure_part(state.loss_fn, losses, predictions, targets, masks))
+    with state.start:  # a step that fails here, such as for want of memory, is taken back
+        measured = []
+        for index, batch in enumerate(parts):
+            is_last = index == config.accumulate - 1
+            with torch.enable_grad() if is_last else gradients_stay_here(state.module):
+                targets, masks = batch.targets(), batch.masks()
+                losses, predictions = state.module(batch.image, targets, masks)
+                (losses.total / config.accumulate).backward()
+            measured.append(measure_part(state.loss_fn, losses, predictions, targets, masks))
 
-    plain = {"iteration": iteration, "learning_rate": learning_rate}
-    # Now, as the step below changes sigma. Tensors, no `.item()`: reading one makes the GPU wait.
-    log.add(plain, measurements(state, measured))
+        plain = {"iteration": iteration, "learning_rate": scheduled_rate(config, iteration)}
+        # Now, as the optimizers change sigma. Tensors, no `.item()`: that makes the GPU wait.
+        log.add(plain, measurements(state, measured))
+
+    for group in state.optimizers[0].param_groups:
+        group["lr"] = plain["learning_rate"]
     for optimizer in state.optimizers:
         optimizer.step()
+    state.start.is_whole = True
 
 
 def validate_and_save_best(progress: Progress, run: Run, val: CityscapesDataset) -> Progress:
     """Validate, keep the checkpoint if it is the best so far, and show a picture."""
     ranks, model = run.ranks, run.state.model
-    shares = in_order(val, images_per_part(run.config, ranks))[ranks.index :: ranks.count]
-    batches = data.batches(val, shares, run.config.tasks, device=ranks.device)
+    shares = in_order(run.val, images_per_part(run.config, ranks))[ranks.index :: ranks.count]
+    batches = data.batches(run.val, shares, run.config.tasks, device=ranks.device)
+    if ranks.count == 1:  # several processes finish it together
+        batches = takewhile(lambda _: not run.is_asked_to_stop(), batches)
     figures = validate(model, batches, ranks)
+    if ranks.count == 1 and run.is_asked_to_stop():
+        return progress  # a part of the figures: resuming does it again
+    progress = progress._replace(validated=progress.iteration)
     error = figures["selection_error"]
     is_best = error is not None and (progress.best is None or error < progress.best)
     if is_best:
@@ -188,14 +195,8 @@ def validate_and_save_best(progress: Progress, run: Run, val: CityscapesDataset)
             maps = model(image.to(ranks.device))
         run.board.add_validation(progress.iteration, figures, image, maps)
     set_training_mode(run.state, run.config)
+    save(progress, run, "last.pt")  # again: it has been saved before validating
     return progress
-
-
-def save(progress: Progress, run: Run, name: str) -> None:
-    """Write a checkpoint; every process has to call this, as each adds its random state."""
-    contents = snapshot(run.state, progress, run.config, run.dataset.frames, run.ranks)
-    if run.ranks.is_main:
-        save_checkpoint(run.config.out / name, contents)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

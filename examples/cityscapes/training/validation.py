@@ -5,9 +5,11 @@ from collections.abc import Iterable
 
 from torch import nn
 
+from examples.cityscapes.config import TrainConfig
 from examples.cityscapes.data.dataset import Batch
 from examples.cityscapes.evaluation.metrics import Figures, SplitMetrics, predict_maps
 from examples.cityscapes.training.distributed import Ranks
+from examples.cityscapes.training.state import Progress
 
 FIGURES = ("semantic_iou_present", "instance_error_px", "depth_error_px")
 
@@ -28,6 +30,14 @@ def validate(model: nn.Module, shares: Iterable[Batch], ranks: Ranks) -> Figures
     measured = metrics.compute()
     figures = {name: measured[name] for name in FIGURES}
     return {**figures, "selection_error": selection_error(**figures)}
+
+
+def is_due(progress: Progress, config: TrainConfig) -> bool:
+    """Whether the validation split is to be looked at before training goes on."""
+    if not config.eval_every or progress.validated == progress.iteration:
+        return False
+    is_last = progress.iteration == config.iterations
+    return is_last or progress.iteration % config.eval_every == 0
 
 
 def selection_error(
