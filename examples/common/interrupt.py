@@ -4,7 +4,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -61,7 +61,7 @@ def children_without_ctrl_c() -> Iterator[None]:
 
 
 @contextmanager
-def _handled(numbers: tuple[int, ...], handler: signal.Handlers) -> Iterator[None]:
+def _handled(numbers: tuple[int, ...], handler: Callable[..., None]) -> Iterator[None]:
     """Handle signals by a function, unless this process was told to ignore them."""
     before = {}
     if threading.current_thread() is threading.main_thread():  # no other may handle signals

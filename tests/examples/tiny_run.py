@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import signal
 import sys
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -45,17 +46,24 @@ def as_flags(settings: dict[str, object]) -> list[str]:
     return flags
 
 
-def start(arguments: list[object], environment: dict[str, str] | None = None) -> BaseProcess:
+def start(
+    arguments: list[object], environment: dict[str, str] | None = None, errors: Path | None = None
+) -> BaseProcess:
     """Start `python -m examples.cityscapes` in a process of its own.
 
     A server that has imported torch once forks it: importing would take seconds every time.
+
+    Args:
+        arguments: Of the command line.
+        environment: Added to that of the tests.
+        errors: The file for what it prints to stderr.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
         ["examples.cityscapes.evaluation.evaluate", "examples.cityscapes.training.train"]
     )
     process = context.Process(
-        target=_command_line, args=([str(a) for a in arguments], environment or {})
+        target=_command_line, args=([str(a) for a in arguments], environment or {}, errors)
     )
     process.start()
     return process
@@ -67,9 +75,18 @@ def finish(process: BaseProcess, status: int = 0) -> None:
     assert process.exitcode == status
 
 
-def _command_line(arguments: list[str], environment: dict[str, str]) -> NoReturn:
+def _command_line(
+    arguments: list[str], environment: dict[str, str], errors: Path | None
+) -> NoReturn:
+    # A shell starts its background jobs deaf to Ctrl-C, and their children inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ.update(environment)
+    if errors is not None:
+        with errors.open("w") as file:
+            os.dup2(file.fileno(), sys.stderr.fileno())
     torch.set_num_threads(1)
+    # The server's way of starting processes would import torch in each of them, for seconds.
+    multiprocessing.set_start_method("fork", force=True)
     sys.exit(main(arguments))
 
 

@@ -3,7 +3,7 @@
 import os
 import signal
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -180,7 +180,7 @@ def batches(
     *,
     num_workers: int = 0,
     device: torch.device = torch.device("cpu"),  # noqa: B008 (it is immutable)
-) -> Iterator[Batch]:
+) -> Generator[Batch]:
     """Yield the batches of `order` on a device; an unreadable file raises its InputError here."""
     loader = DataLoader(
         dataset,
@@ -210,7 +210,7 @@ def batches(
         )
 
 
-def _from_workers(loader: DataLoader[Batch | InputError]) -> Iterator[Batch | InputError]:
+def _from_workers(loader: DataLoader[Any]) -> Iterator[Batch | InputError]:
     """Iterate with worker processes whose end is noticed here, where their batch is waited for.
 
     PyTorch's handler of SIGCHLD would raise an error anywhere, such as in the middle of a step.

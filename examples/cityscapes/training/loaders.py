@@ -1,6 +1,6 @@
 """What training is fed with: both splits, the order of the images, each process' share of them."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 
 from examples.cityscapes.config import TrainConfig
 from examples.cityscapes.data.augment import Augmentation
@@ -79,7 +79,7 @@ def training_order(config: TrainConfig, num_images: int, first: int) -> Training
 
 def load(
     config: TrainConfig, dataset: CityscapesDataset, first: int, ranks: Ranks
-) -> Iterator[Batch]:
+) -> Generator[Batch]:
     """Return this process' share of every batch, part by part, on the device."""
     order = training_order(config, len(dataset), first)
     shares = RankOrder(order, config.accumulate, images_per_part(config, ranks), ranks)

@@ -1,5 +1,6 @@
 """The folder of a run: what may be there before it starts or goes on."""
 
+import math
 import sys
 from pathlib import Path
 
@@ -28,7 +29,7 @@ def _check_nothing_is_lost(out: Path) -> None:
             "on from it, or train anew in another --out"
         )
     config, trained = load_config(out), len(read_log(out / "metrics.jsonl"))
-    first_save = min(config.checkpoint_every, config.iterations)
+    first_save = min(config.checkpoint_every, config.eval_every or math.inf, config.iterations)
     # Killed while it wrote its first one, it has left a part of that.
     is_first = trained == first_save and (out / "last.pt.partial").exists()
     if (trained >= first_save and not is_first) or (out / "metrics.json").exists():

@@ -6,13 +6,13 @@ import signal
 from collections.abc import Iterable
 from contextlib import closing
 from itertools import islice, takewhile
-from typing import Any
+from typing import Any, cast
 
 import torch
 
 from examples.cityscapes.config import TrainConfig, new_config, resume_config
 from examples.cityscapes.data import dataset as data
-from examples.cityscapes.data.dataset import Batch
+from examples.cityscapes.data.dataset import Batch, CityscapesDataset
 from examples.cityscapes.data.order import in_order
 from examples.cityscapes.flags import add_config_flags
 from examples.cityscapes.model.start import backbone_state, initial_model
@@ -170,11 +170,11 @@ def train_one_step(
     state.start.is_whole = True
 
 
-def validate_and_save_best(progress: Progress, run: Run, val: CityscapesDataset) -> Progress:
+def validate_and_save_best(progress: Progress, run: Run) -> Progress:
     """Validate, keep the checkpoint if it is the best so far, and show a picture."""
-    ranks, model = run.ranks, run.state.model
-    shares = in_order(run.val, images_per_part(run.config, ranks))[ranks.index :: ranks.count]
-    batches = data.batches(run.val, shares, run.config.tasks, device=ranks.device)
+    ranks, model, val = run.ranks, run.state.model, cast(CityscapesDataset, run.val)
+    shares = in_order(val, images_per_part(run.config, ranks))[ranks.index :: ranks.count]
+    batches: Iterable[Batch] = data.batches(val, shares, run.config.tasks, device=ranks.device)
     if ranks.count == 1:  # several processes finish it together
         batches = takewhile(lambda _: not run.is_asked_to_stop(), batches)
     figures = validate(model, batches, ranks)

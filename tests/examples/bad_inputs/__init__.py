@@ -10,6 +10,7 @@ a folder of its own, in which lie
 """
 
 from tests.examples.bad_inputs.commands import COMMANDS
+from tests.examples.bad_inputs.endings import ENDINGS
 from tests.examples.bad_inputs.images import IMAGES
 from tests.examples.bad_inputs.records import RECORDS
 from tests.examples.bad_inputs.runs import RUNS
@@ -21,5 +22,6 @@ TABLE = {
     "Runs, checkpoints and prepared copies": RUNS,
     "Settings and logs": RECORDS,
     "Commands": COMMANDS,
+    "Full disks": ENDINGS,
 }
 """Rows by the heading that they have in the documentation."""

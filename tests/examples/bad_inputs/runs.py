@@ -62,7 +62,12 @@ def paths_are_whole() -> None:
     fields = json.loads(Path("new/config.json").read_text())
     assert fields["data"] == str(Path("scenes").absolute())
     assert fields["backbone_weights"] == str(Path("w.pt").absolute())
-    assert main("train --out new --resume --data scenes --backbone-weights w.pt".split()) == 0
+    assert (
+        main(
+            ["train", "--out", "new", "--resume", "--data", "scenes", "--backbone-weights", "w.pt"]
+        )
+        == 0
+    )
 
 
 RUNS: list[Refused | Accepted] = [
