@@ -15,8 +15,8 @@ def load_weights(module: nn.Module, state: object) -> None:
     """Load a state dict, also one of the wrapped module.
 
     Raises:
-        ValueError: If it does not fit, or if a weight is not a finite number: with the first
-            weight of which that is so, and how many others there are.
+        ValueError: If it does not fit, or if a weight is not a finite number. The message names
+            the first such weight, and counts the others.
     """
     state = unwrapped(state)
     check_fit(module.state_dict(), state)

@@ -11,6 +11,7 @@ import torch
 from examples.common.errors import InputError, reason_of
 from examples.common.folders import complete_file
 
+_IS_FOLDER = 0x10
 # What zipfile raises on a damaged file, depending on where the damage is.
 _DAMAGED = (
     zipfile.BadZipFile,
@@ -82,10 +83,15 @@ def _check_bytes(path: Path) -> None:
             # All are 0 in a file that was saved under `set_crc32_options(False)` of PyTorch.
             is_checked = any(member.CRC for member in archive.infolist())
             damaged = archive.testzip() if is_checked else None
+            # A single bit says that a member is a folder. PyTorch then reads none of its bytes, and
+            # leaves in the tensor what was in memory.
+            folders = [m.filename for m in archive.infolist() if m.external_attr & _IS_FOLDER]
     except _DAMAGED as error:
         raise _damaged(path, reason_of(error)) from error
     if damaged is not None:
         raise _damaged(path, f"the checksum of {damaged} is wrong")
+    if folders:
+        raise _damaged(path, f"{folders[0]} is marked as a folder")
 
 
 def _damaged(path: Path, reason: str) -> InputError:

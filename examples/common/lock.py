@@ -44,7 +44,9 @@ def locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
-        raise InputError(f"{folder}: cannot be made, as {error.filename} is no folder") from error
+        raise InputError(
+            f"{folder}: cannot be created, as {error.filename} is not a folder"
+        ) from error
     file = _lock(path, folder, wait)
     try:
         yield

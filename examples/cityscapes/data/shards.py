@@ -111,9 +111,9 @@ class Shard(NamedTuple):
         return decode(raw, centroids)
 
     def is_whole(self, row: int) -> bool:
-        """Whether a frame is what was written, by its checksum; older copies have none.
+        """Return whether a frame is what was written, by its checksum; older copies have none.
 
-        All of it is read, also if a part will do: it is looked at once.
+        This reads the whole frame, also where only a part of it is wanted afterwards.
         """
         entry = self.index[row]
         if "crc32" not in entry:

@@ -82,25 +82,18 @@ COPIES: list[Refused | Accepted] = [
         "found |i1 and (4, 16, 32); run `prepare` again",
     ),
     Refused(
-        what="a prepared frame whose original is nan times as wide",
-        spoil=in_index("factor", float("nan")),
-        command=ON_COPY,
-        line="copy/train/00000/frames.json: 'factor' of frame 2 should be above 0 and finite; "
-        "found nan; run `prepare` again",
-    ),
-    Refused(
         what="a prepared frame whose original is -1 times as wide",
         spoil=in_index("factor", -1.0),
         command=ON_COPY,
-        line="copy/train/00000/frames.json: 'factor' of frame 2 should be above 0 and finite; "
+        line="copy/train/00000/frames.json: `frames[2].factor` should be a finite number above 0; "
         "found -1.0; run `prepare` again",
     ),
     Refused(
         what="a prepared frame whose cameras are infinitely far apart",
         spoil=in_index("baseline_fx", float("inf")),
         command=ON_COPY,
-        line="copy/train/00000/frames.json: 'baseline_fx' of frame 2 should be above 0 and "
-        "finite; found inf; run `prepare` again",
+        line="copy/train/00000/frames.json: `frames[2].baseline_fx` should be a finite number "
+        "above 0; found Infinity; run `prepare` again",
     ),
     Refused(
         what="a prepared frame whose original is twice as wide as it was",

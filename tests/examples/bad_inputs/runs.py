@@ -62,12 +62,8 @@ def paths_are_whole() -> None:
     fields = json.loads(Path("new/config.json").read_text())
     assert fields["data"] == str(Path("scenes").absolute())
     assert fields["backbone_weights"] == str(Path("w.pt").absolute())
-    assert (
-        main(
-            ["train", "--out", "new", "--resume", "--data", "scenes", "--backbone-weights", "w.pt"]
-        )
-        == 0
-    )
+    command = f"{TRAIN} --resume --backbone-weights w.pt"
+    assert main(command.split()) == 0
 
 
 RUNS: list[Refused | Accepted] = [
@@ -77,8 +73,8 @@ RUNS: list[Refused | Accepted] = [
         what="a finished run without its last checkpoint",
         spoil=lose_checkpoint,
         command=RESUME,
-        line="run/last.pt: not found, though the run has had a checkpoint: its logs have 2 "
-        "iterations; restore last.pt from a copy, or train anew in another --out",
+        line="run/last.pt: not found, though the logs have 2 iterations and a checkpoint is due "
+        "after 2; restore last.pt from a copy, or train anew in another --out",
     ),
     Refused(
         what="a run of which only the best checkpoint is left",
