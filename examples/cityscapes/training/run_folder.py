@@ -34,8 +34,9 @@ def _check_nothing_is_lost(out: Path) -> None:
     is_first = trained == first_save and (out / "last.pt.partial").exists()
     if (trained >= first_save and not is_first) or (out / "metrics.json").exists():
         raise InputError(
-            f"{out / 'last.pt'}: not found, though the run has had a checkpoint: its logs have "
-            f"{trained} iterations; restore last.pt from a copy, or train anew in another --out"
+            f"{out / 'last.pt'}: not found, though the logs have {trained} iterations and a "
+            f"checkpoint is due after {first_save}; restore last.pt from a copy, or train anew in "
+            "another --out"
         )
 
 
