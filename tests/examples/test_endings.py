@@ -119,7 +119,8 @@ def test_an_image_that_breaks_during_an_epoch_costs_no_iteration(tmp_path, whole
 
 
 @pytest.mark.parametrize(
-    "error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory"), ValueError("a fault")]
+    "error",
+    [MemoryError(), torch.cuda.OutOfMemoryError("CUDA out of memory"), ValueError("a fault")],
 )
 def test_a_step_that_fails_in_the_middle_is_taken_back_and_the_last_one_saved(
     config, monkeypatch, error
@@ -151,13 +152,13 @@ def test_a_step_that_fails_in_the_middle_is_taken_back_and_the_last_one_saved(
 
 def test_a_state_between_two_iterations_is_never_saved(config, monkeypatch):
     def fail(self, *args):
-        raise torch.OutOfMemoryError("CUDA out of memory")
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory")
 
     def spoil():
         monkeypatch.setattr(torch.optim.SGD, "step", fail)
 
     monkeypatch.setattr(training, "train_one_step", at_iteration(4, spoil))
-    with pytest.raises(torch.OutOfMemoryError):
+    with pytest.raises(torch.cuda.OutOfMemoryError):
         training.train(dataclasses.replace(config, checkpoint_every=2, eval_every=0))
     assert read_checkpoint(config.out / "last.pt")["iteration"] == 4
 
@@ -314,6 +315,22 @@ def test_a_full_disk_leaves_the_former_checkpoint_and_no_part_of_another(tmp_pat
     assert_same(read_checkpoint(path), {"weights": torch.zeros(3)})
 
 
+def test_training_on_a_full_disk_names_the_checkpoint_and_keeps_the_former_one(
+    config, capsys, monkeypatch
+):
+    def spoil():
+        (config.out / "last.pt.partial").symlink_to("/dev/full")
+
+    monkeypatch.setattr(training, "train_one_step", at_iteration(3, spoil))
+    settings = {**SETTINGS, "checkpoint_every": 2, "eval_every": 0}
+    words = ["train", "--data", config.data, "--out", config.out, *as_flags(settings)]
+    assert main([str(word) for word in words]) == 2
+    line = the_line(capsys.readouterr().err)
+    assert line.startswith(f"{config.out / 'last.pt'}: no space left on the disk")
+    assert read_checkpoint(config.out / "last.pt")["iteration"] == 2
+    assert not list(config.out.glob("*.partial"))
+
+
 def test_a_log_on_a_full_disk_is_named_and_its_iterations_are_not_left_out(config, monkeypatch):
     def spoil():
         (config.out / "metrics.jsonl").unlink()
@@ -363,7 +380,7 @@ def test_an_allocation_that_fails_says_what_needs_less(tree, tmp_path, capsys, m
     "error",
     [
         MemoryError("Caught MemoryError in DataLoader worker process 0."),
-        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+        torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
         RuntimeError("unable to allocate shared memory(shm) for file </torch_1_2>"),
         OSError(errno.ENOMEM, "Cannot allocate memory"),
     ],

@@ -10,7 +10,7 @@ a folder of its own, in which lie
 """
 
 from tests.examples.bad_inputs.commands import COMMANDS
-from tests.examples.bad_inputs.endings import ENDINGS
+from tests.examples.bad_inputs.full_disks import FULL_DISKS
 from tests.examples.bad_inputs.images import IMAGES
 from tests.examples.bad_inputs.records import RECORDS
 from tests.examples.bad_inputs.runs import RUNS
@@ -22,6 +22,6 @@ TABLE = {
     "Runs, checkpoints and prepared copies": RUNS,
     "Settings and logs": RECORDS,
     "Commands": COMMANDS,
-    "Full disks": ENDINGS,
+    "Full disks": FULL_DISKS,
 }
 """Rows by the heading that they have in the documentation."""

@@ -1,10 +1,10 @@
-"""Rows about full disks, which end a command."""
+"""Rows about what commands say on a full disk."""
 
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.examples.bad_inputs.row import TRAIN, Accepted, Refused
+from tests.examples.bad_inputs.row import Accepted, Refused
 
 
 def no_space_for(name: str) -> Callable[[], None]:
@@ -26,19 +26,7 @@ def no_space_for_another_report() -> None:
 
 NO_SPACE = "no space left on the disk; free some, or write elsewhere"
 
-ENDINGS: list[Refused | Accepted] = [
-    Refused(
-        what="a full disk when a checkpoint is saved",
-        spoil=no_space_for("new/last.pt"),
-        command=TRAIN,
-        line=f"new/last.pt: {NO_SPACE}",
-    ),
-    Refused(
-        what="a full disk when a run is started",
-        spoil=no_space_for("new/config.json"),
-        command=TRAIN,
-        line=f"new/config.json: {NO_SPACE}",
-    ),
+FULL_DISKS: list[Refused | Accepted] = [
     Refused(
         what="a full disk when a copy is prepared",
         spoil=no_space_for("other/manifest.json"),
