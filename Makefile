@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 help: ## Show this list.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-demo: $(VENV)/.examples ## Render scenes, train on them, write runs/demo/report.html (about 6 minutes on 2 cores).
+demo: $(VENV)/.examples ## Render scenes, train on them, write runs/demo/report.html (6 to 10 minutes on 2 cores).
 	$(BIN)/python -m examples.cityscapes demo --out runs/demo
 
 test: lint types ## Lint, type-check and run all tests.

@@ -13,7 +13,6 @@ from matplotlib.figure import Figure
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from examples.cityscapes.commands.predict import to_arrays
 from examples.cityscapes.config import load_config
 from examples.cityscapes.data.dataset import CityscapesDataset
 from examples.cityscapes.evaluation.evaluate import load_trained
@@ -25,10 +24,10 @@ from examples.cityscapes.scene.colors import (
     color_instances,
     number_alike,
 )
+from examples.cityscapes.scene.maps import to_arrays
 from examples.cityscapes.training.log import read_log
 
 COLUMNS = ("image", "classes", "instances", "inverse depth")
-OPTIMAL_SHARE = {"semantic": 0.5, "instance": 1.0, "depth": 1.0}
 
 
 def draw_predictions(demo: Path, scenes: tuple[int, ...]) -> Figure:
@@ -76,8 +75,8 @@ def draw_training(demo: Path) -> Figure:
         axes[0].plot(steps, loss, color=color, label=task)
         axes[1].plot(steps, [line["sigma"][task] for line in kept], color=color, label=task)
         axes[2].plot(steps, [line["weight"][task] for line in kept], color=color, label=task)
-        axes[2].plot(steps, OPTIMAL_SHARE[task] / loss, ":", color=color, label="c / loss")
-    titles = ("loss (running mean of 50)", "sigma", "weight, and c / loss (dotted)")
+        axes[2].plot(steps, 1 / loss, ":", color=color, label="1 / loss")
+    titles = ("loss (running mean of 50)", "sigma", "weight, and 1 / loss (dotted)")
     for axis, title in zip(axes, titles, strict=True):
         axis.set(title=title, xlabel="iteration", yscale="log")
     axes[0].legend()

@@ -28,7 +28,7 @@ def page() -> str:
         parts.append(f"## {heading}\n")
         refused = [row for row in rows if isinstance(row, Refused)]
         if refused:
-            cells = [(row.what, f"`{name_of(row)}`", f"`{row.line}`") for row in refused]
+            cells = [(row.what, f"`{name_of(row)}`", code(row.line)) for row in refused]
             parts.append(table(("refused", "command", "the line"), cells))
         accepted = [row for row in rows if isinstance(row, Accepted)]
         if accepted:
@@ -39,6 +39,11 @@ def page() -> str:
 def name_of(row: Refused) -> str:
     """Return a command without the options that every row has."""
     return row.command.replace(TRAIN, "train").partition(" ")[0]
+
+
+def code(text: str) -> str:
+    """Return a line as code, also if there is code in it."""
+    return f"`` {text} ``" if "`" in text else f"`{text}`"
 
 
 def table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
