@@ -142,7 +142,7 @@ def to_json(config: TrainConfig) -> str:
 
 def _recorded(name: str, value: Any) -> Any:
     """Return a field as it is recorded: a run may go on from another folder, so paths are whole."""
-    if name == "backbone_weights" and value not in ("imagenet", "none"):
+    if name == "backbone_weights" and value not in ("auto", "imagenet", "none"):
         value = Path(value)
     return str(value.absolute()) if isinstance(value, Path) else value
 

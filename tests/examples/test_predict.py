@@ -311,9 +311,9 @@ def test_arrays_can_be_left_out(config, tree, tmp_path):
     assert predict(config, image, tmp_path, "--no-arrays") == 0
     assert [name.rpartition("_")[2] for name in endings(tmp_path)] == [
         "classes.png",
+        "predictions.jsonl",
         "overlay.png",
         "panels.png",
-        "predictions.jsonl",
     ]
 
 
