@@ -1,7 +1,7 @@
 """The files that hold the prediction for an image."""
 
 import io
-import shutil
+from contextlib import ExitStack
 from pathlib import Path, PurePath
 
 import numpy as np
@@ -14,8 +14,7 @@ from examples.cityscapes.report.pictures import (
 )
 from examples.cityscapes.scene.maps import Arrays
 from examples.common.checkpoint import write_atomically
-
-_STAGE = ".predictions.partial"
+from examples.common.folders import complete_file
 
 
 def write_files(
@@ -42,19 +41,14 @@ def write_files(
         np.savez_compressed(buffer, allow_pickle=False, **arrays)
         contents["arrays.npz"] = buffer.getvalue()
 
-    folder, stage = out / name.parent, out / _STAGE
-    shutil.rmtree(stage, ignore_errors=True)  # left by a process that was killed
+    folder = out / name.parent
     folder.mkdir(parents=True, exist_ok=True)
-    stage.mkdir()
     key = out / "classes.png"
-    try:
-        if "classes" in arrays and not key.exists():
-            write_atomically(key, draw_key())
-        for ending, content in contents.items():
-            write_atomically(stage / ending, content)
-        paths = {ending: folder / f"{name.name}_{ending}" for ending in contents}
-        for ending, path in paths.items():
-            (stage / ending).replace(path)
-    finally:
-        shutil.rmtree(stage, ignore_errors=True)
-    return list(paths.values())
+    if "classes" in arrays and not key.exists():
+        write_atomically(key, draw_key())
+    paths = [folder / f"{name.name}_{ending}" for ending in contents]
+    # Only when the last one is written do they take their places, all at once.
+    with ExitStack() as stack:
+        for path, content in zip(paths, contents.values(), strict=True):
+            stack.enter_context(complete_file(path)).write_bytes(content)
+    return paths

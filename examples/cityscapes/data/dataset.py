@@ -191,7 +191,6 @@ def batches(
         # Its own, or starting workers would advance the global one, and resuming start them twice.
         generator=torch.Generator(),
     )
-    is_broken = False
     try:
         for batch in _from_workers(loader) if loader.num_workers else loader:
             if isinstance(batch, InputError):
@@ -200,14 +199,13 @@ def batches(
     except RuntimeError as error:
         if "DataLoader worker (pid" not in str(error):
             raise
-        is_broken = True
-    # Not in `except`: the traceback of an error that this one came from would keep the loader, and
-    # with it the other processes.
-    if is_broken:
-        raise InputError(
-            "--num-workers: one of the processes that read images was killed, most likely for "
-            "want of memory; use fewer, and `train --resume` goes on where the run was"
-        )
+    else:
+        return
+    # Not in `except`: an error keeps that from which it came, here with the loader's processes.
+    raise InputError(
+        "--num-workers: one of the processes that read images was killed, most likely for want of "
+        "memory; use fewer, and `train --resume` goes on where the run was"
+    )
 
 
 def _from_workers(loader: DataLoader[Any]) -> Iterator[Batch | InputError]:
