@@ -214,7 +214,7 @@ def run(
         print(f"{num_images} images predicted in {out}{before}")
     if num_reduced:
         print(
-            f"{num_reduced} of them reduced to {options.max_megapixels} million pixels; "
+            f"images reduced to {options.max_megapixels} million pixels: {num_reduced}; "
             "--max-megapixels allows more",
             file=sys.stderr,
         )
