@@ -148,7 +148,7 @@ def test_preparing_again_writes_nothing(tree, tmp_path, monkeypatch):
     def write(*args):
         raise AssertionError("nothing has changed")
 
-    monkeypatch.setattr(preparing, "write_shard", write)
+    monkeypatch.setattr(preparing, "write_shards", write)
     monkeypatch.setattr(preparing, "write_atomically", write)
     assert prepare(tree, tmp_path / "out", SIZE, workers=1) == {"train": 6, "val": 2}
 

@@ -35,7 +35,7 @@ def demo(
     val_scenes: int = 60,
     size: tuple[int, int] = (64, 128),
 ) -> Path:
-    """ReportedRun the demo; returns the path of its report.
+    """Run the demo; returns the path of its report.
 
     Everything is made in a folder beside `out` and takes its place at the end, so that an earlier
     demo is there until a new one is complete.

@@ -5,6 +5,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from examples.common.checkpoint import write_atomically
+from examples.common.folders import named_in_errors
 
 RECORD = "predictions.jsonl"
 
@@ -46,7 +47,8 @@ class FinishedImages:
 
     def add(self, name: PurePath, files: list[Path]) -> None:
         """Note that the predictions for an image are complete."""
-        with (self._out / RECORD).open("a", encoding="utf-8") as file:
+        path = self._out / RECORD
+        with named_in_errors(path), path.open("a", encoding="utf-8") as file:
             file.write(_text(self._line(name, files)))
 
     def _line(self, name: PurePath, files: list[Path]) -> dict[str, Any]:
