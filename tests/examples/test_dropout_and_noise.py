@@ -23,6 +23,7 @@ from examples.cityscapes.training.losses import (
     errors_of_step,
     noise_of_step,
 )
+from examples.cityscapes.training.saving import Run
 from examples.common.checkpoint import read_checkpoint
 from examples.common.errors import InputError
 from tests.examples.tiny_run import TINY, assert_same
@@ -141,26 +142,22 @@ def test_the_noise_starts_at_sigma_init_and_the_depth_at_the_mean_label(config):
     assert abs(log_var) < 0.1
 
 
-def test_a_run_with_both_resumes_bit_identical_and_logs_the_mean_sigma(config, tmp_path):
+def test_a_run_with_both_resumes_bit_identical_and_logs_the_mean_sigma(
+    config, tmp_path, monkeypatch
+):
     config = dataclasses.replace(config, eval_every=4)
     training.train(config)
     halves = dataclasses.replace(config, out=tmp_path / "halves", checkpoint_every=4)
-    stop_at = iter([False] * 3 + [True])
-    original, training.train_from = training.train_from, _stopping(training.train_from, stop_at)
-    try:
+    answers = iter([False] * 3)
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "is_asked_to_stop", lambda self: next(answers, True))
         assert training.train(halves) == 4
-    finally:
-        training.train_from = original
     training.train(halves, resume=True)
     one, two = (read_checkpoint(c.out / "last.pt") for c in (config, halves))
     assert_same(one, two)
     for line in read_log(config.out / "metrics.jsonl"):
         assert 0.1 < line["sigma"]["depth"] < 10
         assert line["weight"]["depth"] == pytest.approx(2**0.5 / line["sigma"]["depth"])
-
-
-def _stopping(train_from, answers):
-    return lambda progress, run, must_stop: train_from(progress, run, lambda: next(answers))
 
 
 def test_evaluation_and_validation_measure_the_prediction_not_its_noise(config):
