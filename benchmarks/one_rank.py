@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.training_step import Run
+from benchmarks.training_step import TimedRun
 from examples.cityscapes.config import load_config
 from examples.cityscapes.training.distributed import joined_ranks
 
@@ -15,7 +15,7 @@ def main(folder: Path, steps: int) -> None:
     """Train with the configuration in a folder; prints the seconds per iteration."""
     config = load_config(folder)
     with joined_ranks(config.device) as ranks:
-        running = Run(config, ranks)
+        running = TimedRun(config, ranks)
         for _ in range(3):
             running.step()
         synchronize = torch.cuda.synchronize if ranks.device.type == "cuda" else ranks.wait

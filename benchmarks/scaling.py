@@ -11,7 +11,7 @@ from benchmarks.result_file import Report, Table
 from benchmarks.run_settings import Settings
 from benchmarks.scene_trees import prepared_tree, raw_tree
 from benchmarks.timing import Ratio, duration, spread, take_turns
-from benchmarks.training_step import Run
+from benchmarks.training_step import TimedRun
 from benchmarks.weighting_cost import OURS, PEER, candidates
 from examples.cityscapes.config import TrainConfig, new_config, to_json
 from examples.cityscapes.training.distributed import Ranks
@@ -65,7 +65,7 @@ def by_size(settings: Settings, folder: Path) -> list[list[object]]:
     shapes = [(b, preset_size) for b in batch_sizes]
     shapes += [(8, (f * preset_size[0], f * preset_size[1])) for f in sizes[1:]]
     runs = {
-        shape: Run(make_config(settings, folder, *shape), Ranks(settings.device))
+        shape: TimedRun(make_config(settings, folder, *shape), Ranks(settings.device))
         for shape in shapes
     }
     steps = {f"step {b} {s}": running.step for (b, s), running in runs.items()}

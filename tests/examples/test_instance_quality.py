@@ -58,14 +58,14 @@ def test_with_the_error_of_the_paper_s_network_instances_are_nearly_the_true_one
 
 
 def test_a_sample_of_the_votes_gives_what_all_of_them_would():
-    for index in (1, 5):  # the two of the first ten with fewest pixels
-        ids, classes, offsets = scene(index)
-        assert 2 * Grouping().max_votes < np.count_nonzero(ids) < 20_000
-        offsets = offsets + network_error(SIZE, index)
-        sampled = find_instances(offsets, classes)
-        of_all = find_instances(offsets, classes, Grouping(max_votes=20_000))
-        mask = ids > 0
-        assert adjusted_rand_score(of_all[mask], sampled[mask]) >= 0.95
+    index = 1  # of the first ten, the one with fewest pixels: all votes take time
+    ids, classes, offsets = scene(index)
+    assert 2 * Grouping().max_votes < np.count_nonzero(ids) < 20_000
+    offsets = offsets + network_error(SIZE, index)
+    sampled = find_instances(offsets, classes)
+    of_all = find_instances(offsets, classes, Grouping(max_votes=20_000))
+    mask = ids > 0
+    assert adjusted_rand_score(of_all[mask], sampled[mask]) >= 0.95
 
 
 @methods

@@ -19,8 +19,9 @@ def test_data_is_that_of_the_report():
         assert residual.square().mean().sqrt().item() == pytest.approx(expected, abs=5e-4)
 
 
-@pytest.mark.parametrize(("start", "epochs"), EPOCHS_BY_START.items())
-def test_sigmas_are_within_one_percent_of_the_residuals_from_every_start(start, epochs):
+@pytest.mark.parametrize("start", [min(EPOCHS_BY_START), max(EPOCHS_BY_START)])
+def test_sigmas_are_within_one_percent_of_the_residuals_from_either_side(start):
+    epochs = EPOCHS_BY_START[start]
     run = train(start, epochs)
     assert len(run.loss) == epochs
     assert all(abs(error) < 0.01 for error in run.errors().values()), run.errors()

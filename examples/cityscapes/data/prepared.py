@@ -134,7 +134,10 @@ class PreparedSplit:
                     )
                 frame = _frame(manifest["source"], files)
                 if "instance" in tasks and frame.instance_ids is None:
-                    raise InputError(f"{frame.image}: was prepared without instanceIds")
+                    raise InputError(
+                        f"{folder}: {frame.stem} was prepared without instanceIds; run `prepare` "
+                        "again, or --tasks semantic,depth"
+                    )
                 self.frames.append(frame)
 
     @property
