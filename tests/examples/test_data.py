@@ -234,3 +234,23 @@ def test_label_ids_alone_are_enough_without_the_instance_task(tmp_path):
     assert len(CityscapesDataset(root, "train", (16, 32), ("semantic", "depth"))) == 1
     with pytest.raises(InputError, match="has no labels"):
         CityscapesDataset(root, "train", (16, 32), TASKS)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed."),
+        ConnectionResetError(104, "Connection reset by peer"),
+        EOFError(),
+    ],
+)
+def test_a_reading_process_that_dies_is_named_however_that_shows(tmp_path, monkeypatch, error):
+    """It may die while it reads, or while it hands over a batch."""
+
+    def die(loader):
+        raise error
+
+    monkeypatch.setattr("examples.cityscapes.data.dataset._from_workers", die)
+    dataset = CityscapesDataset(write_tree(tmp_path, train=2), "train", (16, 32), TASKS)
+    with pytest.raises(InputError, match=r"--num-workers: one of the processes .* was killed"):
+        list(batches(dataset, in_order(dataset), TASKS, num_workers=1))

@@ -196,8 +196,8 @@ def batches(
             if isinstance(batch, InputError):
                 raise batch
             yield batch.to(device)
-    except RuntimeError as error:
-        if "DataLoader worker (pid" not in str(error):
+    except (RuntimeError, ConnectionError, EOFError) as error:  # the last two: during a hand-over
+        if isinstance(error, RuntimeError) and "DataLoader worker (pid" not in str(error):
             raise
     else:
         return
