@@ -26,7 +26,7 @@ lint: $(VENV)/.dev ## Check style and formatting.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: $(VENV)/.dev ## Type-check the package.
+types: $(VENV)/.dev ## Type-check the package and the examples.
 	$(BIN)/mypy
 
 docs: $(VENV)/.docs ## Build the site in docs/_build/html; a warning is an error.

@@ -17,7 +17,7 @@ from uncertainty_mtl import UncertaintyWeightedLoss
 LIKELIHOODS = {
     "loss_classifier": "softmax",
     "loss_box_reg": "laplace",  # smooth L1, which is L1 for all but small errors
-    "loss_objectness": "softmax",
+    "loss_objectness": "sigmoid",
     "loss_rpn_box_reg": "laplace",
 }
 """Which likelihood each of the detector's losses belongs to."""
@@ -50,7 +50,8 @@ def train(steps: int, seed: int = 0) -> UncertaintyWeightedLoss:
     """Train the detector and the weights of its losses, and return the loss."""
     torch.manual_seed(seed)
     model = make_model()
-    loss_fn = UncertaintyWeightedLoss(LIKELIHOODS)
+    # The detector returns a loss of 0 for the boxes of images without objects.
+    loss_fn = UncertaintyWeightedLoss(LIKELIHOODS, zero_is_missing=True)
     groups = [{"params": model.parameters()}, *loss_fn.param_groups()]
     optimizer = torch.optim.AdamW(groups, lr=3e-4)
     loss_fn.check_optimizer(optimizer)

@@ -45,6 +45,18 @@ def test_coverage_leaves_out_what_is_masked():
         interval_coverage(distribution, target, torch.tensor([1.0]))
 
 
+@given(counts=st.lists(st.integers(0, 4), min_size=6, max_size=6).filter(any), seed=st.integers(0))
+def test_an_integer_weight_counts_a_target_as_often_as_it_says(counts, seed):
+    generator = torch.Generator().manual_seed(seed % 2**31)
+    mean, target = torch.randn(2, 6, generator=generator)
+    repeats = torch.tensor(counts)
+    expected = interval_coverage(
+        Normal(mean.repeat_interleave(repeats), 1.0), target.repeat_interleave(repeats), LEVELS
+    )
+    found = interval_coverage(Normal(mean, 1.0), target, LEVELS, repeats.float())
+    torch.testing.assert_close(found, expected)
+
+
 @given(batch=classification_batches(), bins=st.integers(1, 20))
 def test_the_error_is_the_mean_gap_between_confidence_and_accuracy(batch, bins):
     probability = batch.prediction.softmax(1)

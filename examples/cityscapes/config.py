@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from examples.cityscapes.presets import PRESETS
-from examples.cityscapes.settings import TASKS, check_choices, check_config, flag_of
+from examples.cityscapes.settings import TASKS, are_learned, check_choices, check_config, flag_of
 from examples.common.errors import InputError
 from examples.common.records import read_object
 
@@ -156,7 +156,7 @@ def load_config(run: Path) -> TrainConfig:
         raise InputError(f"{path}: not found, so {run} does not hold a training run")
     fields = read_object(path, TrainConfig, "correct the file by hand")
     fields = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
-    if fields.get("weighting", "uncertainty") != "uncertainty":
+    if not are_learned(fields.get("weighting", "uncertainty")):
         # Runs with fixed weights recorded the defaults of their day, which meant nothing to them;
         # today's check would refuse them, as the defaults have changed since.
         fields = {k: v for k, v in fields.items() if k not in ("form", "sigma_init")}
@@ -184,9 +184,9 @@ def resume_config(run: Path, given: dict[str, Any]) -> TrainConfig:
             )
     if "data" not in given and not recorded.data.is_dir():
         # Older runs recorded what they were given.
-        whence = "" if recorded.data.is_absolute() else ", from where the run was started,"
+        whence = "" if recorded.data.is_absolute() else " from this folder"
         raise InputError(
-            f"{run / 'config.json'}: the dataset of the run{whence} is {recorded.data}, which is "
-            "not there; say by --data where it is now"
+            f"{run / 'config.json'}: the run was started on {recorded.data}, which is not there"
+            f"{whence}; pass the dataset by --data"
         )
     return dataclasses.replace(recorded, **{**given, "out": run})

@@ -125,9 +125,14 @@ def _check_augmentation(
         )
 
 
+def are_learned(weighting: str) -> bool:
+    """Whether the weights are learned, rather than given by `--weighting` itself."""
+    return weighting == "uncertainty"
+
+
 def fixed_weights(weighting: str, tasks: tuple[str, ...]) -> dict[str, float] | None:
     """Return the weight of each task by name, or None where the weights are learned."""
-    if weighting == "uncertainty":
+    if are_learned(weighting):
         return None
     if weighting == "equal":
         return {task: 1 / len(tasks) for task in tasks}

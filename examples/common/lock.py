@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from examples.common.errors import InputError
+from examples.common.torchrun import is_first
 
 try:
     import fcntl
@@ -36,7 +37,7 @@ def locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
     Raises:
         InputError: If another command holds the lock; the message names that command.
     """
-    if _is_further_rank():
+    if not is_first():
         yield
         return
     path = lock_file(folder)
@@ -74,7 +75,8 @@ def lock_file(folder: Path) -> Path:
 def _lock(path: Path, folder: Path, wait: bool) -> BinaryIO | None:
     """Return the locked file, or None after a warning if there are no locks here."""
     if fcntl is None:
-        return _warn(folder, "this system has none")
+        _warn(folder, "this system has none")
+        return None
     while True:
         file = None
         try:
@@ -128,11 +130,6 @@ def _warn(folder: Path, reason: str) -> None:
         "writes there meanwhile",
         file=sys.stderr,
     )
-
-
-def _is_further_rank() -> bool:
-    """Whether `torchrun` has started this process beside the one that writes."""
-    return {"RANK", "WORLD_SIZE", "MASTER_ADDR"} <= set(os.environ) and os.environ["RANK"] != "0"
 
 
 def _let_go() -> None:

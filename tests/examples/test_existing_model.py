@@ -27,7 +27,7 @@ def test_the_dict_goes_in_as_it_is_and_its_gradient_reaches_the_detector(first_l
     # Every sigma starts at the optimum: sigma^2 = 2 CE, and sigma = sqrt(2) MAE.
     expected = sum(
         0.5 + 0.5 * math.log(2 * loss.item())
-        if LIKELIHOODS[task] == "softmax"
+        if LIKELIHOODS[task] != "laplace"
         else 1 + math.log(2**0.5 * loss.item())
         for task, loss in first_losses.items()
     )
@@ -43,7 +43,7 @@ def test_each_weight_starts_at_its_optimum_and_moves_from_there(capsys):
     losses, weights = ast.literal_eval(line[2:].replace("} {", "}, {"))
     assert losses.keys() == weights.keys() == LIKELIHOODS.keys()
     for task, likelihood in LIKELIHOODS.items():
-        start = {"softmax": 0.5, "laplace": 1.0}[likelihood] / float(losses[task])
+        start = {"softmax": 0.5, "sigmoid": 0.5, "laplace": 1.0}[likelihood] / float(losses[task])
         # Adam has taken a step of 1e-2 in log sigma^2, and the loss is printed with four digits.
         rounding = 0.00005 / float(losses[task])
         assert float(weights[task]) == pytest.approx(start, rel=0.011 + rounding, abs=0.005)

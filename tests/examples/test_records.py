@@ -110,7 +110,7 @@ def test_a_command_uses_a_damaged_file_or_says_so_in_one_line(
         assert status == 2
         assert [line.startswith("error:") for line in said] == [True]
         # The file itself, or the folder whose content it tells of.
-        assert Path(file).parts[0] in said[0]
+        assert str(Path(file).parent) in said[0]
     assert len(said) <= 1
 
 

@@ -2,12 +2,21 @@
 
 import json
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, TypedDict
 
 from examples.common.checkpoint import write_atomically
 from examples.common.folders import named_in_errors
+from examples.common.records import read_lines
 
 RECORD = "predictions.jsonl"
+
+
+class FinishedImage(TypedDict):
+    """A line of the record."""
+
+    name: str
+    files: list[str]
+    source: dict[str, Any]
 
 
 class FinishedImages:
@@ -32,7 +41,8 @@ class FinishedImages:
         Their files are about to be replaced, one after another, and no line may speak for them.
         """
         self._source = {name: self._source_of(path) for name, path in images.items()}
-        lines = _read(self._out / RECORD)
+        recorded = read_lines(self._out / RECORD, FinishedImage, on_damage="skip")
+        lines = {line["name"]: line for line in recorded}
         finished = {}
         for name, source in self._source.items():
             line = lines.pop(name.as_posix(), None)
@@ -63,28 +73,6 @@ class FinishedImages:
             "mtime_ns": status.st_mtime_ns,
             "maker": self._maker,
         }
-
-
-def _read(path: Path) -> dict[str, dict[str, Any]]:
-    if not path.is_file():
-        return {}
-    lines = {}
-    for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        line = _parsed(text)
-        if line is not None:
-            lines[line["name"]] = line
-    return lines
-
-
-def _parsed(text: str) -> dict[str, Any] | None:
-    """Return a line, or None for one that a killed process or a bad disk has left."""
-    try:
-        line = json.loads(text)
-        found = {"name": line["name"], "files": list(line["files"]), "source": line["source"]}
-    except (ValueError, TypeError, KeyError, RecursionError):
-        return None
-    is_whole = all(isinstance(value, str) for value in (found["name"], *found["files"]))
-    return found if is_whole else None
 
 
 def _text(line: dict[str, Any]) -> str:

@@ -16,6 +16,7 @@ from examples.cityscapes.data.prepared import (
     changed_file,
     is_prepared,
     read_manifest,
+    read_recorded,
     shard_folders,
 )
 from examples.cityscapes.data.shards import frames_per_shard, open_shard
@@ -81,7 +82,7 @@ def prepare(
         for folder, of_shard in jobs
         if not _is_done(folder, of_shard, data, size)
     ]
-    if not todo and is_prepared(out) and _manifest(out) == {**settings, "complete": True}:
+    if not todo and is_prepared(out) and read_recorded(out) == {**settings, "complete": True}:
         return settings["splits"]
 
     out.mkdir(parents=True, exist_ok=True)
@@ -144,10 +145,6 @@ def _remove_all_but(folders: list[Path], out: Path) -> None:
     for split in (out / name for name in SPLITS if (out / name).is_dir()):
         for path in set(entries(split)) - set(folders):
             shutil.rmtree(path)
-
-
-def _manifest(out: Path) -> dict[str, Any]:
-    return json.loads((out / MANIFEST).read_text(encoding="utf-8"))
 
 
 def _write_manifest(out: Path, manifest: dict[str, Any]) -> None:

@@ -42,13 +42,18 @@ class Manifest(_Choices):
 
 def read_manifest(root: Path) -> dict[str, Any]:
     """Return how a dataset was prepared, how many frames each split has, and if it is complete."""
-    way_out = f"delete {root}, and run `prepare` again"
-    manifest = read_object(root / MANIFEST, Manifest, way_out)
+    manifest = read_recorded(root)
     manifest["size"] = tuple(manifest["size"])
     manifest["source"] = Path(manifest["source"])
     manifest.setdefault("labels", FINE)  # copies made before there was a choice
     names = ("source", "size", "labels", "per_shard", "splits", "complete")
     return {name: manifest[name] for name in names}
+
+
+def read_recorded(root: Path) -> dict[str, Any]:
+    """Return the manifest of a prepared dataset as it was written."""
+    way_out = f"delete {root}, and run `prepare` again"
+    return read_object(root / MANIFEST, Manifest, way_out)
 
 
 def shard_folders(
@@ -129,7 +134,7 @@ class PreparedSplit:
                 files = entry["files"]
                 if changed := changed_file(manifest["source"], files):
                     raise InputError(
-                        f"{changed}: has changed since {root} was prepared from it; "
+                        f"{changed}: has changed since {folder} was prepared from it; "
                         "run `prepare` again"
                     )
                 frame = _frame(manifest["source"], files)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from examples.cityscapes.config import TrainConfig, new_config
-from examples.cityscapes.settings import TASKS
+from examples.cityscapes.settings import TASKS, are_learned
 
 DECIDED = ("out", "data", "labels", "tasks", "weighting", "seed")
 """The fields of `TrainConfig` that differ between the trainings, or with the folder."""
@@ -49,7 +49,7 @@ def config_of(
         runs: The folder of all runs.
     """
     chosen = dict(settings)
-    if training.weighting != "uncertainty":
+    if not are_learned(training.weighting):
         chosen = {name: value for name, value in chosen.items() if name not in _LEARNED_ONLY}
     if "depth" not in training.tasks:
         chosen.pop("depth_noise", None)

@@ -23,6 +23,7 @@ from examples.cityscapes.report.run_files import (
     read_validations,
 )
 from examples.cityscapes.report.weights import weight_rows_of
+from examples.cityscapes.settings import are_learned
 from examples.common.checkpoint import write_atomically
 from examples.common.errors import InputError
 
@@ -77,7 +78,7 @@ def render_report(
     learned = {
         _name(run): logs[_name(run)]
         for run in runs
-        if run.config.weighting == "uncertainty" and logs[_name(run)]
+        if are_learned(run.config.weighting) and logs[_name(run)]
     }
     validations = {_name(run): read_validations(run.config.out) for run in runs}
     environment = jinja2.Environment(

@@ -16,6 +16,7 @@ from examples.cityscapes.data.order import Draw, TrainingOrder
 from examples.common.device import pick_device
 from examples.common.endings import may_speak
 from examples.common.errors import InputError, OtherProcessError
+from examples.common.torchrun import is_one_of_several
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ class Ranks:
 def joined_ranks(device: str) -> Iterator[Ranks]:
     """Join the processes that `torchrun` has started; without it, be the only one."""
     where = pick_device(device)
-    if not {"RANK", "WORLD_SIZE", "MASTER_ADDR"} <= set(os.environ):
+    if not is_one_of_several():
         yield Ranks(where)
         return
     if where.type == "cuda":

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from examples.cityscapes.config import TrainConfig
+from examples.cityscapes.settings import are_learned
 from examples.common.checkpoint import write_atomically
 from examples.common.errors import NonFiniteLossError
 from examples.common.folders import named_in_errors
@@ -116,7 +117,7 @@ def training_line(config: TrainConfig) -> Any:
     # Dataclasses, as a line should have every task of the run, and no others.
     by_task = make_dataclass("ByTask", [(task, NotNegative | None) for task in config.tasks])
     sigmas: Any = make_dataclass("Sigmas", [(task, Positive | None) for task in config.tasks])
-    if config.weighting != "uncertainty":
+    if not are_learned(config.weighting):
         sigmas = dict[str, Any]  # nobody reads them
     fields = {"iteration": Count, "loss": by_task, "weight": by_task, "sigma": sigmas}
     return TypedDict("TrainingLine", fields)  # type: ignore[operator]

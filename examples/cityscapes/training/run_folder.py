@@ -25,8 +25,8 @@ def _check_nothing_is_lost(out: Path) -> None:
     """Raise if a run without a last checkpoint has had one, and would start anew over its logs."""
     if (out / "best.pt").exists():
         raise InputError(
-            f"{out / 'last.pt'}: not found, but best.pt is there; copy best.pt to last.pt to go "
-            "on from it, or train anew in another --out"
+            f"{out / 'last.pt'}: not found, but best.pt is there; copy best.pt to last.pt to "
+            "continue from it, or start a new run in another --out"
         )
     config, trained = load_config(out), len(read_log(out / "metrics.jsonl"))
     first_save = min(config.checkpoint_every, config.eval_every or math.inf, config.iterations)
@@ -34,9 +34,9 @@ def _check_nothing_is_lost(out: Path) -> None:
     is_first = trained == first_save and (out / "last.pt.partial").exists()
     if (trained >= first_save and not is_first) or (out / "metrics.json").exists():
         raise InputError(
-            f"{out / 'last.pt'}: not found, though the logs have {trained} iterations and a "
-            f"checkpoint is due after {first_save}; restore last.pt from a copy, or train anew in "
-            "another --out"
+            f"{out / 'last.pt'}: not found, though the logs have {trained} iterations and the run "
+            f"saves its first checkpoint after {first_save}; restore last.pt from a copy, or start "
+            "a new run in another --out"
         )
 
 

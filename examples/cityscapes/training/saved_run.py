@@ -77,8 +77,9 @@ def check_same_images(saved: Saved, frames: Sequence[Frame]) -> None:
         )
     if recorded.get("stems", now["stems"]) != now["stems"]:  # older checkpoints have none
         raise InputError(
-            f"--data: the run was started on other training images than the {now['num_images']} "
-            f"that were found, of which the first is {frames[0].image}; pass the dataset of the run"
+            f"--data: should hold the training images that the run was started on; found "
+            f"{now['num_images']} images with other names, such as {frames[0].image}; pass the "
+            "dataset of the run"
         )
 
 

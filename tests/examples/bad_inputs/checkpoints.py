@@ -57,14 +57,14 @@ def has_measured() -> None:
 
 CHECKPOINTS: list[Refused | Accepted] = [
     Refused(
-        what="a checkpoint of which a bit has flipped",
+        what="a checkpoint with one flipped bit",
         spoil=lambda: flip(LAST, 0.5),
         command=RESUME,
         line="run/last.pt: has changed since it was saved (the checksum of ... is wrong); restore "
         "it from a copy, or use another checkpoint",
     ),
     Refused(
-        what="a checkpoint of which a bit has flipped, on evaluating it",
+        what="a checkpoint with one flipped bit, when a run is evaluated",
         spoil=lambda: flip(LAST, 0.3),
         command=MEASURE,
         line="run/last.pt: has changed since it was saved (the checksum of ... is wrong); restore "

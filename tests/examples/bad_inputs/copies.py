@@ -54,14 +54,14 @@ def copy_is_whole() -> None:
 
 COPIES: list[Refused | Accepted] = [
     Refused(
-        what="a prepared image of which a bit has flipped",
+        what="a prepared image with one flipped bit",
         spoil=lambda: flip("copy/train/00000/image.npy", 0.9),
         command=ON_COPY,
         line="copy/train/00000: frame 3, town_000003_000000, has changed since it was written; "
         "run `prepare` again",
     ),
     Refused(
-        what="the centre of an instance in a prepared copy of which a bit has flipped",
+        what="a prepared copy with one flipped bit in the centre of an instance",
         spoil=lambda: flip("copy/train/00000/centroids.npy", 0.999),
         command=ON_COPY,
         line="copy/train/00000: frame 3, town_000003_000000, has changed since it was written; "
@@ -103,7 +103,7 @@ COPIES: list[Refused | Accepted] = [
         "run `prepare` again",
     ),
     Accepted(
-        what="preparing a copy again of which a bit has flipped",
+        what="preparing a copy with one flipped bit again",
         spoil=lambda: flip("copy/train/00000/image.npy", 0.9),
         command="prepare --data scenes --out copy --size 16x32 --workers 1",
         rule="Its part of the copy is written again.",

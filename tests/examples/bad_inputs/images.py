@@ -40,7 +40,7 @@ IMAGES: list[Refused | Accepted] = [
         "convert it first",
     ),
     Refused(
-        what="a photo of 16-bit colours, of which Pillow would silently read half",
+        what="a photo with 16 bits a colour (Pillow would drop half of them and not say so)",
         spoil=lambda: write_png(PHOTO, 32, 16, 16, 2, b"\x01\x02" * 3 * 32),
         command=PREPARE,
         line=f"{PHOTO}: should be an image with 8 bits a channel; found a PNG of 16-bit RGB; "
@@ -67,7 +67,7 @@ IMAGES: list[Refused | Accepted] = [
         line=f"{PHOTO}: should have at most 134,217,728 pixels; found far more",
     ),
     Refused(
-        what="a photo of 160 million pixels, of which Pillow only warns",
+        what="a photo with 160 million pixels (Pillow would only warn)",
         spoil=huge("photos/b.png", 8, 2, width=18000),
         command=PREDICT,
         line="photos/b.png: should have at most 134,217,728 pixels; found 162,000,000...",

@@ -73,15 +73,16 @@ RUNS: list[Refused | Accepted] = [
         what="a finished run without its last checkpoint",
         spoil=lose_checkpoint,
         command=RESUME,
-        line="run/last.pt: not found, though the logs have 2 iterations and a checkpoint is due "
-        "after 2; restore last.pt from a copy, or train anew in another --out",
+        line="run/last.pt: not found, though the logs have 2 iterations and the run saves its "
+        "first checkpoint after 2; restore last.pt from a copy, or start a new run in another "
+        "--out",
     ),
     Refused(
-        what="a run of which only the best checkpoint is left",
+        what="a run that has only its best checkpoint left",
         spoil=keep_only_the_best,
         command=RESUME,
-        line="run/last.pt: not found, but best.pt is there; copy best.pt to last.pt to go on from "
-        "it, or train anew in another --out",
+        line="run/last.pt: not found, but best.pt is there; copy best.pt to last.pt to continue "
+        "from it, or start a new run in another --out",
     ),
     Accepted(
         what="a run that was killed before its first checkpoint",
@@ -91,11 +92,11 @@ RUNS: list[Refused | Accepted] = [
         check=has_trained("run"),
     ),
     Refused(
-        what="resuming on as many images of other names",
+        what="resuming a run on equally many images with other names",
         spoil=other_images,
         command=f"{RESUME} --data other",
-        line="--data: the run was started on other training images than the 4 that were found, of "
-        "which the first is other/...; pass the dataset of the run",
+        line="--data: should hold the training images that the run was started on; found 4 "
+        "images with other names, such as other/...; pass the dataset of the run",
     ),
     Accepted(
         what="resuming on the prepared copy of the dataset",
@@ -115,15 +116,15 @@ RUNS: list[Refused | Accepted] = [
         what="an older run that has recorded a relative path, from another folder",
         spoil=recorded_dataset("../elsewhere/scenes"),
         command=RESUME,
-        line="run/config.json: the dataset of the run, from where the run was started, is "
-        "../elsewhere/scenes, which is not there; say by --data where it is now",
+        line="run/config.json: the run was started on ../elsewhere/scenes, which is not there "
+        "from this folder; pass the dataset by --data",
     ),
     Refused(
         what="a run whose dataset has been moved",
         spoil=recorded_dataset("/media/scenes"),
         command=RESUME,
-        line="run/config.json: the dataset of the run is /media/scenes, which is not there; say by "
-        "--data where it is now",
+        line="run/config.json: the run was started on /media/scenes, which is not there; pass the "
+        "dataset by --data",
     ),
     Accepted(
         what="an older run that has recorded a relative path, from the same folder",

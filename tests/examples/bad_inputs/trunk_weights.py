@@ -27,7 +27,7 @@ def damaged_weights() -> None:
 
 TRUNK_WEIGHTS: list[Refused | Accepted] = [
     Refused(
-        what="ResNet weights of which a bit has flipped",
+        what="ResNet weights with one flipped bit",
         spoil=damaged_weights,
         command=f"{TRAIN} --backbone-weights w.pt",
         line="w.pt: has changed since it was saved (the checksum of ... is wrong); restore it "
