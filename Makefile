@@ -14,7 +14,7 @@ demo: $(VENV)/.examples ## Render scenes, train on them, write runs/demo/report.
 	$(BIN)/python -m examples.cityscapes demo --out runs/demo
 
 test: lint types ## Lint, type-check and run all tests.
-	$(BIN)/python -m pytest --numprocesses auto
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 # What needs another library's training loop, a browser, a dataset or minutes is left out.
 NOT_FAST := tests/neighbours tests/site tests/examples tests/test_benchmarks.py \

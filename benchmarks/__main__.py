@@ -22,9 +22,8 @@ NAMES = (
     "training_step",
     "reading",
     "instances",
-    "scenes",
-    "scaling",
     "weighting",
+    "sigma_rate",
     "sigma_of_noise",
 )
 """One module each: its docstring's first line is the summary; `run` takes Settings."""
@@ -81,7 +80,9 @@ def run_one(
         torch.set_num_threads(before)
     recipe["duration"] = f"{time.monotonic() - start:.0f} s"
     text = markdown(report, recipe)
-    write_result(out, text)
+    for ending, content in report.files.items():
+        write_result(out.with_suffix(f".{ending}"), content)
+    write_result(out, text.encode())
     print(text)
     print(f"wrote {out}", file=sys.stderr)
 

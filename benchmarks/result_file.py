@@ -4,7 +4,7 @@ import datetime
 import os
 import platform
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -61,6 +61,8 @@ class Report:
     goals: Sequence[Goal] = field(default_factory=list)
     notes: Sequence[str] = field(default_factory=list)
     """What a reader could not guess: what was left out, and why."""
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    """What belongs beside the result, by the end of its name: `png`."""
 
 
 def markdown(report: Report, recipe: dict[str, str]) -> str:
@@ -114,11 +116,11 @@ def result_path(name: str, effort: str) -> Path:
     return RESULTS / f"{datetime.date.today().isoformat()}_{name}{suffix}.md"
 
 
-def write_result(path: Path, text: str) -> None:
+def write_result(path: Path, content: bytes) -> None:
     """Write a result file as a whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.part")
-    partial.write_text(text, encoding="utf-8")
+    partial.write_bytes(content)
     partial.replace(path)
 
 

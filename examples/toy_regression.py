@@ -1,7 +1,7 @@
 """Two regressions with noise of 10 and 1: the learned sigmas find both, wherever they start.
 
 The toy of the McGill report on the paper: x ~ N(0, 1), y1 = 2x + 8 + 10 e1, y2 = 3x + 3 + e2. One
-network with one hidden layer predicts both. ToyRun with ``python examples/toy_regression.py``: it
+network with one hidden layer predicts both. Run with ``python examples/toy_regression.py``: it
 prints each recovered sigma beside the root mean square (RMS) of the trained network's residuals
 on its training data, the number that sigma should equal, and saves the report's five panels.
 """

@@ -14,11 +14,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy import stats
 from torchjd.scalarization import UW
 
 from benchmarks import map_cases as maps
-from benchmarks import outcomes
 from benchmarks.__main__ import NAMES, main
 from benchmarks.compiling import compiler_is_missing
 from benchmarks.peak_memory import peak_bytes
@@ -148,28 +146,6 @@ def test_a_quick_result_never_takes_the_place_of_a_full_one():
     paths = {result_path("memory", effort) for effort in ("full", "quick", "smoke")}
     assert len(paths) == 3
     assert {path.parent for path in paths} == {RESULTS}
-
-
-@given(
-    pairs=st.lists(st.tuples(st.floats(0.1, 10), st.floats(0.1, 10)), min_size=3, max_size=8),
-)
-def test_the_interval_over_seeds_is_that_of_a_paired_t_test(pairs):
-    values, reference = np.array(pairs).T
-    logs = np.log(values), np.log(reference)
-    if np.std(logs[0] - logs[1]) < 1e-6:
-        return
-    found = outcomes.paired_interval(values, reference)
-    expected = stats.ttest_rel(*logs).confidence_interval(0.95)
-    assert np.log(found[1:]) == pytest.approx([expected.low, expected.high], abs=1e-9)
-
-
-def test_the_best_of_a_grid_is_chosen_by_validation_and_costs_the_whole_grid():
-    grid = {
-        "a": outcomes.Outcome(validation=2.0, errors={"depth": 1.0}, seconds=10),
-        "b": outcomes.Outcome(validation=1.0, errors={"depth": 3.0}, seconds=20),
-    }
-    name, best = outcomes.best_of_grid(grid)
-    assert (name, best.score, best.seconds) == ("b", pytest.approx(3.0), 30)
 
 
 def test_without_a_name_all_benchmarks_are_listed_with_a_line_each(capsys):

@@ -44,7 +44,7 @@ def train(loss_fn, values, steps=1500, lr=0.05):
         optimizer.zero_grad()
         loss_fn(values).total.backward()
         optimizer.step()
-        assert sum(weights(loss_fn)) == pytest.approx(1, abs=1e-6)
+    assert sum(weights(loss_fn)) == pytest.approx(1, abs=1e-6)
 
 
 tasks_with_losses = st.lists(

@@ -56,8 +56,17 @@ def zero_on_rank_0(rank: int, estimator: str) -> Any:
     return {"sigma": loss_fn.sigmas(), "errors": losses.errors, "gradient": loss.grad}
 
 
+def run_all(rank: int) -> dict[str, Any]:
+    return {e: {"weighed": weighed(rank, e), "zero": zero_on_rank_0(rank, e)} for e in ESTIMATORS}
+
+
+@pytest.fixture(scope="module")
+def on_ranks(tmp_path_factory):
+    return on_two_ranks(tmp_path_factory.mktemp("ranks"), run_all)
+
+
 @pytest.mark.parametrize("estimator", ESTIMATORS)
-def test_global_counts_join_the_weights(tmp_path, estimator):
+def test_global_counts_join_the_weights(on_ranks, estimator):
     prediction, target, weights = batch()
     prediction.requires_grad_()
     errors = {
@@ -70,7 +79,7 @@ def test_global_counts_join_the_weights(tmp_path, estimator):
     total.backward()
     expected = {"mse": means["mse"].sqrt(), "bce": (2 * means["bce"]).sqrt()}
 
-    for rank, found in enumerate(on_two_ranks(tmp_path, weighed, estimator)):
+    for rank, found in enumerate(of_rank[estimator]["weighed"] for of_rank in on_ranks):
         for task in ("mse", "bce"):
             torch.testing.assert_close(found["errors"][task], means[task].detach())
             torch.testing.assert_close(found["counts"][task], weights.sum())
@@ -81,8 +90,8 @@ def test_global_counts_join_the_weights(tmp_path, estimator):
 
 
 @pytest.mark.parametrize("estimator", ESTIMATORS)
-def test_a_zero_on_one_rank_leaves_the_mean_to_the_other(tmp_path, estimator):
-    for rank, found in enumerate(on_two_ranks(tmp_path, zero_on_rank_0, estimator)):
+def test_a_zero_on_one_rank_leaves_the_mean_to_the_other(on_ranks, estimator):
+    for rank, found in enumerate(of_rank[estimator]["zero"] for of_rank in on_ranks):
         assert found["errors"]["boxes"].item() == 9
         assert found["sigma"]["boxes"].item() == pytest.approx(3)
         # The weight is 1 / 18, times the two ranks that gradients are averaged over.

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch.autograd import gradcheck, gradgradcheck
 from torch.distributions import Categorical, Laplace, Normal
@@ -117,6 +117,7 @@ def test_exact_softmax_stays_within_the_bounds_of_the_approximation(batch, s):
 
 
 @pytest.mark.parametrize("exact", [False, True], ids=["paper", "exact"])
+@settings(max_examples=10)  # each takes a second
 @given(batch=classification_batches(), s=log_vars)
 def test_softmax_gradients_match_finite_differences(batch, s, exact):
     inputs = (batch.prediction.requires_grad_(), batch.target, s.requires_grad_(), batch.mask)

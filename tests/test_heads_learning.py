@@ -28,8 +28,8 @@ def descend(head: TaskHead, loss: Tensor, steps: int, lr: float = 0.05) -> None:
         optimizer.step()
 
 
-@pytest.mark.parametrize("loss", [0.01, 2.5, 100.0])
-@pytest.mark.parametrize("init_sigma", [1e-6, 0.1, 10.0, 1e6])
+@pytest.mark.parametrize("loss", [0.01, 100.0])
+@pytest.mark.parametrize("init_sigma", [1e-6, 1e6])
 @weighing_heads
 def test_descent_reaches_the_closed_form_from_any_start(case, init_sigma, loss):
     head = case.head(init_sigma=init_sigma)

@@ -320,18 +320,17 @@ def heeded_interrupt():
 
 
 @pytest.mark.usefixtures("heeded_interrupt")
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_an_interrupted_experiment_saves_and_goes_on(tmp_path, tree, number, code):
-    process, run = start_sweep(tmp_path / "out", tree, iterations=300)
-    os.killpg(process.pid, number)  # as a terminal does, or a scheduler
+def test_an_interrupted_experiment_saves_and_goes_on(tmp_path, tree):
+    process, run = start_sweep(tmp_path / "out", tree, iterations=150)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
     _, error = process.communicate(timeout=120)
-    assert process.returncode == code
+    assert process.returncode == 130
     assert "interrupted with 0 of 11 runs finished; the same command goes on" in error
     before = read_log(run / "metrics.jsonl")
-    assert len(before) == read_checkpoint(run / "last.pt")["iteration"] < 300
+    assert len(before) == read_checkpoint(run / "last.pt")["iteration"] < 150
     assert run_all([load_config(run)], workers=1) == {}
     after = read_log(run / "metrics.jsonl")
-    assert len(after) == 300
+    assert len(after) == 150
     assert after[: len(before)] == before
     assert (run / "figures.json").exists()
 

@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from examples.toy_regression import EPOCHS_BY_START, make_data, plot, train
+from examples.toy_regression import make_data, plot, train
 
 
 def test_data_is_that_of_the_report():
@@ -19,11 +19,10 @@ def test_data_is_that_of_the_report():
         assert residual.square().mean().sqrt().item() == pytest.approx(expected, abs=5e-4)
 
 
-@pytest.mark.parametrize("start", [min(EPOCHS_BY_START), max(EPOCHS_BY_START)])
-def test_sigmas_are_within_one_percent_of_the_residuals_from_either_side(start):
-    epochs = EPOCHS_BY_START[start]
-    run = train(start, epochs)
-    assert len(run.loss) == epochs
+def test_sigmas_are_within_one_percent_of_the_residuals_from_either_side():
+    # From 4.48 the sigma of y1 rises to 10, and that of y2 falls to 1.
+    run = train(4.48, epochs=250)
+    assert len(run.loss) == 250
     assert all(abs(error) < 0.01 for error in run.errors().values()), run.errors()
     assert run.residual_rms["y1"] == pytest.approx(9.68, rel=0.02)
     assert run.residual_rms["y2"] == pytest.approx(0.9545, rel=0.02)

@@ -1,0 +1,77 @@
+"""A physics-informed network: three losses of one function, all of which go to zero."""
+
+import math
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.weighting.training import Errors
+from benchmarks.weighting.ways import Losses
+
+
+def solution(x: Tensor) -> Tensor:
+    """Return u, which the network knows from its equation and five points alone."""
+    return torch.sin(math.pi * x) + 0.3 * torch.sin(4 * math.pi * x)
+
+
+def source(x: Tensor) -> Tensor:
+    """Return -u''."""
+    pi = math.pi
+    return pi**2 * torch.sin(pi * x) + 0.3 * (4 * pi) ** 2 * torch.sin(4 * pi * x)
+
+
+class Poisson:
+    """-u'' = f between -1 and 1: residual, boundary and data."""
+
+    name = "physics-informed network"
+    likelihoods: Mapping[str, str] = dict.fromkeys(("residual", "boundary", "data"), "gaussian")
+    epoch = 10
+    """There is none: DWA compares means of ten steps."""
+    learning_rate = 3e-3
+
+    def __init__(self, steps: int = 4000) -> None:
+        self.steps = steps
+
+    def start(self, seed: int) -> "PoissonSession":
+        """Return the points and the initial network."""
+        return PoissonSession(self.steps, seed)
+
+
+class PoissonSession:
+    """One training."""
+
+    def __init__(self, steps: int, seed: int) -> None:
+        self.steps = steps
+        self.random = torch.Generator().manual_seed(seed)
+        self.model = nn.Sequential(
+            nn.Linear(1, 32), nn.Tanh(), nn.Linear(32, 32), nn.Tanh(), nn.Linear(32, 1)
+        )
+        known = 2 * torch.rand(10, 1, generator=self.random) - 1
+        self.data, self.held_out = known[:5], known[5:]
+
+    def losses(self) -> Iterator[Losses]:
+        """Yield mean squared errors; the residual's points are drawn anew in every step."""
+        ends = torch.tensor([[-1.0], [1.0]])
+        for _ in range(self.steps):
+            x = (2 * torch.rand(64, 1, generator=self.random) - 1).requires_grad_()
+            slope = self.derivative(self.model(x), x)
+            bend = self.derivative(slope, x)
+            yield {
+                "residual": (bend + source(x)).square().mean(),
+                "boundary": (self.model(ends) - solution(ends)).square().mean(),
+                "data": (self.model(self.data) - solution(self.data)).square().mean(),
+            }
+
+    @staticmethod
+    def derivative(of: Tensor, by: Tensor) -> Tensor:
+        """Return a derivative that can be derived again."""
+        (found,) = torch.autograd.grad(of.sum(), by, create_graph=True)
+        return found
+
+    @torch.no_grad()
+    def errors(self, split: str) -> Errors:
+        """Return the relative error of u, at five points more or, as a test, everywhere."""
+        x = self.held_out if split == "validation" else torch.linspace(-1, 1, 1001)[:, None]
+        missed = self.model(x) - solution(x)
+        return {"u": float(missed.norm() / solution(x).norm())}
