@@ -13,9 +13,9 @@ from torch.optim import SGD, Adam, Optimizer
 from benchmarks.result_file import Report, Table
 from benchmarks.run_settings import Settings
 from benchmarks.timing import spread
+from benchmarks.weighting.one_training import Outcome, Problem, train
 from benchmarks.weighting.pinn import Poisson
-from benchmarks.weighting.tables import TABLES
-from benchmarks.weighting.training import Outcome, Problem, train
+from benchmarks.weighting.table_problems import TABLES
 from benchmarks.weighting.ways import Losses, Ours
 
 THREADS = 1

@@ -14,11 +14,11 @@ from scipy import stats
 
 from benchmarks.run_settings import Settings
 from benchmarks.sigma_rate import Recorded
-from benchmarks.weighting import runs
-from benchmarks.weighting.compare import best_of, paired_interval, with_choices
+from benchmarks.weighting import study
+from benchmarks.weighting.one_training import Outcome, train
+from benchmarks.weighting.paired import best_of, paired_interval, with_choices
 from benchmarks.weighting.pinn import Poisson, solution, source
-from benchmarks.weighting.tables import TABLES, noise, rare, toy, units
-from benchmarks.weighting.training import Outcome, train
+from benchmarks.weighting.table_problems import TABLES, noise, rare, toy, units
 from benchmarks.weighting.ways import EQUAL, GRID, TEMPERATURES, ways
 
 ALL_WAYS = ways([(1.0, 0.1, 0.3)])
@@ -123,18 +123,18 @@ def test_a_training_repeats_itself_and_learns():
 
 
 def test_what_has_ended_is_not_trained_again(tmp_path, monkeypatch):
-    study = runs.Study(Settings(effort="smoke"), tmp_path)
+    tiny = study.Study(Settings(effort="smoke"), tmp_path)
     file = tmp_path / "runs.jsonl"
-    problem = study.small()[0].problem.name
-    jobs = [runs.Job(problem, EQUAL, seed) for seed in (0, 1)]
-    monkeypatch.setattr(runs, "ProcessPoolExecutor", lambda *_, **__: ThreadPoolExecutor(1))
-    found = runs.run_all(study, jobs, file)
-    entries = [json.loads(line) for line in file.read_text().splitlines()]
-    assert {entry["seed"] for entry in entries} == {0, 1}
-    with file.open("a") as lines:
-        lines.write('{"problem": "half a li')
-    monkeypatch.setattr(runs, "run_one", None)  # calling it fails now
-    assert runs.run_all(study, jobs, file) == found
+    problem = tiny.small()[0].problem.name
+    jobs = [study.Job(problem, EQUAL, seed) for seed in (0, 1)]
+    with ThreadPoolExecutor(1) as pool:
+        found = study.run_all(tiny, jobs, file, pool)
+        entries = [json.loads(line) for line in file.read_text().splitlines()]
+        assert {entry["seed"] for entry in entries} == {0, 1}
+        with file.open("a") as lines:
+            lines.write('{"problem": "half a li')
+        monkeypatch.setattr(study, "run_one", None)  # calling it fails now
+        assert study.run_all(tiny, jobs, file, pool) == found
 
 
 def test_a_sigma_with_its_own_optimizer_moves_by_its_rate():

@@ -6,10 +6,10 @@ import numpy as np
 
 from benchmarks.result_file import Report, Table
 from benchmarks.run_settings import Settings
-from benchmarks.weighting.compare import paired_interval, with_choices
 from benchmarks.weighting.figure import ratios_figure
-from benchmarks.weighting.runs import LONG_WAYS, Compared, Job, Study, run_all
-from benchmarks.weighting.training import Outcome, geometric_mean
+from benchmarks.weighting.one_training import Outcome, geometric_mean
+from benchmarks.weighting.paired import paired_interval, with_choices
+from benchmarks.weighting.study import LONG_WAYS, Compared, Job, Study, one_process_a_core, run_all
 from benchmarks.weighting.ways import EQUAL, GRID
 
 THREADS = 1
@@ -32,10 +32,10 @@ that library; all others are this one, fixed weights included."""
 def run(settings: Settings) -> Report:
     """Train what is not in `--work` yet, and compare."""
     seeds = [settings.seed + k for k in range(settings.repeats or settings.choose(5, 2, 2))]
-    with settings.folder("weighting") as folder:
+    with settings.folder("weighting") as folder, one_process_a_core() as pool:
         study, file = Study(settings, folder), folder / "runs.jsonl"
         compared = [*study.small(), study.scenes()]
-        outcomes = run_all(study, _jobs(compared, seeds), file)
+        outcomes = run_all(study, _jobs(compared, seeds), file, pool)
         tables, ratios = [], {}
         for one in compared:
             found, chosen = with_choices(list(one.ways.values()), _by_way(one, seeds, outcomes))
@@ -46,7 +46,7 @@ def run(settings: Settings) -> Report:
         winner = winner_of(scenes, seeds, outcomes)
         kept = dict.fromkeys((*LONG_WAYS, winner))
         long = Compared(long.problem, {name: long.ways[name] for name in kept})
-        outcomes = run_all(study, _jobs([long], few), file)
+        outcomes = run_all(study, _jobs([long], few), file, pool)
         found = _by_way(long, few, outcomes)
         tables.append(errors_table(long.problem.name, found, f"{len(few)} seeds"))
         text = file.read_text(encoding="utf-8")

@@ -7,8 +7,8 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, ScalarFormatter
 
-from benchmarks.weighting.compare import paired_interval
-from benchmarks.weighting.training import geometric_mean
+from benchmarks.weighting.one_training import geometric_mean
+from benchmarks.weighting.paired import paired_interval
 
 
 def ratios_figure(ratios: Mapping[str, Mapping[str, Sequence[float]]]) -> bytes:

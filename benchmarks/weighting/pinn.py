@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor, nn
 
-from benchmarks.weighting.training import Errors
+from benchmarks.weighting.one_training import Errors
 from benchmarks.weighting.ways import Losses
 
 

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmarks.weighting.training import Errors
+from benchmarks.weighting.one_training import Errors
 from benchmarks.weighting.ways import Losses
 
 
@@ -31,7 +31,7 @@ Splits = dict[str, Rows]
 
 
 @dataclass(frozen=True)
-class Table:
+class TableProblem:
     """A problem: what is read or made for a seed, and the network that learns it."""
 
     name: str
@@ -68,7 +68,7 @@ class Table:
 class TableSession:
     """One training of a table."""
 
-    def __init__(self, table: Table, seed: int) -> None:
+    def __init__(self, table: TableProblem, seed: int) -> None:
         self.table, self.splits = table, table.load(seed)
         widths = [self.splits["train"].inputs.shape[1], *table.hidden]
         layers: list[nn.Module] = []

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.scene_trees import prepared_tree, raw_tree
-from benchmarks.weighting.training import Errors
+from benchmarks.weighting.one_training import Errors
 from benchmarks.weighting.ways import Losses
 from examples.cityscapes.config import TrainConfig, new_config
 from examples.cityscapes.data.dataset import CityscapesDataset, batches

@@ -88,7 +88,7 @@ def is_running(pid):
 def the_line(path):
     """Return the one line that a process has printed, but for its progress bars."""
     text = re.sub(r"[^\r\n]*\r", "", path.read_text() if isinstance(path, Path) else path)
-    lines = [line for line in text.splitlines() if line and "step/s" not in line]
+    lines = [line for line in text.splitlines() if line and not line.startswith("training:")]
     assert len(lines) == 1, text
     assert lines[0].startswith("error: ")
     return lines[0].removeprefix("error: ")

@@ -45,7 +45,8 @@ def model(config):
 
 def predict(config, image, out, *flags):
     paths = ["--run", config.out, "--image", image, "--out", out]
-    return main([str(a) for a in ("predict", *paths, "--device", "cpu", *flags)])
+    quick = ["--device", "cpu", "--clustering", "hdbscan"]  # OPTICS takes seconds an image
+    return main([str(a) for a in ("predict", *paths, *quick, *flags)])
 
 
 def arrays_of(path):

@@ -60,7 +60,11 @@ def start(
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
-        ["examples.cityscapes.evaluation.evaluate", "examples.cityscapes.training.train"]
+        [
+            "examples.cityscapes.evaluation.evaluate",
+            "examples.cityscapes.training.train",
+            "torchmetrics.functional.classification",
+        ]
     )
     process = context.Process(
         target=_command_line, args=([str(a) for a in arguments], environment or {}, errors)

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sklearn.metrics import adjusted_rand_score
 
 from examples.cityscapes.config import TrainConfig, load_config
 from examples.cityscapes.data.dataset import CityscapesDataset, batches
@@ -127,6 +126,8 @@ def instance_rand_index(
     The mean adjusted Rand index over images; 1 is perfect, 0 is chance. The mask is the truth's,
     so that only the vectors are judged.
     """
+    from sklearn.metrics import adjusted_rand_score  # as in `find_centres`
+
     scores = []
     for index in range(min(len(dataset), max_images)):
         sample = dataset.read(index)

@@ -84,7 +84,9 @@ def start(config: TrainConfig, num_threads: int) -> BaseProcess:
     """Start one run."""
     # A server that has imported torch forks each process: importing would take seconds for each.
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["examples.cityscapes.experiments.child"])
+    # With what a run imports late: each would otherwise spend seconds on that.
+    late = ["sklearn.cluster", "torchmetrics.functional.classification"]
+    context.set_forkserver_preload(["examples.cityscapes.experiments.child", *late])
     process = context.Process(target=run_one, args=(config, num_threads))
     with children_without_ctrl_c():
         process.start()

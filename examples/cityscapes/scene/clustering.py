@@ -1,7 +1,6 @@
 """Clusters of votes, of which neither the number nor the density is known beforehand."""
 
 import numpy as np
-from sklearn.cluster import HDBSCAN, OPTICS
 
 METHODS = ("optics", "hdbscan")
 
@@ -21,6 +20,9 @@ def find_centres(
         reach: Votes further apart are of different clusters; unused by HDBSCAN.
         method: `optics` or `hdbscan`.
     """
+    # Here, as a command that finds no instances would wait two seconds for it.
+    from sklearn.cluster import HDBSCAN, OPTICS
+
     min_votes = max(2, min_votes)
     if len(votes) <= min_votes:
         return votes.mean(axis=0, keepdims=True)

@@ -4,7 +4,6 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.metrics import pairwise_distances_argmin
 
 from examples.cityscapes.labels import THING_TRAIN_IDS, TRAIN_CLASSES
 from examples.cityscapes.scene.clustering import METHODS, find_centres
@@ -88,6 +87,8 @@ def group_pixels(
         grouping: How votes become instances.
         max_votes: Votes to cluster, if not those of `grouping`.
     """
+    from sklearn.metrics import pairwise_distances_argmin  # as in `find_centres`
+
     grouping = grouping or Grouping()
     rows, columns = np.nonzero(mask)
     vectors = offsets[:, rows, columns].T.astype(np.float32)

@@ -7,7 +7,7 @@ import numpy as np
 from scipy import stats
 
 from benchmarks.timing import Ratio
-from benchmarks.weighting.training import Outcome
+from benchmarks.weighting.one_training import Outcome
 from benchmarks.weighting.ways import Way
 
 ByWay = Mapping[str, Sequence[Outcome]]

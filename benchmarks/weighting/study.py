@@ -4,7 +4,7 @@ import json
 import multiprocessing
 import os
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -14,10 +14,10 @@ import torch
 from tqdm import tqdm
 
 from benchmarks.run_settings import Settings
+from benchmarks.weighting.one_training import Outcome, Problem, train
 from benchmarks.weighting.pinn import Poisson
 from benchmarks.weighting.scenes import Scenes
-from benchmarks.weighting.tables import TABLES
-from benchmarks.weighting.training import Outcome, Problem, train
+from benchmarks.weighting.table_problems import TABLES
 from benchmarks.weighting.ways import (
     CLOSED_SYMMETRIC,
     EQUAL,
@@ -102,22 +102,23 @@ class Study:
         return scenes if scenes.problem.name == name else self.long()
 
 
-def run_all(study: Study, jobs: Sequence[Job], file: Path) -> dict[Job, Outcome]:
+def one_process_a_core() -> ProcessPoolExecutor:
+    """Return the processes that train."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return ProcessPoolExecutor(
+        cores,
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=torch.set_num_threads,
+        initargs=(1,),
+    )
+
+
+def run_all(study: Study, jobs: Sequence[Job], file: Path, pool: Executor) -> dict[Job, Outcome]:
     """Train what the file does not have yet, and return all outcomes."""
     found = finished(file)
-    missing = [job for job in jobs if job not in found]
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    with (
-        ProcessPoolExecutor(
-            cores,
-            mp_context=multiprocessing.get_context("spawn"),
-            initializer=torch.set_num_threads,
-            initargs=(1,),
-        ) as pool,
-        file.open("a", encoding="utf-8") as lines,
-    ):
-        running = {pool.submit(run_one, study, job): job for job in missing}
-        for future in tqdm(as_completed(running), "training", len(missing), disable=None):
+    running = {pool.submit(run_one, study, job): job for job in jobs if job not in found}
+    with file.open("a", encoding="utf-8") as lines:
+        for future in tqdm(as_completed(running), "training", len(running), disable=None):
             job = running[future]
             found[job] = future.result()
             lines.write(json.dumps({**job._asdict(), **asdict(found[job])}) + "\n")

@@ -7,7 +7,7 @@ import torch
 from sklearn.datasets import load_diabetes, load_digits, load_wine
 from torch import Tensor
 
-from benchmarks.weighting.rows import Rows, Splits, Table
+from benchmarks.weighting.rows import Rows, Splits, TableProblem
 from examples.toy_regression import make_data
 
 
@@ -85,8 +85,8 @@ def memorised(seed: int) -> Splits:
 
 
 TABLES = (
-    Table("toy", toy, {"y1": 1, "y2": 1}, hidden=(64,)),
-    Table(
+    TableProblem("toy", toy, {"y1": 1, "y2": 1}, hidden=(64,)),
+    TableProblem(
         "diabetes",
         diabetes,
         {"progression": 1, "bmi": 1, "blood pressure": 1, "sex": 2},
@@ -94,10 +94,12 @@ TABLES = (
         num_rows=265,
         learning_rate=1e-3,
     ),
-    Table("wine", wine, {"cultivar": 3, "alcohol": 1, "proline": 1}, hidden=(32,), num_rows=106),
-    Table("digits", digits, {"digit": 10, "centre": 1, "noisy ink": 1}, num_rows=1078),
+    TableProblem(
+        "wine", wine, {"cultivar": 3, "alcohol": 1, "proline": 1}, hidden=(32,), num_rows=106
+    ),
+    TableProblem("digits", digits, {"digit": 10, "centre": 1, "noisy ink": 1}, num_rows=1078),
     *(
-        Table(name, load, {"f0": 1, "f1": 1, "f2": 1}, **options)
+        TableProblem(name, load, {"f0": 1, "f1": 1, "f2": 1}, **options)
         for name, load, options in (
             ("noise 0.1, 1 and 10", noise, {}),
             ("units 0.001, 1 and 1000", units, {}),
