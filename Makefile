@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 help: ## Show this list.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-demo: $(VENV)/.examples ## Render scenes, train on them, write runs/demo/report.html (6 to 10 minutes on 2 cores).
+demo: $(VENV)/.examples ## Render scenes, train on them, write runs/demo/report.html (5 to 15 minutes on 2 cores).
 	$(BIN)/python -m examples.cityscapes demo --out runs/demo
 
 test: lint types ## Lint, type-check and run all tests.
@@ -18,7 +18,7 @@ test: lint types ## Lint, type-check and run all tests.
 
 # What needs another library's training loop, a browser, a dataset or minutes is left out.
 NOT_FAST := tests/neighbours tests/site tests/examples tests/test_benchmarks.py \
-	tests/test_packaging.py tests/test_sigma_of_noise.py uncertainty_mtl/integrations
+	tests/test_packaging.py tests/test_ways_to_weigh.py uncertainty_mtl/integrations
 test-fast: $(VENV)/.dev ## Run the tests and doctests of the library (under a minute on 2 cores).
 	$(BIN)/python -m pytest --numprocesses auto -m "not slow" $(NOT_FAST:%=--ignore=%)
 

@@ -18,13 +18,9 @@ NAMES = (
     "weighting_cost",
     "dense_maps",
     "memory",
-    "low_memory",
     "training_step",
-    "reading",
-    "instances",
     "weighting",
     "sigma_rate",
-    "sigma_of_noise",
 )
 """One module each: its docstring's first line is the summary; `run` takes Settings."""
 
@@ -49,7 +45,6 @@ def main(arguments: list[str] | None = None) -> int:
         device=torch.device(given.device),
         repeats=given.repeats,
         seed=given.seed,
-        compile=given.compile,
         data=given.data,
         work=given.work,
     )
@@ -107,7 +102,6 @@ def build_parser() -> argparse.ArgumentParser:
     add("--threads", type=_positive, help="of torch; else the benchmark's own, or torch's")
     add("--repeats", type=_positive, help="rounds instead of the benchmark's own number")
     add("--seed", type=int, default=0)
-    add("--compile", action=argparse.BooleanOptionalAction, default=True, help="torch.compile too")
     add("--data", type=Path, help="CityScapes in the official layout (generated scenes)")
     add("--work", type=Path, help="keep scenes and trainings here, and go on from them")
     add("--out", type=Path, help="result file (benchmarks/results/DATE_NAME.md)")

@@ -14,7 +14,7 @@ from uncertainty_mtl import GaussianHead, LaplaceHead, ScaledSoftmaxHead
 VALID = 0.8
 """Share of the pixels that are labelled, about that of disparities in CityScapes."""
 IGNORE_INDEX = 255
-OURS, EXACT = "ours", "ours, exact"
+OURS, EXACT, LOW_MEMORY = "ours", "ours, exact", "ours, low memory"
 INDEXED, WHOLE = "indexed by the mask", "whole map, no mask"
 WEIGHTED, INDEXED_WEIGHTS = "ours, weights per element", "weights, indexed by the mask"
 CROSS_ENTROPY, TEMPERED = "F.cross_entropy", "F.cross_entropy(logits / T)"
@@ -42,7 +42,7 @@ class Case:
 
 def cases(settings: Settings) -> Iterator[Case]:
     """Yield every kind of loss on small and on large maps."""
-    small, large = ((8, 2, 128, 256), (8, 19, 128, 256)), ((4, 1, 1024, 2048), (1, 19, 1024, 2048))
+    small, large = ((8, 2, 128, 256), (8, 19, 128, 256)), ((4, 1, 1024, 2048), (2, 19, 512, 1024))
     tiny = ((2, 2, 16, 32), (2, 5, 16, 32))
     generator = torch.Generator().manual_seed(settings.seed)
     for maps, logits in settings.choose((small, large), (small,), (tiny,)):
@@ -80,13 +80,14 @@ def regression(
 def classification(
     shape: tuple[int, ...], device: torch.device, generator: torch.Generator
 ) -> Case:
-    """Return both forms of the softmax head, and both written with PyTorch's cross-entropy."""
+    """Return the forms of the softmax head, and two written with PyTorch's cross-entropy."""
     prediction = torch.randn(shape, generator=generator).to(device).requires_grad_()
     labels = torch.randint(shape[1], (shape[0], *shape[2:]), generator=generator)
     labels[torch.rand(labels.shape, generator=generator) >= VALID] = IGNORE_INDEX
     labels = labels.to(device)
     paper = ScaledSoftmaxHead(ignore_index=IGNORE_INDEX).to(device)
     exact = ScaledSoftmaxHead(ignore_index=IGNORE_INDEX, exact=True).to(device)
+    chunked = ScaledSoftmaxHead(ignore_index=IGNORE_INDEX, low_memory=True).to(device)
     temperature = torch.ones(1, device=device, requires_grad=True)
 
     def cross_entropy(logits: Tensor) -> Tensor:
@@ -95,10 +96,11 @@ def classification(
     losses = {
         OURS: lambda p: paper(p, labels),
         EXACT: lambda p: exact(p, labels),
+        LOW_MEMORY: lambda p: chunked(p, labels),
         CROSS_ENTROPY: cross_entropy,
         TEMPERED: lambda p: cross_entropy(p / temperature),
     }
-    pairs = ((OURS, CROSS_ENTROPY), (EXACT, TEMPERED))
+    pairs = ((OURS, CROSS_ENTROPY), (LOW_MEMORY, CROSS_ENTROPY), (EXACT, TEMPERED))
     return checked(Case(f"cross-entropy {shape}", prediction, losses, pairs))
 
 

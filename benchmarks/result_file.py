@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 import torch
 
-from benchmarks.compiling import compiler_version
 from benchmarks.run_settings import Settings
 
 RESULTS = Path(__file__).parent / "results"
@@ -101,10 +100,6 @@ def describe_run(
     if settings.device.type == "cuda":
         recipe["hardware"] += f"; {torch.cuda.get_device_name(settings.device)}"
         recipe["versions"] += f", CUDA {torch.version.cuda}"
-    elif settings.compile and (compiler := compiler_version()):
-        recipe["versions"] += f", {compiler}"
-        if "CXX" in os.environ:
-            recipe["command"] = f"`CXX={os.environ['CXX']} {command}`"
     if settings.effort != "full":
         recipe["effort"] = f"{settings.effort}: too few repeats to be quoted"
     return recipe

@@ -25,8 +25,6 @@ class Settings:
     repeats: int | None = None
     """Rounds instead of the benchmark's own number."""
     seed: int = 0
-    compile: bool = True
-    """Whether to measure what `torch.compile` makes, too."""
     data: Path | None = None
     """A tree in the official layout; None generates scenes."""
     work: Path | None = None

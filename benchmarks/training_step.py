@@ -1,14 +1,9 @@
-"""The trainer's time per iteration, against the bare network on a ready batch, and its shares."""
+"""The trainer's time per iteration, against the bare network on a ready batch."""
 
 import contextlib
 import io
-import time
-from collections import defaultdict
-from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import TypeVar
-from unittest import mock
 
 import torch
 import torch.nn.functional as F
@@ -26,16 +21,18 @@ from examples.cityscapes.training.board import progress_bar, show_progress
 from examples.cityscapes.training.distributed import Ranks
 from examples.cityscapes.training.loaders import load, training_data
 from examples.cityscapes.training.log import MetricLog
-from examples.cityscapes.training.state import TrainingState, build_state, set_training_mode
+from examples.cityscapes.training.state import build_state, set_training_mode
 
 THREADS = None
 
 TRAINER, BY_HAND, BARE = "trainer", "by hand, plain losses", "bare network"
 LOSS, DATA = "loss alone", "data alone"
-FEEDS = {"kept in memory": 512, "prepared files": 0}
-"""Megabytes of cache: whether the loader has anything to read."""
-
-Result = TypeVar("Result")
+CASES: dict[str, dict[str, object]] = {
+    "kept in memory": {"cache_mb": 512},
+    "prepared files": {"cache_mb": 0},
+    "kept in memory, bf16": {"cache_mb": 512, "precision": "bf16"},
+}
+"""Settings that change what a step waits for; the last one is for GPUs."""
 
 
 class TimedRun:
@@ -106,10 +103,13 @@ class TimedRun:
 def run(settings: Settings) -> Report:
     """Measure with the data in memory and in prepared files."""
     rounds = settings.rounds(30, 3)
-    ratios, shares, goals = [], [], []
+    ratios, goals = [], []
     with settings.folder("training_step") as folder:
-        for feed, cache_mb in FEEDS.items():
-            running = TimedRun(make_config(settings, folder, cache_mb), Ranks(settings.device))
+        for number, (feed, more) in enumerate(CASES.items()):
+            if "precision" in more and settings.device.type == "cpu":
+                continue
+            config = make_config(settings, folder, out=folder / f"run{number}", **more)
+            running = TimedRun(config, Ranks(settings.device))
             timings = measure(running, settings, rounds)
             ratios += [
                 [
@@ -121,15 +121,10 @@ def run(settings: Settings) -> Report:
                 ]
                 for name in timings.seconds
             ]
-            shares += [
-                [feed, part, f"{share:.1%}"]
-                for part, share in parts_of(running, settings.choose(40, 8, 2), settings).items()
-            ]
             goals += [
                 Goal(f"{TRAINER} over {peer}, {feed}", 1.03, timings.ratio(TRAINER, peer).median)
                 for peer in (BARE, BY_HAND)
             ]
-            config = running.config
     about = (
         f"Preset `{config.preset}` with {config.backbone} at {config.size[0]}x{config.size[1]}, "
         f"batches of {config.batch_size}, three tasks, on generated scenes. The trainer's step is "
@@ -138,9 +133,7 @@ def run(settings: Settings) -> Report:
         "from ready gradients of its outputs, and its optimizer: no loss at all. The step by hand "
         "has a plain sum of `F.cross_entropy` and `F.l1_loss` on a ready batch. The loss alone is "
         f"forward and backward on ready predictions. Medians of {rounds} paired rounds with the "
-        "range of the "
-        "middle 80%; three calls before. Shares come from a second pass, in which every part is "
-        "timed by itself and, on a GPU, waited for; backward includes the loss's own."
+        "range of the middle 80%; three calls before."
     )
     return Report(
         "One training step",
@@ -151,20 +144,20 @@ def run(settings: Settings) -> Report:
                 ["data", "what", "over the bare network", "over the step by hand", "per call"],
                 ratios,
             ),
-            Table("Shares of the trainer's step", ["data", "part", "share"], shares),
         ],
         goals,
     )
 
 
-def make_config(settings: Settings, folder: Path, cache_mb: int) -> TrainConfig:
+def make_config(settings: Settings, folder: Path, **more: object) -> TrainConfig:
     """Return a configuration whose network stays as it is: the same work in every step."""
     on_gpu = settings.device.type == "cuda"
     # At the paper's size; two cores would take half a minute over a step of its network.
     preset, size = "tiny" if on_gpu else "demo", settings.choose((128, 256), (64, 128), (32, 64))
-    more: dict[str, object] = {}
+    if on_gpu:
+        more["backbone"] = "resnet50"
     if settings.effort == "smoke":
-        more = {"stages": 1, "aspp_channels": 4, "decoder_channels": 4}
+        more |= {"stages": 1, "aspp_channels": 4, "decoder_channels": 4}
     raw = settings.data or raw_tree(
         folder, train=settings.choose(256, 48, 16), size=size, seed=settings.seed
     )
@@ -172,7 +165,6 @@ def make_config(settings: Settings, folder: Path, cache_mb: int) -> TrainConfig:
         {
             "preset": preset,
             "data": prepared_tree(folder, raw, size),
-            "out": folder / f"run_{cache_mb}",
             "size": size,
             "backbone_weights": "none",
             "learning_rate": 1e-12,
@@ -181,7 +173,6 @@ def make_config(settings: Settings, folder: Path, cache_mb: int) -> TrainConfig:
             "eval_every": 0,
             "tensorboard": False,
             "device": settings.device.type,
-            "cache_mb": cache_mb,
             "num_workers": 2 if on_gpu else 0,
             "seed": settings.seed,
             **more,
@@ -205,50 +196,3 @@ def measure(running: TimedRun, settings: Settings, rounds: int) -> Timings:
         min_seconds=settings.choose(1.0, 0.2, 0.0),
         synchronize=settings.synchronize,
     )
-
-
-def parts_of(running: TimedRun, steps: int, settings: Settings) -> dict[str, float]:
-    """Return which share of the trainer's steps each part of them has."""
-    seconds: dict[str, float] = defaultdict(float)
-
-    def timed(part: str, function: Callable[..., Result]) -> Callable[..., Result]:
-        def call(*args: object, **kwargs: object) -> Result:
-            settings.synchronize()
-            start = time.perf_counter()
-            try:
-                return function(*args, **kwargs)
-            finally:
-                settings.synchronize()
-                seconds[part] += time.perf_counter() - start
-
-        return call
-
-    state: TrainingState = running.state
-    patch = mock.patch.object
-    with contextlib.ExitStack() as stack:
-        for target, name, part in (
-            (state.model, "forward", "network, forward"),
-            (state.loss_fn, "forward", "loss, forward"),
-            (torch.Tensor, "backward", "backward"),
-            (trainer, "measure_part", "logging"),
-            (trainer, "measurements", "logging"),
-            (running.log, "add", "logging"),
-            *((optimizer, "step", "optimizers") for optimizer in state.optimizers),
-            *((optimizer, "zero_grad", "optimizers") for optimizer in state.optimizers),
-        ):
-            stack.enter_context(patch(target, name, timed(part, getattr(target, name))))
-        batches = running.batches
-        running.batches = _each(timed("data", lambda: next(batches)))
-        start = time.perf_counter()
-        for _ in range(steps):
-            running.step()
-        settings.synchronize()
-        total = time.perf_counter() - start
-        running.batches = batches
-    seconds["everything else"] = total - sum(seconds.values())
-    return {part: value / total for part, value in seconds.items()}
-
-
-def _each(produce: Callable[[], Batch]) -> Iterator[Batch]:
-    while True:
-        yield produce()

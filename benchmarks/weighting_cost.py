@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import DeviceType
+from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.result_file import Goal, Report, Table
 from benchmarks.run_settings import Settings
@@ -69,16 +71,19 @@ LIMITS = (
 def run(settings: Settings) -> Report:
     """Measure every K."""
     rounds, seconds = settings.rounds(60, 15), settings.choose(5e-2, 2e-3, 0.0)
-    results = {
-        k: take_turns(
-            candidates(k, settings.device),
+    results, tables = {}, []
+    for k in COUNTS:
+        calls = candidates(k, settings.device)
+        results[k] = take_turns(
+            calls,
             rounds=rounds,
             seed=settings.seed,
             min_seconds=seconds,
             synchronize=settings.synchronize,
         )
-        for k in COUNTS
-    }
+        on_gpu = settings.device.type == "cuda"
+        kernels = {name: kernels_of(call) for name, call in calls.items()} if on_gpu else {}
+        tables.append(table(k, results[k], kernels))
     about = (
         "Forward and backward of the total of K losses that are computed elsewhere: 0-dim leaf "
         "tensors, whose gradients and those of the weights are dropped in every call, as "
@@ -93,7 +98,6 @@ def run(settings: Settings) -> Report:
     notes = (
         [] if HAS_TORCHJD else ["TorchJD is not installed: its formula, written out, stands in."]
     )
-    tables = [table(k, timings) for k, timings in results.items()]
     goals = [
         Goal(f"K = {k}: {name}, over {peer}", limit, results[k].ratio(name, peer).median)
         for k, name, peer, limit in LIMITS
@@ -157,10 +161,24 @@ def check_they_agree(
         torch.testing.assert_close(total, expected, rtol=1e-4, atol=1e-4)
 
 
-def table(k: int, timings: Timings) -> Table:
+def table(k: int, timings: Timings, kernels: Mapping[str, int]) -> Table:
     """Return the ratios and the time of each candidate."""
     rows = [
         [name, timings.ratio(name, PEER), timings.ratio(name, OURS), duration(timings.median(name))]
         for name in timings.seconds
     ]
-    return Table(f"K = {k}", ["candidate", f"over {PEER}", f"over {OURS}", "per call"], rows)
+    columns = ["candidate", f"over {PEER}", f"over {OURS}", "per call"]
+    if kernels:
+        columns.append("kernels")
+        rows = [[*row, kernels[str(row[0])]] for row in rows]
+    return Table(f"K = {k}", columns, rows)
+
+
+def kernels_of(call: Callable[[], object]) -> int:
+    """Return how many kernels a call starts on the GPU."""
+    activities = [ProfilerActivity.CPU, ProfilerActivity.CUDA]
+    with profile(activities=activities) as recorded:
+        call()
+        torch.cuda.synchronize()
+    averages = recorded.key_averages()
+    return sum(event.count for event in averages if event.device_type == DeviceType.CUDA)

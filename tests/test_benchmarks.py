@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.util
+import json
 import math
 import os
 import re
@@ -18,9 +19,8 @@ from torchjd.scalarization import UW
 
 from benchmarks import map_cases as maps
 from benchmarks.__main__ import NAMES, main
-from benchmarks.compiling import compiler_is_missing
 from benchmarks.peak_memory import peak_bytes
-from benchmarks.result_file import RESULTS, Goal, describe_run, result_path
+from benchmarks.result_file import RESULTS, Goal, result_path
 from benchmarks.run_settings import Settings
 from benchmarks.timing import take_turns
 
@@ -122,26 +122,6 @@ def test_a_goal_is_judged_by_the_number_beside_it():
     assert not Goal("", 3, math.nan, at_least=True).met
 
 
-def test_a_result_names_the_compiler_that_made_its_code(tmp_path, monkeypatch):
-    compiler = tmp_path / "some++"
-    compiler.write_text("#!/bin/sh\necho 'some++ 1.2.3'\necho 'no warranty'\n")
-    compiler.chmod(0o755)
-    monkeypatch.setenv("CXX", str(compiler))
-    recipe = describe_run("python -m benchmarks memory", SMOKE, (0.0, 0.0, 0.0))
-    assert recipe["versions"].endswith(", some++ 1.2.3")
-    assert recipe["command"] == f"`CXX={compiler} python -m benchmarks memory`"
-    eager = Settings(effort="smoke", compile=False)
-    assert "some++" not in describe_run("", eager, (0.0, 0.0, 0.0))["versions"]
-
-
-def test_without_a_compiler_the_reason_names_the_one_that_was_looked_for(tmp_path, monkeypatch):
-    monkeypatch.setenv("CXX", str(tmp_path / "none++"))
-    reason = compiler_is_missing(torch.device("cpu"))
-    assert "none++" in reason
-    assert "CXX" in reason
-    assert not compiler_is_missing(torch.device("cuda"))
-
-
 def test_a_quick_result_never_takes_the_place_of_a_full_one():
     paths = {result_path("memory", effort) for effort in ("full", "quick", "smoke")}
     assert len(paths) == 3
@@ -179,7 +159,7 @@ def test_every_benchmark_runs_and_leaves_ratios_with_their_recipe(name, tmp_path
     assert capsys.readouterr().out.strip() == text.strip()
     for item in ("command", "commit", "versions", "hardware", "threads", "seed", "duration"):
         assert re.search(rf"^- {item}: \S", text, re.MULTILINE), item
-    if name not in ("memory", "sigma_of_noise"):  # which time nothing
+    if name != "memory":  # which times nothing
         assert re.search(r"\d \([\d.e+]+-[\d.e+]+\)", text)
     assert "nan" not in text
 
@@ -229,10 +209,15 @@ def test_the_script_for_a_gpu_can_be_tried_on_a_cpu(tmp_path):
         "weighting_cost",
         "dense_maps",
         "memory",
+        "training_step",
+        "render",
+        "train_learned",
+        "evaluate_learned",
     ]
     assert "tests/test_cuda.py" in log
-    for name in ("weighting_cost", "dense_maps", "memory"):
+    for name in ("weighting_cost", "dense_maps", "memory", "training_step"):
         assert (tmp_path / f"{name}.md").is_file()
+    assert json.loads((tmp_path / "learned/metrics.json").read_text())["semantic_iou"] >= 0
 
 
 def test_a_part_that_fails_on_a_gpu_stops_no_other_and_is_in_the_exit_status(tmp_path):
@@ -242,9 +227,9 @@ def test_a_part_that_fails_on_a_gpu_stops_no_other_and_is_in_the_exit_status(tmp
     ended = run_gpu_script(tmp_path, python=python)
     assert ended.returncode == 1
     summary = (tmp_path / "summary.txt").read_text()
-    for name in ("versions", "tests", "weighting_cost", "dense_maps", "memory"):
+    for name in ("versions", "tests", "weighting_cost", "memory", "render", "evaluate_equal"):
         assert f"{name}: exit status 3" in summary
-    assert (tmp_path / "log.txt").read_text().count("no such module") == 5
+    assert "train_closed_form: exit status 1" in summary
 
 
 def test_the_script_for_a_gpu_says_how_it_is_called(tmp_path):

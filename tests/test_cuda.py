@@ -336,3 +336,25 @@ def test_noisy_softmax_heads_agree_on_both_devices(batch):
     torch.testing.assert_close(
         own_logits.grad, logits.grad, rtol=1e-4, atol=1e-4, check_device=False
     )
+
+
+@pytest.mark.parametrize("estimator", ["learned", "closed_form"])
+def test_one_process_that_talks_through_nccl_computes_what_it_does_alone(tmp_path, estimator):
+    alone, joined = (
+        UncertaintyWeightedLoss(
+            {"a": "gaussian", "b": "laplace"}, estimator=estimator, global_counts=True
+        ).cuda()
+        for _ in range(2)
+    )
+    losses = [torch.tensor(v, device="cuda", requires_grad=True) for v in (4.0, 0.5)]
+    expected = [alone({"a": losses[0], "b": losses[1]}).total for _ in range(3)]
+    torch.distributed.init_process_group(
+        "nccl", init_method=f"file://{tmp_path / 'store'}", rank=0, world_size=1
+    )
+    try:
+        found = [joined({"a": losses[0], "b": losses[1]}).total for _ in range(3)]
+        torch.cuda.synchronize()
+    finally:
+        torch.distributed.destroy_process_group()
+    assert_close(found, expected)
+    assert_close(joined.sigmas(), alone.sigmas())

@@ -39,7 +39,7 @@ COMMANDS = {
     ),
     "demo": Command(
         f"{ROOT}.commands.demo",
-        "all of it on rendered scenes, in 6 to 10 minutes",
+        "all of it on rendered scenes, in 5 to 15 minutes",
         interrupted="interrupted; an earlier demo is still there",
     ),
     "table1": Command(

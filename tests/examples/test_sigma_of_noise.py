@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from benchmarks.sigma_of_noise import HEADS, SIGMA, measure, read_targets, training_files
 from examples.cityscapes.config import new_config
 from examples.cityscapes.data.dataset import CityscapesDataset
 from examples.cityscapes.data.targets import offsets
 from examples.rendered_scenes import synthesize
+from tests.examples.noise_of_scenes import HEADS, SIGMA, measure, read_targets, training_files
 
 pytestmark = pytest.mark.slow
 

@@ -1,8 +1,8 @@
-"""Whether a learned sigma is what its likelihood says of noise and residual together.
+"""Trains on scenes with noise of a known amount, and says which sigmas that should lead to.
 
-Trains on generated scenes whose labels and disparities carry noise of a known amount, and compares
-each regression head's sigma with `sqrt(2) * mean |noise + residual|` (Laplace) or the root of the
-mean square (Gaussian) over the training set, computed from the files.
+Those are `sqrt(2) * mean |noise + residual|` for a Laplace head, and the root of the mean square
+for a Gaussian one, over the training set; targets are read from the files by other code than the
+trainer's.
 """
 
 from collections.abc import Callable, Iterator
@@ -13,9 +13,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from benchmarks.result_file import Goal, Report, Table
-from benchmarks.run_settings import Settings
-from examples.cityscapes.config import TrainConfig, new_config
+from examples.cityscapes.config import TrainConfig
 from examples.cityscapes.data.dataset import CityscapesDataset, batches
 from examples.cityscapes.data.order import TrainingOrder, in_order
 from examples.cityscapes.labels import IGNORE_INDEX, LABEL_ID, TRAIN_CLASSES
@@ -23,16 +21,10 @@ from examples.cityscapes.model.network import SceneNet
 from examples.cityscapes.model.start import initial_model
 from examples.cityscapes.training.loaders import training_data
 from examples.cityscapes.training.state import build_optimizers, scheduled_rate
-from examples.rendered_scenes import synthesize
 from uncertainty_mtl import GaussianHead, LaplaceHead, ScaledSoftmaxHead, UncertaintyWeightedLoss
 
 HEADS = {"laplace": LaplaceHead, "gaussian": GaussianHead}
 REGRESSION = ("instance", "depth")
-LEVELS = ((0.25, 0.01), (0.5, 0.03), (1.0, 0.1))
-"""Disparity noise in pixels and share of wrong labels."""
-
-THREADS = None
-
 _THINGS = [c.id for c in TRAIN_CLASSES if c.has_instances]
 
 
@@ -48,7 +40,7 @@ class Errors(NamedTuple):
 
 
 class NoiseRow(NamedTuple):
-    """A line of the table; all but the names are in pixels, as sigma is."""
+    """What was learned and what should have been, in pixels."""
 
     head: str
     task: str
@@ -187,48 +179,3 @@ def read_targets(root: Path, path: str, suffix: str) -> dict[str, np.ndarray]:
     disparity = np.where(raw > 0, (raw.astype(np.float64) - 1) / 256, np.nan)
     disparity[(raw == 0) & (labels == LABEL_ID["sky"])] = 0.0
     return {"instance": offsets, "depth": disparity[None]}
-
-
-def run(settings: Settings) -> Report:
-    """Train at every level of noise with heads of both kinds."""
-    iterations, scenes = settings.choose((1200, 200), (60, 24), (4, 8))
-    network: dict[str, object] = {"preset": "quick", "iterations": iterations, "batch_size": 4}
-    # Sigma averages over 1 / (0.1 * 0.25) = 40 steps of a Laplace head, 20 of a Gaussian one.
-    network |= {"sigma_lr": 0.1, "seed": settings.seed, "device": settings.device.type}
-    network |= settings.choose({}, {}, {"stages": 1, "aspp_channels": 4, "decoder_channels": 4})
-    rows = []
-    with settings.folder("sigma_of_noise") as folder:
-        for disparity_noise, label_noise in settings.choose(LEVELS, LEVELS[-1:], LEVELS[-1:]):
-            data = folder / f"scenes_{disparity_noise}_{label_noise}_{scenes}_{settings.seed}"
-            if not data.is_dir():
-                noise = {"disparity_noise": disparity_noise, "label_noise": label_noise}
-                synthesize(data, train=scenes, val=1, size=(64, 128), seed=settings.seed, **noise)
-            level = f"{disparity_noise} px, {label_noise:.0%}"
-            for head in HEADS:
-                config = new_config(network | {"data": data, "out": folder / head})
-                rows += [(level, row) for row in measure(config, head)]
-    about = (
-        "Each regression head's learned sigma beside what its likelihood says of the errors over "
-        "the training set, computed from the files and the predictions: `sqrt(2) * mean |noise + "
-        "residual|` for Laplace, the root of the mean square for Gaussian. Noise alone is that "
-        "figure of noisy less clean targets, residual alone of clean targets less predictions; all "
-        f"in pixels. {scenes} scenes of 64x128 with `--disparity-noise` and `--label-noise`, "
-        f"the network of the preset `quick`, {iterations} iterations of batch 4, mirrored at "
-        "random, which the statistic does not see."
-    )
-    columns = ["noise", "head", "task", "noise alone", "residual alone", "both", "learned", "ratio"]
-    furthest = max(abs(row.learned / row.expected - 1) for _, row in rows)
-    goal = Goal("furthest ratio from 1", 0.1, furthest)
-    return Report(
-        "Is the learned sigma that of noise and residual?",
-        about,
-        [Table("Sigma, px", columns, [as_cells(level, row) for level, row in rows])],
-        [goal],
-    )
-
-
-def as_cells(level: str, row: NoiseRow) -> list[str]:
-    """Return a line of the table."""
-    figures = (row.noise, row.residual, row.expected, row.learned)
-    ratio = f"{row.learned / row.expected:.3f}"
-    return [level, row.head, row.task, *(f"{figure:.3f}" for figure in figures), ratio]
