@@ -145,7 +145,7 @@ def test_without_a_gpu_a_benchmark_on_one_is_skipped_in_one_line(tmp_path, capsy
 
 def test_data_that_are_not_there_are_one_line_and_no_result(tmp_path, capsys):
     out = tmp_path / "result.md"
-    arguments = ["reading", "--effort", "smoke", "--data", str(tmp_path / "none")]
+    arguments = ["training_step", "--effort", "smoke", "--data", str(tmp_path / "none")]
     assert main([*arguments, "--out", str(out)]) == 2
     assert capsys.readouterr().err.splitlines() == [f"error: {tmp_path}/none: no such folder"]
     assert not out.exists()
