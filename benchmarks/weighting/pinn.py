@@ -30,7 +30,7 @@ class Poisson:
     """There is none: DWA compares means of ten steps."""
     learning_rate = 3e-3
 
-    def __init__(self, steps: int = 4000) -> None:
+    def __init__(self, steps: int = 3000) -> None:
         self.steps = steps
 
     def start(self, seed: int) -> "PoissonSession":

@@ -39,7 +39,7 @@ class TableProblem:
     num_outputs: Mapping[str, int]
     """By task: classes, or 1 for a number."""
     hidden: tuple[int, ...] = (64, 64)
-    epochs: int = 150
+    epochs: int = 80
     batch_size: int = 32
     num_rows: int = 1024
     """Of the training data."""

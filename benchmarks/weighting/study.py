@@ -60,12 +60,12 @@ class Study:
     def small(self) -> list[Compared]:
         """Return tables and the physics-informed network."""
         choose = self.settings.choose
-        count = choose(11, 3, 1)
+        count = choose(7, 3, 1)
         found = []
         for table in choose(TABLES, TABLES, TABLES[1:2]):
             chosen = replace(table, epochs=choose(table.epochs, table.epochs // 10, 1))
             found.append(self._compared(chosen, drawn_weights(len(table.num_outputs), count)))
-        found.append(self._compared(Poisson(choose(4000, 400, 10)), drawn_weights(3, count)))
+        found.append(self._compared(Poisson(choose(3000, 300, 10)), drawn_weights(3, count)))
         return found
 
     def scenes(self) -> Compared:

@@ -104,7 +104,7 @@ TABLES = (
             ("noise 0.1, 1 and 10", noise, {}),
             ("units 0.001, 1 and 1000", units, {}),
             ("one task in 5% of rows", rare, {}),
-            ("one task without noise", memorised, {"num_rows": 128, "epochs": 1000}),
+            ("one task without noise", memorised, {"num_rows": 128, "epochs": 600}),
         )
     ),
 )
