@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 from torch.optim import SGD, Adam, Optimizer
 
@@ -21,13 +20,14 @@ from benchmarks.weighting.ways import Losses, Ours
 THREADS = 1
 
 RATES: tuple[tuple[type[Optimizer], float], ...] = (
-    (Adam, 3e-3),
     (Adam, 1e-2),
+    (Adam, 3e-3),
     (Adam, 3e-2),
     (Adam, 1e-1),
     (SGD, 1e-2),
     (SGD, 1e-1),
 )
+"""The first is the library's default, to which the scores of the others are compared."""
 EARLY = 300
 """Steps after which a small network's losses have fallen most of their way."""
 WRONG = 1000.0
@@ -87,8 +87,7 @@ def run(settings: Settings) -> Report:
     seeds = [settings.seed + k for k in range(settings.repeats or settings.choose(3, 2, 1))]
     rows = []
     reference: list[float] = []
-    rates = sorted(RATES, key=lambda choice: choice != (Adam, 1e-2))
-    for optimizer, rate in settings.choose(rates, rates, rates[:2]):
+    for optimizer, rate in settings.choose(RATES, RATES, RATES[:2]):
         found = [
             measure(problem, optimizer, rate, seed)
             for problem in problems(settings)
@@ -139,7 +138,6 @@ def train_recorded(
     problem: Problem, optimizer: type[Optimizer], rate: float, seed: int, wrong_at: int | None
 ) -> tuple[Recorded, Outcome]:
     """Return what was recorded, and what the training ended with."""
-    torch.manual_seed(seed)
     weigher = Recorded(problem.likelihoods, optimizer, rate, wrong_at)
     return weigher, train(problem, weigher, seed)
 
@@ -150,4 +148,4 @@ def optima(recorded: Recorded) -> np.ndarray:
     kernel = np.ones(WINDOW)
     counts = np.convolve(np.ones(len(losses)), kernel, "same")
     means = [np.convolve(column, kernel, "same") / counts for column in losses.T]
-    return 0.5 / np.stack(means, 1)
+    return 0.5 / np.stack(means, 1)  # c of a Gaussian and of a softmax

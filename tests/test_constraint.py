@@ -40,11 +40,12 @@ def weights(loss_fn: UncertaintyWeightedLoss) -> list[float]:
 
 def train(loss_fn, values, steps=1500, lr=0.05):
     optimizer = torch.optim.SGD(loss_fn.param_groups(lr=lr), momentum=0.9)
-    for _ in range(steps):
+    for step in range(steps):
         optimizer.zero_grad()
         loss_fn(values).total.backward()
         optimizer.step()
-    assert sum(weights(loss_fn)) == pytest.approx(1, abs=1e-6)
+        if step < 100 or step % 50 == 0:  # asking costs more than a step
+            assert sum(weights(loss_fn)) == pytest.approx(1, abs=1e-6)
 
 
 tasks_with_losses = st.lists(

@@ -8,13 +8,11 @@ from benchmarks.result_file import Report, Table
 from benchmarks.run_settings import Settings
 from benchmarks.weighting.figure import ratios_figure
 from benchmarks.weighting.one_training import Outcome, geometric_mean
-from benchmarks.weighting.paired import paired_interval, with_choices
+from benchmarks.weighting.paired import ByWay, interval, paired_interval, with_choices
 from benchmarks.weighting.study import LONG_WAYS, Compared, Job, Study, one_process_a_core, run_all
 from benchmarks.weighting.ways import EQUAL, GRID
 
 THREADS = 1
-
-ByWay = Mapping[str, Sequence[Outcome]]
 
 ABOUT = """\
 The score of a training is the geometric mean of its errors on test data, lower is better: which of
@@ -97,10 +95,8 @@ def overview(ratios: Mapping[str, Mapping[str, Sequence[float]]]) -> Table:
     }
     rows = []
     for name in sorted(names, key=lambda name: geometric_mean(over_all[name])):
-        of_problems = [
-            paired_interval(r[name], [1.0] * len(r[name])).median for r in ratios.values()
-        ]
-        everywhere = paired_interval(over_all[name], [1.0] * len(over_all[name]))
+        of_problems = [interval(r[name]).median for r in ratios.values()]
+        everywhere = interval(over_all[name])
         rows.append(
             [name, everywhere, f"{max(of_problems):.2f}", *(f"{r:.2f}" for r in of_problems)]
         )

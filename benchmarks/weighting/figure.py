@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, ScalarFormatter
 
 from benchmarks.weighting.one_training import geometric_mean
-from benchmarks.weighting.paired import paired_interval
+from benchmarks.weighting.paired import interval
 
 
 def ratios_figure(ratios: Mapping[str, Mapping[str, Sequence[float]]]) -> bytes:
@@ -25,7 +25,7 @@ def ratios_figure(ratios: Mapping[str, Mapping[str, Sequence[float]]]) -> bytes:
         for number, (problem, of_ways) in enumerate(ratios.items()):
             color, shift = f"C{number % 10}", 0.6 * (number + 0.5) / len(ratios) - 0.3
             for row, name in enumerate(names):
-                middle, low, high = paired_interval(of_ways[name], [1.0] * len(of_ways[name]))
+                middle, low, high = interval(of_ways[name])
                 label = problem if row == 0 else None
                 axes.plot([low, high], [row + shift] * 2, color=color, linewidth=1)
                 axes.plot(middle, row + shift, "o", color=color, markersize=4, label=label)

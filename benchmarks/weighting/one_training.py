@@ -69,7 +69,7 @@ def geometric_mean(values: Sequence[float]) -> float:
 
 
 def train(problem: Problem, weigher: Weigher, seed: int) -> Outcome:
-    """Train with AdamW, whose rate falls linearly to 0 for the network alone."""
+    """Train once with AdamW. The network's learning rate falls to 0, that of the weights stays."""
     torch.manual_seed(seed)
     session = problem.start(seed)
     network: dict[str, Any] = {"params": list(session.model.parameters())}

@@ -1,4 +1,4 @@
-"""A physics-informed network: three losses of one function, all of which go to zero."""
+"""A physics-informed network. It learns one function by three losses, and each can reach 0."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -11,7 +11,7 @@ from benchmarks.weighting.ways import Losses
 
 
 def solution(x: Tensor) -> Tensor:
-    """Return u, which the network knows from its equation and five points alone."""
+    """Return u. The network is told only its equation, its ends and its value at five points."""
     return torch.sin(math.pi * x) + 0.3 * torch.sin(4 * math.pi * x)
 
 
@@ -51,7 +51,7 @@ class PoissonSession:
         self.data, self.held_out = known[:5], known[5:]
 
     def losses(self) -> Iterator[Losses]:
-        """Yield mean squared errors; the residual's points are drawn anew in every step."""
+        """Yield three mean squared errors. Each step takes new random points for the residual."""
         ends = torch.tensor([[-1.0], [1.0]])
         for _ in range(self.steps):
             x = (2 * torch.rand(64, 1, generator=self.random) - 1).requires_grad_()

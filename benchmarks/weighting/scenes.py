@@ -25,7 +25,6 @@ class Scenes:
     likelihoods: Mapping[str, str] = dict(
         zip(TASKS, ("softmax", "laplace", "laplace"), strict=True)
     )
-    learning_rate = 2e-3
 
     def __init__(self, folder: Path, preset: str, num_train: int, num_val: int, **options: object):
         """Render what is not in the folder yet; validation and test scenes are different."""
@@ -40,7 +39,7 @@ class Scenes:
         ]
         self.trees = dict(zip(("validation", "test"), trees, strict=True))
         self.config = config
-        self.steps = config.iterations
+        self.steps, self.learning_rate = config.iterations, config.learning_rate
         self.epoch = num_train // config.batch_size
 
     def start(self, seed: int) -> "SceneSession":

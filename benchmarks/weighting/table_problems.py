@@ -72,7 +72,7 @@ def units(seed: int) -> Splits:
 
 
 def rare(seed: int) -> Splits:
-    """Three functions, the last of which is labelled in one row of twenty."""
+    """Three functions; one row of twenty has a label for the last of them."""
     splits = generated(seed, noise=(0.5, 0.5, 0.1))
     hidden = torch.rand(1024, generator=torch.Generator().manual_seed(seed)) > 0.05
     splits["train"].targets["f2"][hidden] = math.nan

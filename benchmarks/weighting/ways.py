@@ -24,10 +24,10 @@ class Weigher(Protocol):
     """What a way to weigh is to the training loop."""
 
     def __call__(self, losses: Losses) -> Tensor:
-        """Return what is minimised."""
+        """Return the total loss of a step, which the training minimises."""
 
     def groups(self) -> list[dict[str, Any]]:
-        """Return the optimizer's groups for what is learned."""
+        """Return parameter groups with what the way to weigh learns; none if it learns nothing."""
 
     def end_epoch(self) -> None:
         """Note that all training data have been seen once more."""

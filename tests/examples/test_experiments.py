@@ -320,11 +320,12 @@ def heeded_interrupt():
 
 
 @pytest.mark.usefixtures("heeded_interrupt")
-def test_an_interrupted_experiment_saves_and_goes_on(tmp_path, tree):
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_experiment_saves_and_goes_on(tmp_path, tree, number, code):
     process, run = start_sweep(tmp_path / "out", tree, iterations=150)
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    os.killpg(process.pid, number)  # as a terminal does, or a scheduler
     _, error = process.communicate(timeout=120)
-    assert process.returncode == 130
+    assert process.returncode == code
     assert "interrupted with 0 of 11 runs finished; the same command goes on" in error
     before = read_log(run / "metrics.jsonl")
     assert len(before) == read_checkpoint(run / "last.pt")["iteration"] < 150

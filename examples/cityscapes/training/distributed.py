@@ -16,7 +16,7 @@ from examples.cityscapes.data.order import Draw, TrainingOrder
 from examples.common.device import pick_device
 from examples.common.endings import may_speak
 from examples.common.errors import InputError, OtherProcessError
-from examples.common.torchrun import is_one_of_several
+from examples.common.torchrun import was_started_by_torchrun
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Ranks:
 def joined_ranks(device: str) -> Iterator[Ranks]:
     """Join the processes that `torchrun` has started; without it, be the only one."""
     where = pick_device(device)
-    if not is_one_of_several():
+    if not was_started_by_torchrun():
         yield Ranks(where)
         return
     if where.type == "cuda":
