@@ -4,7 +4,7 @@ import pytest
 import torch.distributed.fsdp
 from transformers.utils import is_torch_available
 
-from tests.pages import code_of, pages_with_code, run_on_two_processes
+from tests.pages import check_output, code_of, pages_with_code, run_on_two_processes, run_page
 
 # What neighbours say of themselves, or of a machine without an accelerator, in ordinary use.
 pytestmark = pytest.mark.filterwarnings(
@@ -26,12 +26,34 @@ def test_there_are_pages_with_code():
     assert {"README", "two_tasks", *ON_TWO_PROCESSES} <= {page.stem for page in PAGES}
 
 
+@pytest.mark.parametrize(
+    ("printed", "shown"),
+    [
+        ("depth: 0.50", "depth: 0.53"),
+        ("3 classes", "5 classes"),
+        ("depth: 103", "depth: 100"),
+        ("depth: 0.50", "label: 0.50"),
+        ("depth: 0.50", "depth: 0.50 label: 0.50"),
+        ("depth: -0.5", "depth: 0.5"),
+        ("1.0e-3", "1.2e-2"),
+        ("nan", "0.5"),
+    ],
+)
+def test_another_output_than_the_shown_one_fails(printed, shown):
+    with pytest.raises(AssertionError):
+        check_output(printed, shown)
+
+
+def test_an_output_may_differ_in_the_last_digits():
+    check_output("depth: 0.502 of 101, 1.01e-3\n", "depth:  0.50 of 100, 1.00e-3")
+
+
 @pytest.mark.parametrize("page", [p for p in PAGES if p.stem not in ON_TWO_PROCESSES], **by_name)
 def test_code_of_a_page_runs(page, tmp_path, monkeypatch):
     if page.stem == "use_with_hugging_face_trainer" and not is_torch_available():
         pytest.skip("the Trainer needs a newer torch")
     monkeypatch.chdir(tmp_path)
-    exec(compile(code_of(page), str(page), "exec"), {"__name__": "__main__"})  # noqa: S102
+    run_page(page)
 
 
 @pytest.mark.skipif(
