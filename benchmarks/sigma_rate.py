@@ -148,4 +148,5 @@ def optima(recorded: Recorded) -> np.ndarray:
     kernel = np.ones(WINDOW)
     counts = np.convolve(np.ones(len(losses)), kernel, "same")
     means = [np.convolve(column, kernel, "same") / counts for column in losses.T]
-    return 0.5 / np.stack(means, 1)  # c of a Gaussian and of a softmax
+    # A loss can be exactly 0; `sigma_bounds` ends at 1e-6, where the weight is 0.5 / 1e-12.
+    return 0.5 / np.maximum(np.stack(means, 1), 1e-12)  # c of a Gaussian and of a softmax
