@@ -23,17 +23,17 @@ Numbers: TypeAlias = Tensor | Sequence[float] | float
 
 
 class ClassificationHead(TaskHead, ABC):
-    """What both heads share: weights of classes, which are settings and not learned."""
+    """Base class of both heads: it keeps the weights of classes, which are set and not learned."""
 
     def _keep(self, name: str, given: Numbers | None) -> None:
-        # Kept as it was given, too: `reset_parameters` restores it after `to_empty`. Not in the
-        # state_dict, as it is a setting.
+        # Keep what was given as well, so that `reset_parameters` can restore it after `to_empty`.
+        # The buffer is a setting and therefore not in the state_dict.
         self._given = name, given
         value = None if given is None else torch.as_tensor(given, dtype=torch.float32)
         self.register_buffer(name, value, persistent=False)
 
     def reset_parameters(self) -> None:
-        """Put sigma back to where it started, and the weights of classes to what was given."""
+        """Reset sigma to its initial value, and the weights of classes to what was given."""
         super().reset_parameters()
         name, given = self._given
         buffer = getattr(self, name)
@@ -42,44 +42,44 @@ class ClassificationHead(TaskHead, ABC):
 
 
 class ScaledSoftmaxHead(ClassificationHead):
-    r"""Softmax with a learned temperature, for classification scored by cross-entropy.
+    r"""Learns how uncertain a classification task is, and weighs its cross-entropy accordingly.
 
-    Returns, per valid element and with :math:`\sigma^2` the temperature, the paper's form
+    The likelihood is a softmax with temperature :math:`\sigma^2`. The head returns the paper's
+    approximation of its mean negative log-likelihood per valid element,
 
     .. math:: \mathcal{L} = e^{-s}\, \overline{\mathrm{CE}(f, y)} + \tfrac12 s,
               \qquad s = \log \sigma^2,
 
     whose weight on the mean cross-entropy is :math:`1/\sigma^2` and whose optimum for fixed
-    predictions is :math:`\sigma^2 = 2\,\text{CE}`; or, if ``exact``, the likelihood that it
-    approximates,
+    predictions is :math:`\sigma^2 = 2\,\text{CE}`. With ``exact`` it returns the likelihood itself,
 
     .. math:: \mathcal{L} = \overline{\mathrm{CE}(e^{-s} f, y)}.
 
-    They agree at :math:`\sigma = 1`. The exact form is temperature scaling. It cannot weigh a task
-    whose last layer is also being trained, as scaling logits and :math:`\sigma^2` together changes
-    nothing: use it to calibrate frozen logits.
+    The two agree at :math:`\sigma = 1`. The exact form is temperature scaling: use it to calibrate
+    frozen logits. It cannot weigh a task whose last layer is also being trained, because scaling
+    the logits and :math:`\sigma^2` together changes nothing.
 
     Args:
-        init_sigma: Where :math:`\sigma` starts, the root of the temperature; ``None`` takes it from
-            the first batch, but with ``exact`` starts at 1.
+        init_sigma: Where :math:`\sigma`, the root of the temperature, starts. ``None`` takes it
+            from the first batch; an ``exact`` head starts at 1.
         sigma_bounds: The interval that :math:`\sigma` is kept in; see
             :class:`~uncertainty_mtl.TaskHead`.
         full: Accepted as in the other heads; this likelihood drops no constant.
         ignore_index: Label of the elements to leave out, as in :class:`torch.nn.CrossEntropyLoss`.
         exact: Whether to use the likelihood itself instead of the paper's approximation.
-        class_weight: Weight of each class, a tensor of shape ``(C,)`` or a list of numbers:
+        class_weight: Weight of each class, a tensor of shape ``(C,)`` or a list of numbers.
             :class:`torch.nn.CrossEntropyLoss` calls it ``weight``; here that name means the weight
             of the task.
         label_smoothing: As in :class:`torch.nn.CrossEntropyLoss`, in [0, 1].
-        low_memory: Whether to compute the cross-entropy in chunks of the map, which takes less than
-            half of the memory where logits fill it. Its gradient is computed with the loss, so that
-            there is one backward pass and no second derivative; no transforms of ``torch.func``,
-            and no floating mask. Compiled code ignores it.
+        low_memory: Whether to compute the cross-entropy in chunks, which takes less than half of
+            the memory if logits fill most of it. The gradient is computed together with the loss,
+            so there is only one backward pass and no second derivative. It excludes floating masks
+            and transforms of ``torch.func``. Compiled code ignores it.
 
     Shape:
         - ``prediction``: logits, :math:`(N, C, *)`.
         - ``target``: labels, :math:`(N, *)`; any integer dtype.
-        - ``mask``: same as ``target``; bool, True where the target is used, or floating, the weight
+        - ``mask``: same as ``target``. Bool: True where the target is used. Floating: the weight
           of each element.
         - output: scalar; exactly 0 if no element is valid. float32, or float64 for float64.
 
@@ -87,8 +87,8 @@ class ScaledSoftmaxHead(ClassificationHead):
         TypeError: If the logits are not floating, the labels not integers, or the mask
             neither bool nor floating.
         ValueError: If the shapes do not fit, or an argument is out of its range. On the CPU also
-            for a label outside 0..C-1; a CUDA device stops with its own assertion, as looking at
-            the labels would make the host wait for it.
+            for a label outside 0..C-1. CUDA stops with its own assertion instead, because checking
+            the labels would make the host wait for the device.
 
     Example:
         >>> head = ScaledSoftmaxHead(ignore_index=255)
@@ -130,9 +130,9 @@ class ScaledSoftmaxHead(ClassificationHead):
             check_class_weight(self.class_weight)
 
     def base_loss(self, prediction: Tensor, target: Tensor, mask: Tensor | None = None) -> BaseLoss:
-        """Return the cross-entropy, summed, and the number of valid elements.
+        """Return the sum of the cross-entropy, and the number of valid elements.
 
-        If ``exact``, of the tempered logits: that form has no error apart from its scale.
+        An ``exact`` head divides the logits by the temperature first.
         """
         log_var = self.bounded_log_var() if self.exact else None
         return self._cross_entropy(prediction, target, mask, log_var)
@@ -186,37 +186,39 @@ class ScaledSoftmaxHead(ClassificationHead):
 
 
 class ScaledSigmoidHead(ClassificationHead):
-    r"""Sigmoid with a learned temperature, for binary and multi-label tasks.
+    r"""Learns how uncertain a binary or multi-label task is, and weighs its cross-entropy by that.
 
-    Returns, per valid element and with :math:`\sigma^2` the temperature,
+    The likelihood is a sigmoid with temperature :math:`\sigma^2`. The head returns, per valid
+    element,
 
     .. math:: \mathcal{L} = e^{-s}\, \overline{\mathrm{BCE}(f, y)} + \tfrac12 s,
               \qquad s = \log \sigma^2,
 
-    the paper's form of the softmax for two classes. The weight on the mean binary cross-entropy is
-    :math:`1/\sigma^2`, and the optimum for fixed predictions is :math:`\sigma^2 = 2\,\text{BCE}`.
+    which is the paper's form of the softmax for two classes. The weight on the mean binary
+    cross-entropy is :math:`1/\sigma^2`, and the optimum for fixed predictions is
+    :math:`\sigma^2 = 2\,\text{BCE}`.
 
     Args:
-        init_sigma: Where :math:`\sigma` starts, the root of the temperature; ``None`` takes it from
-            the first batch, but with ``exact`` starts at 1.
+        init_sigma: Where :math:`\sigma`, the root of the temperature, starts; ``None`` takes it
+            from the first batch.
         sigma_bounds: The interval that :math:`\sigma` is kept in; see
             :class:`~uncertainty_mtl.TaskHead`.
         full: Accepted as in the other heads; this likelihood drops no constant.
         num_channels: ``None`` for one sigma for all elements, or C for one per label (axis 1).
         pos_weight: Weight of the positive targets, a number or one per label, as in
             :class:`torch.nn.BCEWithLogitsLoss`, with the labels on axis 1.
-        ignore_nan: Whether a nan target is a missing one.
+        ignore_nan: Whether to leave out elements whose target is nan.
 
     Shape:
         - ``prediction``: logits, :math:`(*)`, any number of axes; :math:`(N, C, *)` with
           ``num_channels`` or a ``pos_weight`` per label.
         - ``target``: same as ``prediction``, never broadcast; floating, from 0 to 1.
-        - ``mask``: same as ``prediction``, or that shape without its channel axis (axis 1); bool,
-          True where the target is used, or floating, the weight of each element.
+        - ``mask``: same as ``prediction``, or that shape without its channel axis (axis 1). Bool:
+          True where the target is used. Floating: the weight of each element.
         - output: scalar; exactly 0 if no element is valid. float32, or float64 for float64.
 
     Raises:
-        TypeError: If logits or target are not floating, or the mask neither bool nor floating.
+        TypeError: If logits or target are not floating, or the mask is neither bool nor floating.
         ValueError: If the shapes differ, or an argument is out of its range.
 
     Example:
@@ -257,7 +259,7 @@ class ScaledSigmoidHead(ClassificationHead):
             )
 
     def base_loss(self, prediction: Tensor, target: Tensor, mask: Tensor | None = None) -> BaseLoss:
-        """Return the binary cross-entropy, summed, and the number of valid elements."""
+        """Return the sum of the binary cross-entropy, and the number of valid elements."""
         weight = self.pos_weight
         if weight is not None and weight.numel() > 1 and isinstance(prediction, Tensor):
             check_channels(prediction, weight.shape[0], "pos_weight")

@@ -1,10 +1,10 @@
-r"""How a base loss and a sigma make a task's term: :math:`w(s)\,L + r(s)`, as data.
+r"""How a base loss and a sigma combine into a task's term, :math:`w(s)\,L + r(s)`.
 
-Every weighting by uncertainty, whether it follows from a likelihood or was found in public code, is
-a weight :math:`w` on the base loss :math:`L` (mean squared error, mean absolute error,
+Every weighting by uncertainty, whether it follows from a likelihood or was found in public code,
+has a weight :math:`w` on the base loss :math:`L` (mean squared error, mean absolute error,
 cross-entropy) and a penalty :math:`r` that keeps the weight from vanishing. Both are functions of
-:math:`s = \log\sigma^2`. The same formula serves a head by itself and a loss with all its tasks in
-one vector: the numbers of a :class:`PowerForm` may be vectors with one entry per task.
+:math:`s = \log\sigma^2`. The numbers of a :class:`PowerForm` may be vectors with one entry per
+task, so one formula serves both a single head and a loss with all its tasks.
 """
 
 import math
@@ -19,10 +19,10 @@ Number: TypeAlias = float | Tensor
 
 
 class BaseLoss(NamedTuple):
-    """The plain error that a head weighs, before its mean is taken.
+    """The plain error that a head weighs, as a sum and a count instead of a mean.
 
-    It holds a sum and a count instead of a mean. Parts of a batch can then be combined exactly, and
-    a part without a single valid element needs no special case.
+    Parts of a batch can then be combined exactly, and a part without any valid element needs no
+    special case.
 
     Attributes:
         summed: Error summed over the valid elements, shape ``()``, or ``(C,)`` per channel.
@@ -40,7 +40,7 @@ class BaseLoss(NamedTuple):
 
 @dataclass(frozen=True)
 class PowerForm:
-    r"""The form of a likelihood: :math:`A\,e^{-ps}\,L + q\,s`.
+    r"""A weight that is a power of sigma, as in most likelihoods: :math:`A\,e^{-ps}\,L + q\,s`.
 
     Its optimum is :math:`s = \tfrac1p \log(pAL/q)`, where weight times base loss is
     :math:`c = q/p`.
@@ -49,6 +49,12 @@ class PowerForm:
         amplitude: :math:`A`.
         power: :math:`p`: the weight falls as :math:`\sigma^{-2p}`.
         slope: :math:`q`, which is 1/2 in a likelihood with one :math:`\sigma` per element.
+
+    Example:
+        >>> GAUSSIAN.weight(torch.tensor(0.0)).item()  # 1 / (2 sigma^2)
+        0.5
+        >>> torch.exp(GAUSSIAN.optimal_log_var(torch.tensor(9.0))).item()
+        9.0
     """
 
     amplitude: Number
@@ -80,11 +86,11 @@ class PowerForm:
 class LiebelKoernerForm:
     r"""The form of AutomaticWeightedLoss: :math:`L/(2p^2) + \log(1 + p^2)`, :math:`s = \log p^2`.
 
-    It is never negative, but it is not a likelihood and it depends on units: its optimum is
-    :math:`p^2 = (L + \sqrt{L^2 + 8L})/4`.
+    It is never negative, but it is not a likelihood, and its weights depend on the units of the
+    losses: the optimum is :math:`p^2 = (L + \sqrt{L^2 + 8L})/4`.
 
     Args:
-        factor: What weight and penalty are multiplied by.
+        factor: A factor on both weight and penalty.
 
     References:
         Liebel and Koerner, *Auxiliary Tasks in Multi-task Learning*, 2018.
@@ -125,13 +131,13 @@ SOFTMAX = PowerForm(amplitude=1.0, power=1.0)
 r"""Cross-entropy in the paper's form, with weight :math:`1/\sigma^2`."""
 
 SYMMETRIC = PowerForm(amplitude=1.0, power=1.0, slope=1.0)
-r""":math:`e^{-s} L + s`: the authors' notebook and MultiMAE."""
+r""":math:`e^{-s} L + s`, the form of the authors' notebook and of MultiMAE."""
 
 LIEBEL_KOERNER = LiebelKoernerForm()
-"""What AutomaticWeightedLoss computes."""
+"""The form of AutomaticWeightedLoss."""
 
 SCALE_INSIDE = PowerForm(amplitude=1.0, power=0.0, slope=0.0)
-"""A base loss that is a negative log-likelihood already, with weight 1 and no penalty."""
+"""Weight 1 and no penalty, for a base loss that already is a negative log-likelihood."""
 
 FOUND_ELSEWHERE: dict[str, Form] = {
     "symmetric": SYMMETRIC,
@@ -145,10 +151,10 @@ NAMES = ("nll", "paper", *FOUND_ELSEWHERE)
 
 
 def named_form(name: str, likelihood: Form) -> Form:
-    """Return the form called ``name``, one of ``NAMES``, for a head of this likelihood."""
+    """Return the form called ``name``, one of ``NAMES``, for a head with this likelihood."""
     if name == "nll":
         return likelihood
-    if name == "paper":  # It gives absolute errors the factor of the Gaussian, too.
+    if name == "paper":  # The paper uses the Gaussian factor for absolute errors as well.
         return SOFTMAX if likelihood == SOFTMAX else GAUSSIAN
     return FOUND_ELSEWHERE[name]
 
@@ -163,7 +169,7 @@ def weigh(form: Form, losses: Tensor, log_var: Tensor, constant: Tensor | None =
         form: A form whose numbers are floats, or vectors of the shape of the losses.
         losses: Mean base losses, shape ``(E,)``.
         log_var: Shape ``(E,)`` or ``(1,)``.
-        constant: What the form drops per valid element, shape ``(E,)``.
+        constant: The constant per valid element that the form leaves out, shape ``(E,)``.
     """
     if log_var.dtype != losses.dtype:
         log_var = log_var.to(losses.dtype)
@@ -174,15 +180,15 @@ def weigh(form: Form, losses: Tensor, log_var: Tensor, constant: Tensor | None =
 
 
 def shares_of(num_valid: Tensor) -> Tensor:
-    """Return the share of each entry in the elements of its task; 0 if the task has none.
+    """Return each channel's share of its task's valid elements; 0 if the task has none.
 
     Args:
-        num_valid: Valid elements of one task's channels, shape ``(C,)``, or ``(1,)``.
+        num_valid: Valid elements in each channel of one task, shape ``(C,)``, or ``(1,)``.
     """
     return num_valid / at_least_one_element(num_valid.sum())
 
 
 def at_least_one_element(num_valid: Tensor) -> Tensor:
-    """Return the count with 0 replaced by 1, to divide by."""
+    """Return the count with 0 replaced by 1, for use as a divisor."""
     # Not `clamp(min=1)`: with class weights the count is a sum that may be a fraction.
     return torch.where(num_valid > 0, num_valid, 1.0)

@@ -1,8 +1,9 @@
 r"""Errors and likelihoods as pure functions of tensors.
 
-Throughout, ``log_var`` is :math:`s = \log \sigma^2`, of shape ``(1,)`` or ``()`` for one sigma in
-all, or ``(C,)`` for one sigma per channel (axis 1). Half-precision inputs are computed in float32.
-The heads hold the parameter and call these functions: an error, and :func:`mean_nll` of it.
+Throughout, ``log_var`` is :math:`s = \log \sigma^2`. It has shape ``(1,)`` or ``()`` for a single
+sigma, or ``(C,)`` for one sigma per channel (axis 1). Half-precision inputs are computed in
+float32. The heads hold the parameter and call these functions: one for the error, then
+:func:`mean_nll`.
 """
 
 import math
@@ -32,13 +33,13 @@ ErrorFunction: TypeAlias = Callable[..., Tensor]
 
 
 class Noise(NamedTuple):
-    """A family of distributions around a prediction.
+    """A family of distributions around a prediction, such as Gaussian or Laplace noise.
 
     Attributes:
         form: How its standard deviation enters the negative log-likelihood.
         error: The error that it scores, a function like :func:`torch.nn.functional.mse_loss`.
         constant: The constant of an element's negative log-likelihood that the form leaves out.
-        around: Returns the distribution of a given mean and standard deviation.
+        around: Returns the distribution with a given mean and standard deviation.
     """
 
     form: PowerForm
@@ -48,12 +49,12 @@ class Noise(NamedTuple):
 
 
 GAUSSIAN_NOISE = Noise(GAUSSIAN, F.mse_loss, 0.5 * math.log(2 * math.pi), Normal)
-"""Gaussian noise."""
+"""Gaussian noise, scored by squared errors."""
 
 LAPLACE_NOISE = Noise(
     LAPLACE, F.l1_loss, 0.5 * math.log(2), lambda mean, sigma: Laplace(mean, sigma / math.sqrt(2))
 )
-"""Laplace noise, whose scale is b = sigma / sqrt(2)."""
+"""Laplace noise, scored by absolute errors; its scale is b = sigma / sqrt(2)."""
 
 
 def squared_error(
@@ -64,7 +65,7 @@ def squared_error(
     num_channels: int = 1,
     ignore_nan: bool = False,
 ) -> BaseLoss:
-    """Return the squared error, summed; see :func:`summed_error`."""
+    """Return the sum of squared errors over valid elements; see :func:`summed_error`."""
     return summed_error(F.mse_loss, prediction, target, mask, num_channels, ignore_nan)
 
 
@@ -76,7 +77,7 @@ def absolute_error(
     num_channels: int = 1,
     ignore_nan: bool = False,
 ) -> BaseLoss:
-    """Return the absolute error, summed; see :func:`summed_error`."""
+    """Return the sum of absolute errors over valid elements; see :func:`summed_error`."""
     return summed_error(F.l1_loss, prediction, target, mask, num_channels, ignore_nan)
 
 
@@ -88,18 +89,18 @@ def summed_error(
     num_channels: int = 1,
     ignore_nan: bool = False,
 ) -> BaseLoss:
-    """Return the summed error of a regression, and the number of valid elements.
+    """Return the sum of a regression's errors, and the number of valid elements.
 
-    Both are summed per channel if ``num_channels`` is above 1. Shapes and errors are those of
+    Both are per channel if ``num_channels`` is above 1. Shapes and exceptions are those of
     :class:`~uncertainty_mtl.GaussianHead`.
 
     Args:
         error: :func:`torch.nn.functional.mse_loss`, or a function like it.
-        prediction: What was predicted.
-        target: What it should have been.
-        mask: Which elements count, or how much.
-        num_channels: How many channels, on axis 1, have an error each.
-        ignore_nan: Whether a nan target is a missing one.
+        prediction: The prediction.
+        target: The target.
+        mask: Which elements are used, or the weight of each.
+        num_channels: How many channels, on axis 1, have an error of their own.
+        ignore_nan: Whether to leave out elements whose target is nan.
     """
     prediction, target, mask = used_elements(prediction, target, mask, num_channels, ignore_nan)
     count = counted(prediction, mask, num_channels)
@@ -117,10 +118,11 @@ def binary_cross_entropy(
     ignore_nan: bool = False,
     pos_weight: Tensor | None = None,
 ) -> BaseLoss:
-    """Return the binary cross-entropy of logits; see :class:`~uncertainty_mtl.ScaledSigmoidHead`.
+    """Return the sum of the binary cross-entropy of logits, and the number of valid elements.
 
-    ``pos_weight`` is that of :func:`torch.nn.functional.binary_cross_entropy_with_logits`: one
-    number, or ``(C,)`` for the channels on axis 1.
+    Shapes and exceptions are those of :class:`~uncertainty_mtl.ScaledSigmoidHead`. ``pos_weight``
+    is that of :func:`torch.nn.functional.binary_cross_entropy_with_logits`: one number, or ``(C,)``
+    for the channels on axis 1.
     """
     logits, target, mask = used_elements(logits, target, mask, num_channels, ignore_nan)
     if pos_weight is not None:
@@ -130,7 +132,7 @@ def binary_cross_entropy(
     errors = F.binary_cross_entropy_with_logits(
         logits, target, reduction="none", pos_weight=pos_weight
     )
-    # The error of a blank element is log(2), so every mask has to be a weight here.
+    # An element that was set to 0 has an error of log(2), so the mask has to multiply the errors.
     weight = None if mask is None else mask.to(logits.dtype)
     return BaseLoss(summed(errors, weight, num_channels), counted(logits, mask, num_channels))
 
@@ -146,12 +148,13 @@ def cross_entropy(
     log_var: Tensor | None = None,
     low_memory: bool = False,
 ) -> BaseLoss:
-    """Return the cross-entropy; shapes, errors: :class:`~uncertainty_mtl.ScaledSoftmaxHead`.
+    """Return the sum of the cross-entropy over valid elements, and their total weight.
 
+    Shapes and exceptions are those of :class:`~uncertainty_mtl.ScaledSoftmaxHead`.
     ``ignore_index``, ``class_weight`` (its ``weight``) and ``label_smoothing`` are those of
-    :func:`torch.nn.functional.cross_entropy`. With ``log_var`` it is the cross-entropy of the
-    logits divided by the temperature, as :func:`temper` returns them. With ``low_memory`` it is
-    computed by :func:`~uncertainty_mtl.chunks.cross_entropy_in_chunks`.
+    :func:`torch.nn.functional.cross_entropy`. With ``log_var`` the logits are first divided by the
+    temperature, as by :func:`temper`. With ``low_memory`` the sum is computed by
+    :func:`~uncertainty_mtl.chunks.cross_entropy_in_chunks`.
     """
     check_floating("prediction", logits)
     target, weight = used_labels(logits, target, mask, ignore_index)
@@ -189,7 +192,7 @@ def noise_nll(
     beta: float = 0.0,
     faithful: bool = False,
 ) -> BaseLoss:
-    r"""Return the negative log-likelihood of a noise with a sigma per element, summed.
+    r"""Return the summed negative log-likelihood for noise with a sigma per element, and the count.
 
     See :class:`~uncertainty_mtl.HeteroscedasticGaussianHead`.
     """
@@ -220,9 +223,10 @@ def noisy_softmax_nll(
     num_samples: int,
     ignore_index: int,
 ) -> BaseLoss:
-    r"""Return :math:`-\log \tfrac1T \sum_t \mathrm{softmax}(f + \sigma \epsilon_t)_y`, summed.
+    r"""Return the summed negative log-likelihood of labels under noisy logits, and their number.
 
-    See :class:`~uncertainty_mtl.HeteroscedasticSoftmaxHead`.
+    It estimates :math:`-\log \tfrac1T \sum_t \mathrm{softmax}(f + \sigma \epsilon_t)_y` for each
+    element; see :class:`~uncertainty_mtl.HeteroscedasticSoftmaxHead`.
     """
     check_floating("prediction[0]", logits)
     check_floating("prediction[1]", log_var)
@@ -250,14 +254,16 @@ def temper(logits: Tensor, log_var: Tensor) -> Tensor:
 def mean_nll(form: Form, base: BaseLoss, log_var: Tensor, constant: float = 0.0) -> Tensor:
     r"""Return the mean negative log-likelihood, 0-dim; exactly 0 if no element is valid.
 
-    ``mean_nll(GAUSSIAN, squared_error(prediction, target), log_var)``, with ``GAUSSIAN`` of
-    :mod:`uncertainty_mtl.forms`, is that of a Gaussian.
-
     Args:
-        form: How the error is weighed.
+        form: How the error is weighed, such as :data:`uncertainty_mtl.forms.GAUSSIAN`.
         base: The error, ``()`` or ``(C,)`` per channel.
         log_var: :math:`s`, shape ``()``, ``(1,)`` or ``(C,)``.
-        constant: What is added per valid element, such as ``GAUSSIAN_NOISE.constant``.
+        constant: A constant to add per valid element, such as ``GAUSSIAN_NOISE.constant``.
+
+    Example:
+        >>> error = squared_error(torch.tensor([0.0, 2.0]), torch.tensor([1.0, 2.0]))
+        >>> mean_nll(GAUSSIAN, error, torch.tensor(0.0)).item()  # 1/2 MSE at sigma = 1
+        0.25
     """
     num_valid = torch.as_tensor(base.num_valid, dtype=base.summed.dtype, device=base.summed.device)
     summed, num_valid = base.summed.reshape(-1), num_valid.reshape(-1)
@@ -268,7 +274,7 @@ def mean_nll(form: Form, base: BaseLoss, log_var: Tensor, constant: float = 0.0)
 def _named(
     loss: Callable[..., Tensor], logits: Tensor, target: Tensor, ignore_index: int, **options: Any
 ) -> Tensor:
-    """Return a cross-entropy, whose error for a wrong label then names the labels."""
+    """Return ``loss(...)``; if a label is out of range, raise an error that names the labels."""
     try:
         return loss(logits, target, ignore_index=ignore_index, **options)
     except IndexError as error:  # On the CPU only: a CUDA device stops with its own assertion.

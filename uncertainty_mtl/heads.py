@@ -15,7 +15,7 @@ from uncertainty_mtl.task_head import TaskHead
 
 
 class RegressionHead(TaskHead, ABC):
-    """What the two heads for regression share; see :class:`~uncertainty_mtl.GaussianHead`."""
+    """Base class of the two heads for regression; see :class:`~uncertainty_mtl.GaussianHead`."""
 
     def __init__(
         self,
@@ -40,7 +40,7 @@ class RegressionHead(TaskHead, ABC):
         """Return the family of distributions around the prediction."""
 
     def base_loss(self, prediction: Tensor, target: Tensor, mask: Tensor | None = None) -> BaseLoss:
-        """Return the error, summed, and the number of valid elements."""
+        """Return the sum of the errors, and the number of valid elements."""
         return functional.summed_error(
             self.noise().error, prediction, target, mask, self.num_channels or 1, self.ignore_nan
         )
@@ -57,17 +57,17 @@ class RegressionHead(TaskHead, ABC):
 
 
 class GaussianHead(RegressionHead):
-    r"""Gaussian likelihood, for regression scored by squared error.
+    r"""Learns how noisy a regression task is, and weighs its squared error accordingly.
 
-    Returns the mean negative log-likelihood per valid element, less its constant
-    :math:`\tfrac12 \log 2\pi` unless ``full``:
+    Assumes Gaussian noise and returns the mean negative log-likelihood per valid element, without
+    its constant :math:`\tfrac12 \log 2\pi` unless ``full``:
 
     .. math:: \mathcal{L} = \tfrac12 e^{-s}\, \overline{(f - y)^2} + \tfrac12 s,
               \qquad s = \log \sigma^2.
 
     :math:`\sigma` is the standard deviation of the noise, in the units of the target. The weight of
     the mean squared error is :math:`1/(2\sigma^2)`; for fixed predictions the optimum is
-    :math:`\sigma^2 = \text{MSE}`. The loss may be negative: a density may exceed 1.
+    :math:`\sigma^2 = \text{MSE}`. The loss may be negative, because a density may exceed 1.
 
     Args:
         init_sigma: Where :math:`\sigma` starts, in the units of the target; ``None`` takes it from
@@ -76,18 +76,17 @@ class GaussianHead(RegressionHead):
             :class:`~uncertainty_mtl.TaskHead`.
         full: Whether to add the constant.
         num_channels: ``None`` for one sigma for all elements, or C for one per channel.
-        ignore_nan: Whether a nan target is a missing one.
+        ignore_nan: Whether to leave out elements whose target is nan.
 
     Shape:
         - ``prediction``: :math:`(*)`, any number of axes; :math:`(N, C, *)` with ``num_channels``.
         - ``target``: same as ``prediction``, never broadcast; floating.
-        - ``mask``: same as ``prediction``, or that shape without its channel axis (axis 1); bool,
-          True where the target is used, or floating, the weight of each element: the mean is that
-          of the weighted errors, divided by the sum of the weights. What is left out, by False or
-          0, may be nan.
+        - ``mask``: same as ``prediction``, or that shape without its channel axis (axis 1). Bool:
+          True where the target is used. Floating: the weight of each element, for a weighted mean
+          (divided by the sum of the weights). Elements left out by False or 0 may be nan.
         - output: scalar; exactly 0 if no element is valid. float32, or float64 for float64.
 
-    The mean runs over elements and components alike: a map of two-component vectors has one
+    The mean runs over elements and components alike, so a map of two-component vectors has one
     :math:`\tfrac12 s` for each component.
 
     Raises:
@@ -111,19 +110,20 @@ class GaussianHead(RegressionHead):
 
 
 class LaplaceHead(RegressionHead):
-    r"""Laplace likelihood, for regression scored by absolute error.
+    r"""Learns how noisy a regression task is, and weighs its absolute error accordingly.
 
-    Returns the mean negative log-likelihood per valid element, less its constant
-    :math:`\tfrac12 \log 2` unless ``full``:
+    Assumes Laplace noise and returns the mean negative log-likelihood per valid element, without
+    its constant :math:`\tfrac12 \log 2` unless ``full``:
 
     .. math:: \mathcal{L} = \sqrt2\, e^{-s/2}\, \overline{|f - y|} + \tfrac12 s,
               \qquad s = \log \sigma^2.
 
     :math:`\sigma` is the standard deviation of the noise, in the units of the target, and not the
-    scale :math:`b = \sigma/\sqrt2` of the distribution: a Laplace and a Gaussian head fed noise of
-    their own kind report the same number. The weight of the mean absolute error is
-    :math:`\sqrt2/\sigma = 1/b`; for fixed predictions the optimum is
-    :math:`\sigma = \sqrt2\,\text{MAE}`. The loss may be negative: a density may exceed 1.
+    scale :math:`b = \sigma/\sqrt2` of the distribution. A Laplace head on Laplace noise thus
+    reports the same number as a Gaussian head on Gaussian noise of equal standard deviation. The
+    weight of the mean absolute error is :math:`\sqrt2/\sigma = 1/b`; for fixed predictions the
+    optimum is :math:`\sigma = \sqrt2\,\text{MAE}`. The loss may be negative, because a density may
+    exceed 1.
 
     Arguments, shapes and errors are those of :class:`~uncertainty_mtl.GaussianHead`.
 
@@ -135,8 +135,8 @@ class LaplaceHead(RegressionHead):
 
     References:
         Kendall, Gal and Cipolla, *Multi-Task Learning Using Uncertainty to Weigh Losses*, CVPR
-        2018, trains with absolute errors but derives the Gaussian form, whose factor is
-        :math:`1/(2\sigma^2)`; this is the likelihood that belongs to absolute errors.
+        2018. The paper trains with absolute errors but derives the Gaussian form, whose factor is
+        :math:`1/(2\sigma^2)`; this head uses the likelihood that belongs to absolute errors.
     """
 
     def noise(self) -> Noise:

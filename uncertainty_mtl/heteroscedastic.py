@@ -17,9 +17,10 @@ Pair: TypeAlias = tuple[Tensor, Tensor]
 
 
 class NoiseHead(TaskHead, ABC):
-    """What heads with data-dependent noise share: they have no sigma, the network predicts it.
+    """Base class of the heads with data-dependent noise, whose sigma the network predicts.
 
-    ``sigma`` is nan and ``weight`` is 1: the weight of every element is in the likelihood itself.
+    The head has no sigma of its own: ``sigma`` is nan, and ``weight`` is 1, because the likelihood
+    itself weighs every element.
     """
 
     def __init__(self, sigma_bounds: tuple[float, float]) -> None:
@@ -32,7 +33,7 @@ class NoiseHead(TaskHead, ABC):
 
 
 class NoisyRegressionHead(NoiseHead, ABC):
-    """What the two regressions share; see :class:`~uncertainty_mtl.HeteroscedasticGaussianHead`."""
+    """Base class of both regressions; see :class:`~uncertainty_mtl.HeteroscedasticGaussianHead`."""
 
     def __init__(
         self,
@@ -84,21 +85,21 @@ class NoisyRegressionHead(NoiseHead, ABC):
 
 
 class HeteroscedasticGaussianHead(NoisyRegressionHead):
-    r"""Gaussian likelihood whose variance the network predicts for every element.
+    r"""Scores a regression whose network also predicts the Gaussian noise of every element.
 
-    Returns the mean over valid elements, less :math:`\tfrac12 \log 2\pi` unless ``full``, of
+    Returns the mean over valid elements, without :math:`\tfrac12 \log 2\pi` unless ``full``, of
 
     .. math:: \tfrac12 e^{-s_i} (f_i - y_i)^2 + \tfrac12 s_i, \qquad s_i = \log \sigma_i^2.
 
     Args:
         sigma_bounds: The interval that every predicted :math:`\sigma_i` is clamped to.
         full: Whether to add the constant.
-        ignore_nan: Whether a nan target is a missing one.
+        ignore_nan: Whether to leave out elements whose target is nan.
         beta: Multiplies the term of each element by :math:`\sigma_i^{2\beta}`, without a gradient.
             The plain likelihood (0) divides the gradient of the mean by the variance, so that
-            elements whose noise is overestimated are hardly fitted; 0.5 corrects this, and 1 gives
+            elements whose noise is overestimated are hardly fitted. 0.5 corrects this, and 1 gives
             the mean the gradient of the plain error.
-        faithful: Adds a term that fits the mean as if every :math:`\sigma_i` were 1. The
+        faithful: Whether to fit the mean as if every :math:`\sigma_i` were 1, by an added term. The
             likelihood then trains only the variance, and the mean is as good as without one. To
             keep the variance out of layers that both share, detach their output before the layer
             that predicts ``log_var``.
@@ -106,12 +107,12 @@ class HeteroscedasticGaussianHead(NoisyRegressionHead):
     Shape:
         - ``prediction``: a pair ``(mean, log_var)``, both :math:`(*)`.
         - ``target``: same as ``mean``; floating.
-        - ``mask``: same as ``mean``, or that shape without its channel axis (axis 1); bool, or
-          floating, the weight of each element.
+        - ``mask``: same as ``mean``, or that shape without its channel axis (axis 1). Bool: True
+          where the target is used. Floating: the weight of each element.
         - output: scalar; exactly 0 if no element is valid.
 
     Raises:
-        TypeError: If the prediction is no pair, a tensor is not floating, or the mask
+        TypeError: If the prediction is not a pair, a tensor is not floating, or the mask is
             neither bool nor floating.
         ValueError: If the shapes differ.
 
@@ -135,15 +136,15 @@ class HeteroscedasticGaussianHead(NoisyRegressionHead):
 
 
 class HeteroscedasticLaplaceHead(NoisyRegressionHead):
-    r"""Laplace likelihood whose scale the network predicts for every element.
+    r"""Scores a regression whose network also predicts the Laplace noise of every element.
 
-    Returns the mean over valid elements, less :math:`\tfrac12 \log 2` unless ``full``, of
+    Returns the mean over valid elements, without :math:`\tfrac12 \log 2` unless ``full``, of
 
     .. math:: \sqrt2\, e^{-s_i/2} |f_i - y_i| + \tfrac12 s_i, \qquad s_i = \log \sigma_i^2,
 
     where :math:`\sigma_i` is the standard deviation. Arguments, shapes and errors are those of
-    :class:`~uncertainty_mtl.HeteroscedasticGaussianHead`; ``beta`` multiplies by
-    :math:`\sigma_i^{\beta}`, as the weight of an error here is :math:`\sqrt2 / \sigma_i`.
+    :class:`~uncertainty_mtl.HeteroscedasticGaussianHead`, but ``beta`` multiplies by
+    :math:`\sigma_i^{\beta}`, because the weight of an error here is :math:`\sqrt2 / \sigma_i`.
 
     Example:
         >>> head = HeteroscedasticLaplaceHead()
@@ -162,14 +163,15 @@ class HeteroscedasticLaplaceHead(NoisyRegressionHead):
 
 
 class HeteroscedasticSoftmaxHead(NoiseHead):
-    r"""Softmax under Gaussian noise on the logits, whose variance the network predicts.
+    r"""Scores a classification whose network also predicts how noisy its logits are.
 
-    Returns the mean over valid elements, estimated from T samples, of
+    The noise on the logits is Gaussian. Returns the mean over valid elements, estimated from T
+    samples, of
 
     .. math:: -\log \tfrac1T \sum_t \mathrm{softmax}(f + \sigma \epsilon_t)_y,
               \qquad \epsilon_t \sim \mathcal{N}(0, 1), \quad s = \log \sigma^2.
 
-    The estimate is biased upwards by Jensen's inequality, less with more samples.
+    By Jensen's inequality the estimate is biased upwards; more samples make the bias smaller.
 
     Args:
         num_samples: T, in training and evaluation alike.
@@ -180,11 +182,12 @@ class HeteroscedasticSoftmaxHead(NoiseHead):
         - ``prediction``: a pair ``(logits, log_var)``, :math:`(N, C, *)` and the same, or
           :math:`(N, 1, *)` for one noise scale per element.
         - ``target``: labels, :math:`(N, *)`; any integer dtype.
-        - ``mask``: same as ``target``; bool, or floating, the weight of each element.
+        - ``mask``: same as ``target``. Bool: True where the target is used. Floating: the weight of
+          each element.
         - output: scalar; exactly 0 if no element is valid.
 
     Raises:
-        TypeError: If the prediction is no pair, or a dtype does not fit.
+        TypeError: If the prediction is not a pair, or a dtype does not fit.
         ValueError: If the shapes do not fit, or on the CPU a label is outside 0..C-1.
 
     Example:

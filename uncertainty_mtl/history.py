@@ -17,7 +17,7 @@ from uncertainty_mtl.result import MultiTaskLoss
 
 
 class Row(NamedTuple):
-    """One task at one step."""
+    """What was recorded of one task at one step."""
 
     step: int
     task: str
@@ -30,18 +30,18 @@ class Row(NamedTuple):
 
 
 class SigmaHistory:
-    """Records sigma, weight, base loss and negative log-likelihood per task.
+    """Records how every task's sigma, weight and losses change in training, for a table or a plot.
 
-    Nothing waits for the device in a step: values are collected as tensors and read together,
-    ``flush_every`` steps at a time. A task with several channels is recorded by their mean; the
-    tasks of a group come as ``"group.task"``, without their own negative log-likelihood. It warns,
-    once, of a sigma that has not moved, and of one that sits at its bound.
+    No step waits for the device: values are collected as tensors and read together, every
+    ``flush_every`` steps. A task with several channels is recorded by their mean. The tasks of a
+    group are named ``"group.task"`` and have no negative log-likelihood of their own. The record
+    warns once of sigmas that have not moved, and once of each sigma that is at its bound.
 
     Args:
         loss_fn: The loss to record.
         flush_every: Number of steps that are read at once.
-        stuck_after: Warn, once, if a learned sigma has not moved after this many recorded steps;
-            ``None`` never does.
+        stuck_after: Warn if a learned sigma has not moved after this many recorded steps; ``None``
+            turns this warning off.
 
     Example:
         >>> loss_fn = UncertaintyWeightedLoss({"depth": "laplace"})
@@ -75,18 +75,17 @@ class SigmaHistory:
 
     @property
     def rows(self) -> list[Row]:
-        """All that was recorded, one row for each step and task."""
+        """Everything recorded so far, one row for each step and task."""
         self.flush()
         return self._rows
 
     def record(self, step: int, losses: MultiTaskLoss) -> None:
         """Record one step, after the loss was computed.
 
-        Sigma and weight are read now. Call it before ``optimizer.step()`` to record what the loss
-        used.
+        Call it before ``optimizer.step()`` to record the sigmas and weights that the loss used.
 
         Args:
-            step: The number that the rows carry.
+            step: The number of the step in the rows.
             losses: What the loss returned.
         """
         sigmas, weights = self.loss_fn.sigmas(), self.loss_fn.weights()
@@ -104,7 +103,7 @@ class SigmaHistory:
             self.flush()
 
     def flush(self) -> None:
-        """Read what is pending, all of it in one transfer."""
+        """Read all pending values from the device, in one transfer."""
         if not self._pending:
             return
         flat = [v.float() for _, values in self._pending for four in values.values() for v in four]
@@ -125,7 +124,7 @@ class SigmaHistory:
             listener(rows)
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
-        """Write all rows, with a header; the file appears whole or not at all."""
+        """Write all rows as a CSV file with a header; the file appears whole or not at all."""
         path = Path(path)
         temporary = path.with_name(path.name + ".tmp")
         with temporary.open("w", newline="") as file:

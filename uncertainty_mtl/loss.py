@@ -1,4 +1,4 @@
-"""The multi-task loss: one head per task, matched by name, and the sum of their likelihoods."""
+"""The multi-task loss: it combines the losses of several tasks and learns their weights."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Literal
@@ -18,26 +18,27 @@ from uncertainty_mtl.weighed_tasks import ByTask, WeighedTasks
 
 
 class UncertaintyWeightedLoss(WeighedTasks):
-    r"""Combines several task losses into one, and learns the weight of each.
+    r"""Combines several task losses into one and learns each one's weight.
 
     .. math:: \mathcal{L} = \sum_k w(s_k)\, L_k + \tfrac12 s_k, \qquad s_k = \log \sigma_k^2,
 
-    with the base loss :math:`L_k` (mean squared error, mean absolute error, cross-entropy) and
-    the weight :math:`w` of each task's head. At its optimum each weight is :math:`c_k/L_k`, with
-    :math:`c` = 1/2, 1 and 1/2. What is minimised is :math:`\sum_k c_k \log L_k`, which does not
-    depend on the units of any task. The total may be negative: a density may exceed 1.
+    where :math:`L_k` is the base loss of task k (mean squared error, mean absolute error or
+    cross-entropy) and the weight :math:`w` follows from the task's head: its likelihood and its
+    sigma, not a layer of the network. At the optimum each weight is :math:`c_k/L_k`, with :math:`c`
+    = 1/2, 1 and 1/2. So training minimises :math:`\sum_k c_k \log L_k`, which does not depend on
+    the units of any task. The total may be negative, because a density may exceed 1.
 
     Args:
         heads: One head per task, by name: a :class:`TaskHead`, one of the names ``"gaussian"``,
             ``"laplace"``, ``"softmax"`` and ``"sigmoid"``, or another ``UncertaintyWeightedLoss``
-            for a group of tasks, whose arguments and results are then mappings. The heads are not
-            changed: form, estimator and constraint belong to the loss.
-        estimator: ``"learned"``: sigmas are parameters. The first usable loss (finite and above 0)
-            of a task in training sets its sigma, unless the head has an ``init_sigma``; an
-            optimizer moves it from there. ``"closed_form"``: sigmas are the optimum for a running
-            mean of the base loss, and no optimizer is needed; every call in training counts.
-            ``"fixed"``: the weights are constants, and nothing is learned.
-        momentum: Share of the newest batch in that running mean.
+            for a group of tasks, whose arguments and results are then mappings. The loss does not
+            change its heads: form, estimator and constraint belong to the loss.
+        estimator: ``"learned"``: each sigma is a parameter. The first usable loss (finite and above
+            0) in training sets it, unless the head has an ``init_sigma``; an optimizer updates it
+            from there. ``"closed_form"``: each sigma is the optimum for a running mean of the base
+            loss, which every call in training mode updates; there is no optimizer. ``"fixed"``: the
+            weights are constants.
+        momentum: Share of the newest batch in the running mean of ``"closed_form"``.
         weights: For ``estimator="fixed"``: the weight of each task's mean base loss, by task. Tasks
             that are left out have 1.
         form: ``"nll"`` for each head's likelihood, or a form found elsewhere, for comparison:
@@ -47,49 +48,49 @@ class UncertaintyWeightedLoss(WeighedTasks):
             ``"libmtl"`` (:math:`\tfrac12 e^{-s} L + \tfrac12 s` for every task; LibMTL starts at
             :math:`s = -0.5`, which is ``init_sigma=exp(-0.25)``, TorchJD at 0) or
             ``"liebel_koerner"`` (:math:`L/(2p^2) + \log(1 + p^2)` with :math:`s = \log p^2`,
-            optimum :math:`p^2 = (L + \sqrt{L^2 + 8L})/4`; AutomaticWeightedLoss). A head by itself
-            keeps its likelihood's weight; :meth:`weights` has that of the form.
+            optimum :math:`p^2 = (L + \sqrt{L^2 + 8L})/4`; AutomaticWeightedLoss). ``head.weight``
+            always reports the likelihood's weight; :meth:`weights` reports that of the form.
         constraint: ``"unit_sum"`` keeps the sum of the task weights at 1; see
             :class:`~uncertainty_mtl.constraint.UnitSum`. ``"softmax"``, in closed form only, weighs
-            the base losses by :math:`\operatorname{softmax}(1/(L_k T))`, without a penalty: UW-SO
-            of Kirchdorfer et al.; they take ``momentum=1``.
-        temperature: T of that softmax, in units of 1/loss: it has to be tuned to the units of the
-            losses. The smaller it is, the more the smallest loss gets.
-        priorities: Factors on whole tasks, by task: the best sigma does not change, the gradient
-            of the task is multiplied. Tasks that are left out have 1.
-        global_counts: Whether means run over the valid elements of all processes, not of each:
-            unequal counts then bias nothing. Every process has to call the loss, with ``None`` for
-            tasks that it has no labels of. It assumes that gradients are
-            averaged over processes, as DistributedDataParallel does.
-        share_heads: Whether one head may serve, and learn one sigma for, several tasks.
-        process_group: The processes that start their sigmas together, and that ``global_counts``
+            the base losses by :math:`\operatorname{softmax}(1/(L_k T))`, without a penalty. This is
+            UW-SO of Kirchdorfer et al., who use ``momentum=1``.
+        temperature: T of that softmax, in units of 1/loss: tune it to the units of the losses. A
+            smaller T gives the task with the smallest loss a larger share.
+        priorities: Factors on whole tasks, by task. A priority multiplies the task's gradient and
+            does not change its best sigma. Tasks that are left out have 1.
+        global_counts: Whether means run over the valid elements of all processes together, so that
+            unequal counts cause no bias. Every process then has to call the loss, with ``None`` for
+            tasks without labels, and gradients are averaged, as DistributedDataParallel does.
+        share_heads: Whether several tasks may use one head, and thereby one sigma.
+        process_group: The processes that set the first sigmas together, and that ``global_counts``
             joins: ``None`` for the default group, ``False`` if this process computes the loss by
             itself, as in a pipeline.
-        extra: What happens to entries of the predictions that are no tasks, such as a count in a
-            model's dict of losses: ``"raise"`` an error, ``"ignore"`` them (those of targets and
-            masks, too), or ``"add"`` them, as scalar losses of weight 1, to total and ``tasks``.
-        zero_is_missing: Whether a reduced loss of exactly 0 means that a task has no labels, like
-            ``None``: detectors return 0 for images without objects. True, or the names of tasks.
+        extra: What to do with predictions that belong to no task, such as a count in a model's
+            dict of losses: ``"raise"`` an error, ``"ignore"`` them (in targets and masks, too),
+            or ``"add"`` them, as scalar losses of weight 1, to the total and to ``tasks``.
+        zero_is_missing: Whether a reduced loss of exactly 0 means, like ``None``, that the task has
+            no labels: detectors return 0 for images without objects. True, or the names of tasks.
 
     Raises:
         TypeError: If a head is something else.
         ValueError: If there is no task, a name is unknown or unusable, one head is given twice
-            without ``share_heads``, or the options do not combine.
+            without ``share_heads``, or the options do not go together.
 
     Example:
         >>> from torch import nn
         >>> model = nn.Linear(4, 2)
-        >>> loss_fn = UncertaintyWeightedLoss({"depth": "laplace", "normals": "gaussian"})
+        >>> loss_fn = UncertaintyWeightedLoss({"depth": "laplace", "speed": "gaussian"})
         >>> groups = [{"params": model.parameters()}, *loss_fn.param_groups()]
         >>> optimizer = torch.optim.AdamW(groups)
-        >>> depth, normals = model(torch.ones(8, 4)).unbind(1)
-        >>> targets = {"depth": torch.full((8,), 20.0), "normals": torch.zeros(8)}
-        >>> losses = loss_fn({"depth": depth, "normals": normals}, targets)
-        >>> losses.total.backward()
-        >>> round((loss_fn.weights()["depth"] * losses.errors["depth"]).item(), 4)
-        1.0
+        >>> depth, speed = model(torch.ones(8, 4)).unbind(1)
+        >>> targets = {"depth": depth.detach() + 20, "speed": speed.detach() + 0.1}
+        >>> losses = loss_fn({"depth": depth, "speed": speed}, targets)
+        >>> {task: round(w.item(), 2) for task, w in loss_fn.weights().items()}
+        {'depth': 0.05, 'speed': 50.0}
+        >>> losses.total.backward()  # the weights are 1 / MAE and 1 / (2 MSE)
+        >>> optimizer.step()
         >>> mae, mse = torch.ones(2, requires_grad=True)
-        >>> losses = loss_fn({"depth": mae, "normals": mse})  # losses computed elsewhere
+        >>> losses = loss_fn({"depth": mae, "speed": mse})  # losses computed elsewhere
 
     References:
         Kendall, Gal and Cipolla, *Multi-Task Learning Using Uncertainty to Weigh Losses for Scene
@@ -152,14 +153,13 @@ class UncertaintyWeightedLoss(WeighedTasks):
                 the optimizer may still move its sigma.
             masks: Which elements are used, by task; tasks may be left out.
 
-        Under ``torch.compile`` every pattern of ``None`` is a graph of its own; a mask that is
-        all False does the same without compiling again.
+        ``torch.compile`` compiles once for every pattern of ``None``, but not for an empty mask.
 
         Raises:
             TypeError: If a value has another type than its head expects.
             ValueError: If the tasks are not exactly those of the constructor, or shapes do not fit.
-            RuntimeError: If sigmas would have to be set within a transform of ``torch.func``, or
-                if FSDP has discarded sigmas that were set: the message says what to do.
+            RuntimeError: If sigmas would have to be set within a transform of ``torch.func``, or if
+                FSDP has discarded sigmas that were set. The message says what to do.
         """
         return self._weigh(predictions, targets, masks)
 
@@ -171,10 +171,10 @@ class UncertaintyWeightedLoss(WeighedTasks):
     ) -> None:
         """Set every sigma to its closed-form optimum for these predictions, or reduced losses.
 
-        Call it like the loss itself, on every process. A task without labels, or whose loss is nan,
-        infinite, negative or 0, keeps its sigma, and so does a frozen one. An exact softmax takes
-        the best temperature. Sigmas start from the first batch by themselves; this is for other
-        batches, for heads with an ``init_sigma``, and for sigmas that FSDP has sharded.
+        Call it like the loss itself, on every process. A task keeps its sigma if it has no labels,
+        is frozen, or has a loss that is nan, infinite, negative or 0. An exact softmax takes the
+        best temperature. You rarely need it, as the first batch sets the sigmas: it serves other
+        batches, heads with an ``init_sigma``, and sigmas that FSDP has sharded.
 
         Raises:
             TypeError, ValueError: As :meth:`forward`.
@@ -182,29 +182,29 @@ class UncertaintyWeightedLoss(WeighedTasks):
         self._initialize(predictions, targets, masks)
 
     def freeze(self, *tasks: str) -> None:
-        """Keep the sigmas of these tasks where they are; of all, if none is named.
+        """Keep the sigmas of these tasks, or of all if none is named, at their values.
 
         It holds even if other code sets ``requires_grad``; see :meth:`TaskHead.freeze`.
         """
         self._freeze(tasks, True)
 
     def unfreeze(self, *tasks: str) -> None:
-        """Let the sigmas of these tasks be estimated again; of all, if none is named."""
+        """Let the sigmas of these tasks, or of all if none is named, change again."""
         self._freeze(tasks, False)
 
     def sigmas(self) -> dict[str, Tensor]:
         """Return each task's sigma, detached, without waiting for the device.
 
         0-dim, or ``(C,)`` with ``num_channels``; nan for a likelihood without a sigma of its own.
-        The tasks of a group come as ``"group.task"``. If FSDP has sharded the sigmas, they are
-        gathered: every process has to ask.
+        The tasks of a group are named ``"group.task"``. If FSDP has sharded the sigmas, this
+        gathers them, and every process has to call it.
         """
         return self._by_task("sigmas")
 
     def weights(self) -> dict[str, Tensor]:
-        """Return the factor now multiplying each task's base loss, as :meth:`sigmas` does.
+        """Return the factor that now multiplies each task's base loss, priorities included.
 
-        Priorities are part of it.
+        Keys, shapes and processes are as for :meth:`sigmas`.
         """
         weights = self._by_task("weights")
         for task, priority in self.priorities.items():
@@ -215,15 +215,15 @@ class UncertaintyWeightedLoss(WeighedTasks):
     def param_groups(self, lr: float | None = 1e-2) -> list[dict[str, Any]]:
         """Return the parameter groups that an optimizer needs to learn the sigmas.
 
-        Their learning rate is their own: a log-variance should change by about 0.01 a step,
-        whatever the network's rate. Their weight decay is 0: it would pull every sigma towards 1,
-        and the weights with it. Meant for optimizers like Adam.
+        The sigmas get their own learning rate, since a log-variance should change by about 0.01 a
+        step whatever the network's rate is, and no weight decay, which would pull every sigma
+        towards 1. The default is meant for optimizers like Adam.
 
         Args:
             lr: Learning rate of the sigmas; ``None`` takes the optimizer's default.
 
         Returns:
-            A list to be unpacked among the optimizer's groups, empty if nothing is learned.
+            A list to unpack among the optimizer's groups; empty if nothing is learned.
 
         Example:
             >>> from torch import nn
@@ -243,9 +243,9 @@ class UncertaintyWeightedLoss(WeighedTasks):
         return [group] if group["params"] else []
 
     def check_optimizer(self, *optimizers: Optimizer) -> None:
-        """Raise unless the optimizers train every sigma that should learn, once, without decay.
+        """Raise an error unless the optimizers train every sigma once and without weight decay.
 
-        A sigma that is in no optimizer keeps its weight, and no other error tells you so.
+        If a sigma is in no optimizer, its weight never changes, and no other error tells you so.
 
         Raises:
             ValueError: If a sigma that is not frozen is in none of the optimizers, in two, in a
@@ -279,8 +279,8 @@ class UncertaintyWeightedLoss(WeighedTasks):
         """Load the sigmas by task name; see :meth:`torch.nn.Module.load_state_dict`.
 
         Raises:
-            RuntimeError: If ``strict`` and the tasks of the checkpoint are others: it names them.
-                With ``strict=False`` the tasks in common are loaded and the others stay.
+            RuntimeError: If ``strict`` and the checkpoint holds other tasks: the message names
+                them. ``strict=False`` loads the tasks in common and leaves the others unchanged.
         """
         if strict:
             _tasks.check_checkpoint(self.state_dict(), state_dict)

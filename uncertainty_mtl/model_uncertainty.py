@@ -1,4 +1,4 @@
-"""What a model does not know: predictions averaged over dropout masks."""
+"""How uncertain a model is: predictions averaged over dropout masks."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,12 +15,14 @@ from uncertainty_mtl.task_head import TaskHead
 
 
 class RegressionUncertainty(NamedTuple):
-    """The predictive distribution of a regression, all of the prediction's shape.
+    """The mean prediction of a regression and its two variances, each of the prediction's shape.
 
     Attributes:
         mean: Mean over the samples, in the units of the target.
-        epistemic: Variance of the mean between samples: what more data would explain.
-        aleatoric: Mean variance of the noise as the head knows it; 0 without a head.
+        epistemic: Variance of the prediction between samples, in squared units. More training data
+            would reduce it.
+        aleatoric: Mean variance of the noise that the head has learned, in squared units; 0 without
+            a head. More data would not reduce it.
     """
 
     mean: Tensor
@@ -29,13 +31,13 @@ class RegressionUncertainty(NamedTuple):
 
 
 class ClassificationUncertainty(NamedTuple):
-    """The predictive distribution of a classification.
+    """The mean probabilities of a classification, and how uncertain they are.
 
     Attributes:
         probability: Mean probability of each class, shape ``(N, C, *)``.
-        entropy: Entropy of that mean in nats, shape ``(N, *)``: the total uncertainty.
-        mutual_information: The part of it that is disagreement between samples, shape ``(N, *)``:
-            what more data would explain.
+        entropy: Total uncertainty: the entropy of that mean in nats, shape ``(N, *)``.
+        mutual_information: The part of the entropy that comes from disagreement between samples,
+            shape ``(N, *)``. More training data would reduce it.
     """
 
     probability: Tensor
@@ -51,30 +53,31 @@ def mc_dropout(
     *,
     samples_at_once: int | None = None,
 ) -> Any:
-    r"""Return the predictive uncertainty of a model trained with dropout.
+    r"""Return what a model trained with dropout predicts, and how uncertain each prediction is.
 
-    Each sample is a forward pass with other dropout masks. Only dropout layers are stochastic;
-    everything else, batch norm too, is in evaluation mode, and the modes of all modules are put
-    back whatever happens. With samples :math:`f_t` of a regression,
+    Each sample is a forward pass with new dropout masks. Only dropout layers are in training mode;
+    all others, including batch norm, are in evaluation mode. The previous modes are restored, even
+    after an error. For samples :math:`f_t` of a regression,
 
     .. math:: \text{mean} = \overline{f_t}, \quad \text{epistemic} = \overline{(f_t -
               \overline{f_t})^2}, \quad \text{aleatoric} = \overline{\sigma_t^2},
 
-    and with probabilities :math:`p_t` of a classification, H being the entropy,
+    and for probabilities :math:`p_t` of a classification, with the entropy H,
 
     .. math:: \text{probability} = \overline{p_t}, \quad \text{entropy} = H(\overline{p_t}), \quad
               \text{mutual information} = H(\overline{p_t}) - \overline{H(p_t)}.
 
     Args:
-        model: A model with dropout layers (modules; a functional dropout cannot be reached).
+        model: A model with dropout layers. They have to be modules: dropout by
+            :func:`torch.nn.functional.dropout` cannot be switched on from outside.
         inputs: Its input: a tensor, or a tuple of positional or a dict of keyword arguments. Every
             tensor has the batch as axis 0.
         samples: Number of samples.
-        heads: The tasks' heads, or the loss that holds them: they tell which outputs are logits
-            and how large the noise is. A single head if the model returns one output. A task
+        heads: The tasks' heads, or the loss that holds them. They tell which outputs are logits and
+            how large the noise is. Give a single head if the model returns one output. A task
             without a head is a regression without noise.
-        samples_at_once: How many samples are computed in one forward pass, as a larger batch;
-            all of them by default.
+        samples_at_once: How many samples one forward pass computes, as a larger batch; all of them
+            by default. Fewer take less memory.
 
     Returns:
         A :class:`RegressionUncertainty` or :class:`ClassificationUncertainty`; a dict of them by
@@ -82,6 +85,16 @@ def mc_dropout(
 
     Raises:
         ValueError: If the model has no dropout layer, so that all samples would be the same.
+
+    Example:
+        >>> from uncertainty_mtl import GaussianHead
+        >>> model = nn.Sequential(nn.Linear(3, 8), nn.Dropout(0.5), nn.Linear(8, 1))
+        >>> head = GaussianHead(init_sigma=2.0)  # or the one that was trained
+        >>> result = mc_dropout(model, torch.ones(5, 3), samples=50, heads=head)
+        >>> result.mean.shape, bool((result.epistemic > 0).all())
+        (torch.Size([5, 1]), True)
+        >>> round(result.aleatoric.mean().item(), 4)  # sigma squared
+        4.0
 
     References:
         Gal and Ghahramani, *Dropout as a Bayesian Approximation*, ICML 2016; Kendall and Gal, *What
@@ -126,7 +139,7 @@ def _summary(outputs: list[Any], head: Any) -> RegressionUncertainty | Classific
         means = torch.stack([d.mean for d in distributions])
         return _regression(means, torch.stack([d.variance for d in distributions]))
     mean = torch.stack([d.probs for d in distributions]).mean(0)
-    # As `log(0) * 0` is a nan, of which the distribution takes care.
+    # The distribution takes care of log(0) * 0, which is nan.
     entropies = [_entropy(d) for d in (Categorical(probs=mean), *distributions)]
     mutual_information = entropies[0] - torch.stack(entropies[1:]).mean(0)
     return ClassificationUncertainty(mean.movedim(-1, 1), entropies[0], mutual_information)

@@ -16,19 +16,19 @@ from uncertainty_mtl.parameters import KeepsDtype, gathered, is_usable, project,
 
 
 class TaskHead(KeepsDtype, ABC):
-    r"""A likelihood and the sigma it learns: what every head provides.
+    r"""Base class of all heads: the likelihood of one task, and the sigma that it learns.
 
     A head turns the prediction and target of one task into a negative log-likelihood whose scale
     :math:`\sigma` is learned. It is not an output layer: the network's outputs are its input.
     Derive from it to add a likelihood: say how the plain error is measured (:meth:`base_loss`), how
     the scale enters (``form``) and which distribution that is (:meth:`distribution`). With a form,
-    reduced losses, the closed form and the start from data work without further code; without one,
-    write :meth:`fit_scale` for a start from data. The page "Write a head" has a Student's t, and
-    ``elements.used_elements`` applies masks of every kind.
+    reduced losses, the closed form and the start from data work without further code. Without one,
+    write :meth:`fit_scale` for a start from data. The page "Write a head of your own" shows a
+    Student's t, and ``elements.used_elements`` applies masks of every kind.
 
-    ``log_var`` holds :math:`s = \log \sigma^2`; its logarithm is learned because a raw sigma may
+    ``log_var`` holds :math:`s = \log \sigma^2`. The logarithm is learned because a raw sigma could
     cross zero. It stays float32 whatever the model is cast to. ``num_batches_tracked`` counts the
-    batches that have set it: 0 means that sigma is still where it was built.
+    batches that have set it; while it is 0, sigma has its initial value.
 
     Args:
         form: The weight and the penalty as functions of :math:`s`, a
@@ -39,9 +39,9 @@ class TaskHead(KeepsDtype, ABC):
         sigma_bounds: The interval ``(low, high)`` that :math:`\sigma` is kept in. A training
             forward first projects ``log_var`` onto it, in place. A huge loss then cannot throw
             sigma so far off that it needs thousands of steps to return, and a loss of 0 cannot
-            drive it to infinity. The projection does not move an optimum within the bounds.
+            drive ``log_var`` to minus infinity. An optimum within the bounds stays where it is.
         num_channels: ``None`` for one sigma for all elements, or C for one per channel (axis 1).
-        constant: What is added per valid element: the constant that the form drops.
+        constant: The constant per valid element that the form leaves out; the head adds it.
         scale_inside: For ``form=None``: whether :meth:`base_loss` uses ``log_var`` itself. If not,
             the likelihood has no scale, and the head has no parameter.
 
@@ -49,8 +49,8 @@ class TaskHead(KeepsDtype, ABC):
         ValueError: If the bounds are not ``0 < low < high``, or the start is outside of them.
 
     Example:
-        A likelihood of your own, :math:`p(r) \propto e^{-(r/a)^4}/a` with
-        :math:`a = \sigma`, whose negative logarithm is :math:`e^{-2s} r^4 + s/2`:
+        A likelihood of your own, :math:`p(r) \propto e^{-(r/\sigma)^4}/\sigma`, whose negative
+        logarithm is :math:`e^{-2s} r^4 + s/2`:
 
         >>> from uncertainty_mtl.forms import BaseLoss, PowerForm
         >>> class QuarticHead(TaskHead):
@@ -96,8 +96,8 @@ class TaskHead(KeepsDtype, ABC):
         self.num_resets = 0
         log_var = count = None
         if form is not None or scale_inside:
-            # One axis even for a single sigma: filters that spare 1-D parameters from weight decay
-            # overlook a 0-dim one.
+            # A single sigma has an axis, too: code that exempts 1-D parameters from weight decay
+            # would overlook a 0-dim one.
             log_var = nn.Parameter(torch.empty(num_channels or 1, dtype=torch.float32))
             count = torch.empty(() if num_channels is None else num_channels, dtype=torch.long)
         self.register_parameter("log_var", log_var)
@@ -108,7 +108,7 @@ class TaskHead(KeepsDtype, ABC):
     def base_loss(self, prediction: Any, target: Tensor, mask: Tensor | None = None) -> BaseLoss:
         """Return the plain error summed over valid elements, and their number.
 
-        With ``form=None`` it is the negative log-likelihood.
+        With ``form=None`` the error is the negative log-likelihood.
         """
 
     @abstractmethod
@@ -122,9 +122,9 @@ class TaskHead(KeepsDtype, ABC):
 
     @property
     def weight(self) -> Tensor:
-        """The factor now multiplying the base loss, detached; 0-dim, or ``(C,)``.
+        """The factor that now multiplies the base loss, detached; 0-dim, or ``(C,)``.
 
-        For an exact softmax it is the factor on the logits.
+        For an exact softmax it multiplies the logits.
         """
         form = SOFTMAX if self.form is None else self.form
         return self._read(form.weight, without=1.0)
@@ -184,19 +184,19 @@ class TaskHead(KeepsDtype, ABC):
         return 2 * math.log(low), 2 * math.log(high)
 
     def fit_scale(self, prediction: Any, target: Tensor, mask: Tensor | None = None) -> None:
-        """Set a scale inside of the likelihood to its optimum for fixed predictions.
+        """Set a scale inside the likelihood to its optimum for fixed predictions.
 
-        It does nothing here: heads with a form have a closed form.
+        By default it does nothing, because heads with a form have a closed form.
         """
 
     def freeze(self, frozen: bool = True) -> None:
-        """Keep sigma where it is, whatever the estimator, until ``freeze(False)``.
+        """Keep sigma at its value, whatever the estimator, until ``freeze(False)``.
 
-        It holds even if other code sets ``requires_grad``, as adapters do. An optimizer skips a
-        parameter without a gradient, so call its ``zero_grad`` with ``set_to_none=True``, the
-        default: momentum moves a parameter whose gradient is a zero. DistributedDataParallel waits
-        for the gradient of a sigma that is frozen after wrapping, and does not synchronise one that
-        was frozen before it. Wrap again after freezing or unfreezing, or wrap with
+        It holds even if other code sets ``requires_grad``, as adapters do. Call the optimizer's
+        ``zero_grad`` with ``set_to_none=True``, the default: it then skips the parameter, while
+        momentum would move one whose gradient is zero. DistributedDataParallel waits for the
+        gradient of a sigma that is frozen after wrapping, and does not synchronise one that was
+        frozen before. Wrap again after freezing or unfreezing, or wrap with
         ``find_unused_parameters=True``.
         """
         self.frozen = frozen
@@ -216,7 +216,7 @@ class TaskHead(KeepsDtype, ABC):
             count.copy_(torch.maximum(count, usable.view_as(count).long()))
 
     def reset_parameters(self) -> None:
-        """Put sigma back to where it started; after ``to_empty`` this makes the head whole."""
+        """Reset sigma to its initial value; call it after ``to_empty``."""
         if self.log_var is None or self.num_batches_tracked is None:
             return
         start = 2 * math.log(1.0 if self.init_sigma is None else self.init_sigma)
@@ -227,7 +227,8 @@ class TaskHead(KeepsDtype, ABC):
         if self.log_var.device != self.num_batches_tracked.device:  # one of them on "meta"
             return
         with torch.no_grad():
-            # A spared sigma that has moved counts as set, even if its checkpoint had no count.
+            # transformers may keep a loaded sigma. It counts as set, even if its checkpoint held
+            # no count.
             moved = (self.log_var != start).view_as(self.num_batches_tracked).long()
             self.num_batches_tracked.copy_(torch.maximum(self.num_batches_tracked, moved))
 
@@ -242,7 +243,7 @@ class TaskHead(KeepsDtype, ABC):
     def _read(self, function: Callable[[Tensor], Tensor], without: float) -> Tensor:
         if self.log_var is None:
             return torch.full((), without, dtype=torch.float32)
-        # Within the bounds, as the next forward will use it.
+        # Clamped, because the next forward will put it within the bounds as well.
         value = function(gathered(self.log_var.detach()).clamp(*self.log_var_bounds()))
         return value.squeeze(0) if self.num_channels is None else value
 
@@ -255,7 +256,7 @@ class TaskHead(KeepsDtype, ABC):
     ) -> None:
         key, count = prefix + "num_batches_tracked", self.num_batches_tracked
         if count is not None and prefix + "log_var" in state_dict:
-            # A checkpoint of an older version may hold no count: its sigma has been set.
+            # A checkpoint of an older version may hold no count. Its sigma counts as set.
             found = state_dict.get(key, torch.ones_like(count))
             state_dict[key] = found.expand(count.shape) if found.ndim == 0 else found
         self.num_resets += 1

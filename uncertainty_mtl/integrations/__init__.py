@@ -1,1 +1,1 @@
-"""Thin layers between the library and others; each is imported only by whoever asks for it."""
+"""Integrations with other libraries; import the one that you need."""

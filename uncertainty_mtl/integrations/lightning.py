@@ -12,9 +12,9 @@ from uncertainty_mtl.result import MultiTaskLoss
 
 
 class SigmaCallback(Callback):
-    """Records the loss of a ``LightningModule``, logs it, and checks the optimizers at the start.
+    """Records and logs the loss of a ``LightningModule``, and checks the optimizers at the start.
 
-    ``training_step`` returns a dict with ``"loss"`` and ``"losses"``, what the loss returned:
+    ``training_step`` has to return the total and all that the loss returned:
     ``return {"loss": losses.total, "losses": losses}``.
 
     Args:
@@ -36,7 +36,7 @@ class SigmaCallback(Callback):
         self.history: SigmaHistory | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Check that the scales are optimized, and begin the record."""
+        """Check that the optimizers train the sigmas, and begin the record."""
         loss_fn = getattr(pl_module, self.attribute)
         if not isinstance(loss_fn, UncertaintyWeightedLoss):
             raise TypeError(
@@ -68,7 +68,7 @@ class SigmaCallback(Callback):
             self.history.record(trainer.global_step, losses)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Read what is pending, and write the record."""
+        """Read the pending values, and write the record."""
         if self.history is not None:
             self.history.flush()
             if self.csv_path is not None:

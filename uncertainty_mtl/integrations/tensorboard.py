@@ -8,12 +8,14 @@ from uncertainty_mtl.history import Row, SigmaHistory
 def log_to_tensorboard(
     history: SigmaHistory, writer: SummaryWriter, prefix: str = "uncertainty"
 ) -> None:
-    """Write every row that ``history`` reads from now on as scalars ``prefix/field/task``.
+    """Show sigmas, weights and losses in TensorBoard, as scalars ``prefix/field/task``.
+
+    Call it once: every row that ``history`` reads from then on is written.
 
     Args:
-        history: The record; it decides how often something is written.
+        history: The record. Its ``flush_every`` decides how often rows are written.
         writer: A :class:`torch.utils.tensorboard.SummaryWriter`.
-        prefix: Folder of the scalars.
+        prefix: First part of the names of the scalars.
     """
 
     def write(rows: list[Row]) -> None:
