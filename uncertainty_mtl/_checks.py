@@ -1,7 +1,7 @@
-"""Checks of what a caller hands in: each costs no device time and raises one clear error.
+"""Checks of what a caller hands in; each takes no device time and raises one clear error.
 
-Every message says what was expected, what was found, and the way out. Only shapes, types and names
-are looked at: reading a *value* would make the host wait for the device.
+Every message says what was expected, what was found, and the way out. The checks look only at
+shapes, types and names, because reading a *value* would make the host wait for the device.
 """
 
 import math
@@ -76,12 +76,12 @@ def check_optimizers(optimizers: Iterable[Optimizer], learned: Mapping[str, Tens
 
 
 def check_pair(prediction: object) -> tuple[Tensor, Tensor]:
-    """Return the two parts of a prediction with its noise; raise unless it is a pair."""
+    """Return mean and log-variance from a prediction; raise unless it is a pair."""
     # A tuple of types: the compiler of torch 2.4 does not know a union of them.
     if not (isinstance(prediction, (tuple, list)) and len(prediction) == 2):
         raise TypeError(
-            "`prediction` should be a pair (mean, log_var) of tensors, as the noise is predicted "
-            f"along. Found {type(prediction).__name__}. A tensor of 2C channels splits with "
+            "`prediction` should be a pair (mean, log_var) of tensors, as the network predicts the "
+            f"noise, too. Found {type(prediction).__name__}. A tensor of 2C channels splits with "
             "`tuple(tensor.chunk(2, dim=1))`."
         )
     return prediction[0], prediction[1]
@@ -129,7 +129,7 @@ def check_labels(logits: Tensor, target: object) -> None:
 
 
 def wrong_label(logits: Tensor, used: Tensor, ignore_index: int) -> ValueError:
-    """Return the error for labels, of the elements that are used, outside of 0..C-1."""
+    """Return the error for used labels that lie outside 0..C-1."""
     return ValueError(
         f"`target` should hold labels from 0 to {logits.shape[1] - 1}, or `ignore_index = "
         f"{ignore_index}`. Found labels from {used.min()} to {used.max()}. Map other "
@@ -147,7 +147,7 @@ def check_mask(mask: object, *shapes: Iterable[int]) -> None:
             f"weight of each element. Found dtype {mask.dtype}. Convert it with `mask.bool()` or "
             "`mask.float()`."
         )
-    # Compared one by one: a set of shapes would bind a compiled graph to these sizes.
+    # Compare one by one: a set of shapes would bind a compiled graph to these sizes.
     if not any(tuple(mask.shape) == tuple(shape) for shape in shapes):
         expected = list(dict.fromkeys(tuple(shape) for shape in shapes))
         raise ValueError(
@@ -158,18 +158,18 @@ def check_mask(mask: object, *shapes: Iterable[int]) -> None:
 
 
 def check_channels(tensor: Tensor, num_channels: int, setting: str = "num_channels") -> None:
-    """Raise unless axis 1 of ``tensor`` has as many channels as a setting of the head says."""
+    """Raise unless axis 1 of ``tensor`` has as many channels as the head's setting says."""
     if tensor.ndim < 2 or tensor.shape[1] != num_channels:
         raise ValueError(
             f"`prediction` should have {num_channels} channels on axis 1, one per entry of "
             f"`{'log_var' if setting == 'num_channels' else setting}`. Found `prediction.shape = "
-            f"{tuple(tensor.shape)}`. Set `{setting}` of the head for the number of channels that "
-            "there are, or leave it out for one in all."
+            f"{tuple(tensor.shape)}`. Set the head's `{setting}` for that number of channels, or "
+            "leave it out to use a single one."
         )
 
 
 def check_reduced_loss(loss: object, shape: tuple[int, ...]) -> None:
-    """Raise unless ``loss`` is a reduced loss of ``shape``, () or one value per channel."""
+    """Raise unless ``loss`` is a reduced loss of the given shape: (), or one value per channel."""
     if isinstance(loss, Tensor) and loss.shape == shape and loss.is_floating_point():
         return
     check_floating("loss", loss)
@@ -222,7 +222,7 @@ def check_num_channels(num_channels: int | None) -> None:
 
 
 def check_class_weight(class_weight: Tensor, logits: object = None) -> None:
-    """Raise unless ``class_weight`` holds one number per class, of the logits if there are any."""
+    """Raise unless ``class_weight`` holds one number per class, as many as the logits have."""
     check_floating("class_weight", class_weight)
     num_classes = logits.shape[1] if isinstance(logits, Tensor) and logits.ndim > 1 else None
     if class_weight.ndim != 1 or num_classes not in (None, class_weight.shape[0]):
@@ -255,7 +255,7 @@ def check_tasks(
             + (f"; unknown: {unknown}" if unknown else "")
             + "."
             + (" A task without labels in this step is passed as None." if missing else "")
-            + (" Leave out what is no task of this loss" if unknown else "")
+            + (" Leave out entries that belong to no task of this loss" if unknown else "")
             + (" (or see `extra`)" if unknown and argument == "predictions" else "")
             + ("." if unknown else "")
         )

@@ -16,13 +16,14 @@ LIKELIHOODS: dict[str, Callable[[], TaskHead]] = {
     "softmax": ScaledSoftmaxHead,
     "sigmoid": ScaledSigmoidHead,
 }
-"""The heads that a name stands for, each with its default settings."""
+"""The head that each name stands for, with its default settings."""
 
 
 class HeadsByName(nn.Module):
     """Holds the heads of a loss by task; a group of tasks is a module with ``heads`` of its own.
 
-    It has no methods, because no task could then have the name of one: the functions below read it.
+    It has no methods, because a task could then not have a method's name. The functions below read
+    it.
     """
 
     def __init__(self, heads: Mapping[str, Any], share_heads: bool) -> None:
@@ -64,7 +65,7 @@ def as_head(task: str, head: object) -> nn.Module:
 
 def tasks_of(heads: HeadsByName) -> dict[str, Any]:
     """Return head or group by task."""
-    # Through the modules, not a dict kept beside them: a wrapper may have replaced one.
+    # Read from the modules and not from a dict of them, because a wrapper may have replaced one.
     names, children = heads._module_names, list(heads.children())
     if len(children) == len(names):
         return dict(zip(names, children, strict=True))
@@ -87,7 +88,7 @@ def all_heads(heads: HeadsByName) -> Iterator[tuple[str, TaskHead]]:
 
 
 def task_of(heads: HeadsByName, task: str) -> Any:
-    """Return the head or group of a task; raise with the names that there are."""
+    """Return the head or group of a task; raise an error that lists the tasks if there is none."""
     tasks = tasks_of(heads)
     if task not in tasks:
         group = str(task).partition(".")[0]
@@ -105,8 +106,8 @@ def task_of(heads: HeadsByName, task: str) -> Any:
 def module_name(task: object) -> str:
     """Return the name under which a task's head is registered: its own, wherever that is possible.
 
-    A module's name holds no dot, which separates levels in a ``state_dict``, and hides none of
-    the attributes of a module, such as ``type``. Those are written as in a URL: ``a%2Eb``.
+    A module's name may not hold a dot, which separates levels in a ``state_dict``, and may not hide
+    an attribute of a module, such as ``type``. Such names are escaped as in a URL: ``a%2Eb``.
     """
     if not isinstance(task, str) or not task:
         raise ValueError(f"Task names should be non-empty strings. Found {task!r}.")

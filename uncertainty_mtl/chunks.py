@@ -1,4 +1,4 @@
-"""Cross-entropy in chunks, for maps whose logits fill the memory."""
+"""Cross-entropy in chunks, for maps whose logits take most of the memory."""
 
 from itertools import product
 from typing import Any
@@ -20,15 +20,16 @@ def cross_entropy_in_chunks(
     weight: Tensor | None = None,
     label_smoothing: float = 0.0,
 ) -> Tensor:
-    """Return the sum of :func:`torch.nn.functional.cross_entropy`, in float32 or float64.
+    """Return the summed :func:`torch.nn.functional.cross_entropy`, with less memory.
 
-    The gradient is computed with the loss and scaled in place, so one backward pass is possible.
+    It is float32 or float64. The gradient is computed together with the loss and scaled in place,
+    so only one backward pass is possible.
     """
     check_labels(logits, target)
     dtype = torch.promote_types(logits.dtype, torch.float32)
     weight = (logits.new_ones(logits.shape[1]) if weight is None else weight).to(dtype)
     options: Any = {"ignore_index": ignore_index, "label_smoothing": label_smoothing}
-    if torch.compiler.is_compiling():  # A compiler fuses this, but would unroll the chunks.
+    if torch.compiler.is_compiling():  # The compiler fuses this, but would unroll the chunks.
         return F.cross_entropy(logits.to(dtype), target, weight, reduction="sum", **options)
     logits = logits if torch.is_grad_enabled() else logits.detach()
     logits, target = logits.unsqueeze(-1).flatten(2), target.unsqueeze(-1).flatten(1)  # (N, C, P)
@@ -66,7 +67,7 @@ class _InChunks(torch.autograd.Function):
 @torch.autograd.function.once_differentiable
 def _scaled(ctx: Any, scale: Tensor) -> tuple[Tensor | None, ...]:
     if ctx.is_scaled:  # Autograd's own check does not cover tensors that a hook has saved.
-        raise RuntimeError("A cross-entropy in chunks has one backward pass. Compute it again.")
+        raise RuntimeError("Cross-entropy in chunks has one backward pass. Compute the loss again.")
     (gradient,), ctx.is_scaled = ctx.saved_tensors, True
     for chunk in _chunks(gradient):
         gradient[chunk].mul_(scale.view(1))  # A GPU would round a 0-dim scale to half precision.

@@ -1,4 +1,4 @@
-"""Sums over all processes, for losses whose mean runs over the joined batch."""
+"""Sums over all processes, for losses that are means over the joined batch."""
 
 from typing import Literal, TypeAlias
 
@@ -13,7 +13,7 @@ Group: TypeAlias = "torch.distributed.ProcessGroup | Literal[False] | None"
 
 
 def is_distributed() -> bool:
-    """Return whether there is a process group at all."""
+    """Return whether a process group was initialised."""
     return dist.is_available() and dist.is_initialized()
 
 
@@ -25,13 +25,13 @@ def num_ranks(group: Group) -> int:
 def sum_over_ranks(base: BaseLoss, group: Group = None) -> BaseLoss:
     """Return errors and counts summed over all processes of a group, in one collective.
 
-    The values are those of the joined batch on every rank. The local gradient
-    is multiplied by the number of ranks, because DistributedDataParallel divides by it.
+    The values are those of the joined batch on every rank. The local gradient is multiplied by the
+    number of ranks, because DistributedDataParallel divides by it.
     """
     ranks = num_ranks(group)
     if ranks == 1:
         return base
-    # float64, as sums over large maps travel beside reduced losses.
+    # float64, because sums over large maps and reduced losses share one tensor.
     joined = torch.stack([base.summed.detach().double(), base.num_valid.double()])
     dist.all_reduce(joined, group=None if group is False else group)
     summed, num_valid = joined.to(base.summed.dtype).unbind()

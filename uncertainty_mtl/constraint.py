@@ -1,4 +1,4 @@
-"""What ties the sigmas of the tasks together: nothing, or weights that sum to one."""
+"""Constraints on the sigmas of all tasks: none, or weights that sum to one."""
 
 import warnings
 from abc import ABC, abstractmethod
@@ -15,7 +15,7 @@ SMALLEST_SHARE = 1e-12
 
 
 class Constraint(KeepsDtype, ABC):
-    """A rule that the sigmas obey. Log-variances are vectors, with one element per entry."""
+    """A rule that the sigmas obey. Log-variances are vectors with one element per entry."""
 
     @abstractmethod
     def optimum(self, entries: Entries, losses: Tensor, known: Tensor) -> Tensor:
@@ -24,12 +24,12 @@ class Constraint(KeepsDtype, ABC):
         Args:
             entries: The heads.
             losses: Mean base losses.
-            known: Where there is such a loss, bool; elsewhere sigma stays where it is.
+            known: Where there is such a loss, bool; elsewhere sigma does not change.
         """
 
     @abstractmethod
     def within(self, entries: Entries, log_vars: Tensor) -> Tensor:
-        """Return the nearest log-variances that are allowed, detached."""
+        """Return the nearest log-variances that the constraint allows, detached."""
 
     def started(self, entries: Entries, optimum: Tensor, moves: Tensor) -> Tensor:
         """Return the log-variances after some have moved to their optimum for the first time."""
@@ -40,16 +40,15 @@ class Constraint(KeepsDtype, ABC):
         """Return the allowed log-variances of this step, connected to the parameters."""
 
     def warn_if_outside(self, entries: Entries, optimum: Tensor) -> None:
-        """Warn of every optimum that the bounds do not allow; nan is no optimum."""
+        """Warn of every optimum outside its bounds; nan means that there is no optimum."""
 
     def reset_parameters(self) -> None:
-        """Forget what came before."""
+        """Forget the earlier steps."""
 
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
     ) -> None:
-        # The shares of the last step are only a memory: with or without them a checkpoint serves
-        # every constraint.
+        # The shares of the last step are optional, so that a checkpoint fits every constraint.
         name = prefix + "last_log_weights"
         if not hasattr(self, "last_log_weights"):
             state_dict.pop(name, None)
@@ -60,7 +59,7 @@ class Constraint(KeepsDtype, ABC):
 
 
 class Free(Constraint):
-    """Every sigma for itself, within its own bounds."""
+    """No constraint: every sigma is independent, within its own bounds."""
 
     def optimum(self, entries: Entries, losses: Tensor, known: Tensor) -> Tensor:
         """Return the optimum of each entry."""
@@ -72,14 +71,14 @@ class Free(Constraint):
         return log_vars.detach().clamp(entries.low, entries.high)
 
     def in_graph(self, entries: Entries, step: Step, *, training: bool) -> Tensor:
-        """Return the parameters, in training put within their bounds."""
+        """Return the parameters; in training they are first put within their bounds."""
         if not training:
             return entries.log_vars().clamp(entries.low, entries.high)
         entries.project()
         return entries.log_vars()
 
     def warn_if_outside(self, entries: Entries, optimum: Tensor) -> None:
-        """Warn with the task, its optimum and its bounds; it reads values."""
+        """Warn of every optimum outside its bounds; it reads values from the device."""
         outside = (optimum < entries.low) | (optimum > entries.high)
         if not bool(outside.any()):
             return
@@ -96,19 +95,20 @@ class Free(Constraint):
 
 
 class UnitSum(Constraint):
-    r"""Keeps the weights of K tasks on the simplex: :math:`\sum_k w_k = 1` at every step.
+    r"""Keeps the sum of the K task weights at 1: :math:`\sum_k w_k = 1` at every step.
 
-    The objective is unchanged, :math:`\sum_k w_k L_k - c_k \log w_k`. On the simplex its optimum is
+    The objective is still :math:`\sum_k w_k L_k - c_k \log w_k`, which is convex in :math:`w`.
+    Under the constraint its optimum is
 
     .. math:: w_k = \frac{c_k}{L_k + \lambda},
 
-    with the one :math:`\lambda` that makes them sum to 1; it is convex in :math:`w`. The step on
-    the network no longer grows as the losses shrink, but the invariance to units is lost: a
-    task measured in centimetres takes a smaller share than the same task in metres.
+    with the one :math:`\lambda` that makes the weights sum to 1. The step on the network no longer
+    grows as the losses shrink, but the weights depend on units: a task measured in centimetres gets
+    a smaller share than the same task in metres.
 
-    A task that no optimizer moved since the last step (unlabelled, or frozen) keeps its share; the
-    others divide the rest. ``last_log_weights`` remembers the shares, to tell which have moved.
-    ``sigma_bounds`` are not used: that the weights sum to 1 bounds them already.
+    A task that no optimizer moved since the last step (unlabelled, or frozen) keeps its share, and
+    the others divide the rest. ``last_log_weights`` stores the shares, to tell which have moved.
+    ``sigma_bounds`` are not used, because a sum of 1 already bounds the weights.
 
     Args:
         num_tasks: K.
@@ -122,15 +122,16 @@ class UnitSum(Constraint):
         self.register_buffer("last_log_weights", shares)
 
     def optimum(self, entries: Entries, losses: Tensor, known: Tensor) -> Tensor:
-        r"""Return the joint optimum; a task without a loss counts as at its own optimum.
+        r"""Return the joint optimum; a task without a loss counts as being at its own optimum.
 
-        Newton's method on :math:`1/\sum_k w_k(\lambda) - 1`, which is concave: from the largest
-        :math:`\lambda` that leaves no weight above 1 it approaches the root from one side.
+        Newton's method finds the root of :math:`1/\sum_k w_k(\lambda) - 1`. The function is
+        concave, so the iteration approaches the root from one side if it starts at the largest
+        :math:`\lambda` for which some weight is 1.
         """
         stored = entries.log_vars().detach().clamp(entries.low, entries.high)
         implied = entries.form.loss_at_optimum(stored)
         losses = torch.where(known, losses, implied).double()
-        losses = losses - losses.min()  # the multiplier shifts along; it would cancel large losses
+        losses = losses - losses.min()  # it shifts the multiplier, and avoids cancellation
         form = _power_form(entries)
         c = torch.as_tensor(form.slope / form.power).double()
         multiplier = (c - losses).max()
@@ -142,31 +143,31 @@ class UnitSum(Constraint):
         return _log_vars(entries, log_weights.to(stored.dtype))
 
     def within(self, entries: Entries, log_vars: Tensor) -> Tensor:
-        """Return the nearest values, by share, whose weights sum to 1."""
+        """Return the log-variances, rescaled so that their weights sum to 1."""
         log_weights = _log_weights(entries, log_vars.detach())
         frozen = ~entries.unless_frozen(torch.ones_like(log_weights) > 0)
         kept = (log_weights == self.last_log_weights) | frozen
-        # In float64: the rest beside a large share is the small difference of two numbers.
+        # In float64, because the rest beside a large share is a small difference of two numbers.
         weights = log_weights.double().clamp(-300, 300).exp()
         rest = 1 - torch.where(kept, weights, 0.0).sum()
         moved = torch.where(kept, 0.0, weights).sum()
-        # If every task is kept, or the kept ones use up the sum, all of them are scaled.
+        # If every task is kept, or the kept ones use up the sum, all tasks are scaled.
         scale = torch.where(kept, 1.0, rest / moved)
         usable = (moved > 0) & (rest > 1e-6)
         scale = torch.where(usable, scale, 1 / weights.sum())
-        # No share falls so low that it could not rise again within some hundred steps.
+        # Bounded below, so that every share can rise again within some hundred steps.
         shares = (weights * scale).clamp(min=SMALLEST_SHARE)
         return _log_vars(entries, (shares / shares.sum()).log().to(log_vars.dtype))
 
     def started(self, entries: Entries, optimum: Tensor, moves: Tensor) -> Tensor:
-        """Return the joint optimum of all tasks if one has moved, as it depends on the others."""
+        """Return the joint optimum of all tasks if one has moved, since each depends on all."""
         moves = moves.any() & entries.is_from_data
         return super().started(entries, optimum, moves)
 
     def in_graph(self, entries: Entries, step: Step, *, training: bool) -> Tensor:
-        """Return the parameters on the simplex, with the gradient of dividing by their sum.
+        """Return log-variances whose weights sum to 1, with the gradient of that normalisation.
 
-        In training the parameters themselves are put there, too.
+        In training the parameters themselves are set to these values, too.
         """
         log_vars = entries.log_vars()
         values = self.within(entries, log_vars)
@@ -175,8 +176,8 @@ class UnitSum(Constraint):
             write((self.last_log_weights, _log_weights(entries, values)))
         # The values within, with the gradient of the parameters.
         log_weights = _log_weights(entries, values + (log_vars - log_vars.detach()))
-        # Only the shares of the labelled tasks move: they are normalised among themselves. Minus
-        # 1e4 is a weight of 0 in any dtype; minus infinity would make the gradient nan.
+        # Only the shares of labelled tasks change, so they are normalised among themselves. Minus
+        # 1e4 gives a weight of 0 in any dtype; minus infinity would make the gradient nan.
         normaliser = torch.where(step.num_valid > 0, log_weights, -1e4).logsumexp(0)
         return _log_vars(entries, log_weights - (normaliser - normaliser.detach()))
 

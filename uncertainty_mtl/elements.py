@@ -1,8 +1,8 @@
-"""Which elements of a prediction count, and how much: masks, weights, labels to ignore.
+"""Applies masks, weights per element and labels to ignore.
 
-What a mask leaves out may be nan or infinite, so it is blanked before anything is computed from it:
-``0 * nan`` is nan. By :func:`torch.where` and not by indexing with the mask, which makes the host
-wait for a GPU.
+Elements that a mask leaves out may be nan or infinite. They are set to 0 before anything is
+computed from them, because ``0 * nan`` is nan. This is done by :func:`torch.where`: indexing with
+the mask would make the host wait for a GPU.
 """
 
 from typing import TypeAlias
@@ -24,16 +24,16 @@ Mask: TypeAlias = Tensor | None
 
 
 def at_least_float32(tensor: Tensor) -> Tensor:
-    """Return half precision as float32: its 8 to 11 bits are too few for a mean over a map."""
+    """Return half precision as float32, as its 8 to 11 bits are too few for a mean over a map."""
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 
 def used_elements(
     prediction: Tensor, target: Tensor, mask: Mask, num_channels: int = 1, ignore_nan: bool = False
 ) -> tuple[Tensor, Tensor, Mask]:
-    """Return all three of at least float32, 0 where masked, and the mask with a channel axis.
+    """Return prediction and target in at least float32 and 0 where masked, and the full mask.
 
-    With ``ignore_nan`` the mask leaves out the nan targets, too.
+    The mask gets a channel axis if it lacks one. With ``ignore_nan`` it leaves out nan targets.
     """
     check_floating("prediction", prediction)
     check_floating("target", target)
@@ -57,19 +57,19 @@ def used_elements(
 
 
 def blanked(tensor: Tensor, mask: Tensor) -> Tensor:
-    """Return a tensor that is 0 wherever the mask is False or 0."""
+    """Return the tensor with 0 wherever the mask is False or 0."""
     return torch.where(mask if mask.dtype == torch.bool else mask != 0, tensor, 0.0)
 
 
 def summed(errors: Tensor, mask: Mask, num_channels: int = 1) -> Tensor:
-    """Return the sum of errors, by the weights of a floating mask, 0-dim or per channel."""
+    """Return the sum of errors, weighted by a floating mask; 0-dim or per channel."""
     if mask is not None and mask.dtype != torch.bool:
         errors = errors * mask
     return errors.sum() if num_channels == 1 else errors.sum(_all_but_channels(errors))
 
 
 def counted(prediction: Tensor, mask: Mask, num_channels: int = 1) -> Tensor:
-    """Return how many elements are used, or the sum of their weights, 0-dim or per channel."""
+    """Return how many elements are used, or the sum of their weights; 0-dim or per channel."""
     if mask is None:
         shape = () if num_channels == 1 else (num_channels,)
         return prediction.new_full(shape, prediction.numel() / num_channels)
@@ -85,9 +85,9 @@ def counted(prediction: Tensor, mask: Mask, num_channels: int = 1) -> Tensor:
 def used_labels(
     logits: Tensor, target: Tensor, mask: Mask, ignore_index: int
 ) -> tuple[Tensor, Tensor | None]:
-    """Return the labels as int64, ``ignore_index`` where masked, and the weights if there are any.
+    """Return the labels as int64, with ``ignore_index`` where masked, and the weights or None.
 
-    Weights are those of a floating mask, of at least float32.
+    The weights are those of a floating mask, in at least float32.
     """
     check_labels(logits, target)
     target = target.long()

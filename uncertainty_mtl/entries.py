@@ -1,4 +1,4 @@
-"""The heads of a loss as vectors, with one entry for every task and channel."""
+"""The heads of a loss as vectors, with one entry for each task or channel."""
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -13,19 +13,18 @@ from uncertainty_mtl.parameters import CAPTURED, gathered, is_usable, project, w
 from uncertainty_mtl.task_head import TaskHead
 
 MOST_PATTERNS = 256
-"""Patterns of tasks without labels whose constants are kept."""
+"""How many patterns of missing labels have their constants kept."""
 
 
 class Step(NamedTuple):
-    """What was measured in a step, and how its entries are weighed.
+    """The losses of a step, and how its entries are weighed.
 
     Attributes:
         losses: Mean base losses; 0 without labels.
-        num_valid: The valid elements that each mean runs over.
-        form: The form of each task or channel, times the channel's part of the task's valid
-            elements.
-        constant: What is added to each entry, times that share.
-        blank: Added to the errors, so that tasks without labels read nan.
+        num_valid: The number of valid elements in each mean.
+        form: The form of each entry, times the entry's share of its task's valid elements.
+        constant: The constant of each entry, times that share.
+        blank: Added to the reported errors, so that tasks without labels show nan.
     """
 
     losses: Tensor
@@ -36,10 +35,10 @@ class Step(NamedTuple):
 
 
 class Entries:
-    """The heads of a loss, and what stays the same from step to step, on one device.
+    """The heads of a loss, and the constants that all steps on one device share.
 
     A task contributes one entry, or C entries if its head has a sigma per channel. Two tasks that
-    share a head have an entry each; both always hold the same sigma.
+    share a head have an entry each, always with the same sigma.
 
     Args:
         heads: The heads by task.
@@ -69,7 +68,7 @@ class Entries:
         self.form: Form = PowerForm(*map(self._vector, columns))
         if not all(isinstance(each, PowerForm) for each in used):
             self.form = forms.LIEBEL_KOERNER  # which is then the form of all
-        # A fixed weight leaves nothing of the likelihood: no sigma, no constant.
+        # A fixed weight has no likelihood: neither a sigma nor a constant.
         has_form = [head.form is not None for head in self.heads]
         is_fixed = [f and p.power == 0 for f, p in zip(has_form, powers, strict=True)]
         constants = [0.0 if f else h.constant for f, h in zip(is_fixed, self.heads, strict=True)]
@@ -77,13 +76,13 @@ class Entries:
         self.priority = self._vector([priorities.get(task, 1.0) for task in heads])
         bounds = [head.log_var_bounds() for head in self.heads]
         self.low, self.high = (self._vector(each) for each in zip(*bounds, strict=True))
-        # A scale inside of the likelihood is put within its bounds by the head itself.
+        # The head itself keeps a scale inside the likelihood within its bounds.
         outside = [b for b, h in zip(bounds, self.heads, strict=True) if h.form is not None]
         # A single bound is twice as fast as a list of equal ones.
         self._bounds = [list(e) if len(set(e)) > 1 else e[0] for e in zip(*outside, strict=True)]
         no_sigma = [f or p is None for f, p in zip(is_fixed, self.parameters, strict=True)]
         self._has_no_sigma = self._vector(no_sigma) > 0
-        # A scale inside of the likelihood has no closed form that could set it.
+        # There is no closed form for a scale inside the likelihood.
         self.can_start = self._vector(has_form) > 0
         learns_inside = [h.form is None and h.log_var is not None for h in self.heads]
         self._learns_inside = self._vector(learns_inside) > 0
@@ -96,7 +95,7 @@ class Entries:
     def is_there(
         self, summed: Tensor, counts: Sequence[Any], zero_is_missing: Collection[str]
     ) -> Tensor:
-        """Return where there is a loss: not where a reduced one is 0 that may be missing."""
+        """Return where there is a loss; a reduced loss of 0 may count as missing."""
         may_be_missing = tuple(
             task in zero_is_missing and isinstance(count, float)
             for task, count in zip(self.tasks, counts, strict=True)
@@ -117,7 +116,7 @@ class Entries:
         group: Group = False,
         is_there: Tensor | None = None,
     ) -> Step:
-        """Return the step's mean losses and how they are to be weighed.
+        """Return the step's mean losses and how to weigh them.
 
         Args:
             summed: Errors summed over the valid elements.
@@ -134,8 +133,8 @@ class Entries:
             base = BaseLoss(summed, joined if is_there is None else joined * is_there)
             base = sum_over_ranks(base, group)
             return self._step(base.mean(), base.num_valid)
-        # Reduced losses are means already. Their constants are kept: copying them to a GPU in each
-        # step would stall the host.
+        # Reduced losses already are means. Their constants are kept, because copying them to a GPU
+        # in each step would stall the host.
         if torch.compiler.is_compiling():
             num_valid_of_call = self._vector(counts)
             if is_there is not None:
@@ -145,7 +144,7 @@ class Entries:
         if key not in self._patterns:
             if len(self._patterns) == MOST_PATTERNS:
                 self._patterns.clear()
-            with torch.inference_mode(False):  # an evaluation makes constants for training, too
+            with torch.inference_mode(False):  # training may use the constants of an evaluation
                 num_valid_of_key = self._vector(counts)
                 self._patterns[key] = self._step(num_valid_of_key, num_valid_of_key)
         step = self._patterns[key]
@@ -154,7 +153,7 @@ class Entries:
         return step._replace(losses=summed)
 
     def split(self, vector: Tensor) -> Sequence[Tensor]:
-        """Return each task's part of a vector without a graph, ``()`` or ``(C,)``."""
+        """Return each task's part, ``()`` or ``(C,)``, of a vector that has no graph."""
         if not self.has_channels:
             return vector.unbind()
         parts = zip(torch.split(vector, self.sizes), self.heads, strict=True)
@@ -172,13 +171,13 @@ class Entries:
         return list(copies)
 
     def project(self) -> None:
-        """Put parameters that an optimizer moved out of their bounds back, in place."""
+        """Put parameters back within their bounds, in place, if an optimizer moved them outside."""
         if self._bounds:
             pairs = zip(self.parameters, self.heads, strict=True)
             project([p for p, head in pairs if head.form is not None], *self._bounds)
 
     def log_vars(self) -> Tensor:
-        """Return all log-variances in the graph, those of frozen heads detached."""
+        """Return all log-variances, connected to the graph; those of frozen heads are detached."""
         pairs = zip(self.parameters, self.heads, strict=True)
         return torch.cat([self._log_var(p, head.frozen) for p, head in pairs])
 
@@ -193,10 +192,10 @@ class Entries:
         """Set the log-variances, and the counts, of all heads that are not frozen.
 
         Args:
-            log_vars: What to set them to.
-            counts: How many batches have set them; ``None`` leaves the counts alone.
-            inside: Whether heads with their scale inside are set, too. In a step they have used
-                their parameter already, and autograd may need it as it was.
+            log_vars: The new values.
+            counts: How many batches have set them; ``None`` does not change the counts.
+            inside: Whether to set heads with their scale inside, too. Within a step they have
+                already used their parameter, and autograd may need its old value.
 
         Raises:
             RuntimeError: Within a transform of ``torch.func``, before anything was written.
@@ -227,8 +226,8 @@ class Entries:
     def usable_means(self, step: Step, group: Group) -> tuple[Tensor, Tensor]:
         """Return the mean base losses that sigmas follow, detached, and where there are any.
 
-        They are joined over the processes of a group. Tasks that share a head get their mean,
-        weighted by priority, whose sigma makes the sum of their terms least.
+        They are joined over the processes of a group. Tasks that share a head all get their mean,
+        weighted by priority: the sigma that follows from it minimises the sum of their terms.
         """
         means = step.losses.detach()
         usable = is_usable(means) & (step.num_valid > 0) & self.can_start
@@ -237,7 +236,7 @@ class Entries:
         base = sum_over_ranks(base, group)
         if self._shares_heads:
             weights = (base.num_valid > 0) * self.priority
-            # Not a matrix product, which autocast would take in half precision.
+            # Not a matrix product, which autocast would compute in half precision.
             both = torch.stack([base.mean() * weights, weights]).unsqueeze(1)
             base = BaseLoss(*(self._same_head * both).sum(2).unbind())
         return base.mean(), base.num_valid > 0
@@ -247,7 +246,7 @@ class Entries:
         return torch.exp(0.5 * log_vars).masked_fill(self._has_no_sigma, torch.nan)
 
     def weights(self, log_vars: Tensor) -> Tensor:
-        """Return the factors on the base losses; on the logits of an exact softmax."""
+        """Return the factors on the base losses; for an exact softmax, on the logits."""
         weights = self.form.weight(log_vars)
         weights = torch.where(self._learns_inside, torch.exp(-log_vars), weights)
         return weights * self.priority
@@ -276,6 +275,6 @@ class Entries:
 
 
 def settings_of(heads: Mapping[str, TaskHead], priorities: Mapping[str, float]) -> list[Any]:
-    """Return what may change after a loss was built: heads, their bounds, priorities."""
+    """Return the settings that may change after a loss was built."""
     found: list[Any] = [(h, h.sigma_bounds, h.num_resets, h.frozen) for h in heads.values()]
     return [*found, *priorities.items()]

@@ -1,4 +1,4 @@
-"""How sigmas are found: learned by gradient, or in closed form from a running mean.
+"""How sigmas are found: learned by gradient, in closed form from a running mean, or not at all.
 
 ===============  ==========================  ============================  ===============
 estimator        ``constraint=None``         ``"unit_sum"``                ``"softmax"``
@@ -10,9 +10,8 @@ estimator        ``constraint=None``         ``"unit_sum"``                ``"so
                  or have no sigma
 ===============  ==========================  ============================  ===============
 
-Combinations marked "no" raise in the constructor. All but ``liebel_koerner`` are power forms.
-Heads that hold their scale inside of the likelihood (exact softmax, data-dependent noise) weigh no
-error.
+Combinations marked "no" raise in the constructor. All forms but ``liebel_koerner`` are power forms.
+Heads whose scale is inside the likelihood (exact softmax, data-dependent noise) weigh no error.
 """
 
 import inspect
@@ -36,7 +35,7 @@ class Estimator(KeepsDtype, ABC):
     """Decides the sigmas, and through them the weights.
 
     In a training step ``observe`` sees the losses, ``in_graph`` returns the log-variances, and
-    ``weighed`` may give the step weights that follow from no sigma.
+    ``weighed`` may set weights that do not follow from a sigma.
     """
 
     def __init__(self) -> None:
@@ -44,15 +43,15 @@ class Estimator(KeepsDtype, ABC):
         self.start = Start()
 
     def has_to_observe(self) -> bool:
-        """Return whether :meth:`observe` has something to do in the next training step."""
+        """Return whether the next training step has to call :meth:`observe`."""
         return self.start.is_pending
 
     def check(self, entries: Entries) -> None:
-        """Raise if what an earlier training step has set is not there any more."""
+        """Raise if a value that an earlier training step has set was lost."""
 
     @abstractmethod
     def observe(self, entries: Entries, constraint: Constraint, step: Step, group: Group) -> None:
-        """Take note of the base losses of a training step."""
+        """Update sigmas or running means from the base losses of a training step."""
 
     @abstractmethod
     def in_graph(
@@ -86,7 +85,7 @@ class Estimator(KeepsDtype, ABC):
         """
         losses, usable = entries.usable_means(step, group)
         optimum = constraint.optimum(entries, losses, usable)
-        # The scales that heads have set in `fit_scale` are averaged over processes.
+        # Scales that heads have set in `fit_scale` are averaged over processes.
         num_valid = torch.where(entries.can_start, 0.0, step.num_valid)
         fitted = sum_over_ranks(BaseLoss(optimum * num_valid, num_valid), group)
         optimum = torch.where(fitted.num_valid > 0, fitted.mean(), optimum)
@@ -100,21 +99,21 @@ class Estimator(KeepsDtype, ABC):
         return losses, usable
 
     def reset_parameters(self) -> None:
-        """Forget what came before."""
+        """Start again from the first batch."""
         self.start = Start()
 
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
     ) -> None:
         self.start = Start()
-        # A closed form's checkpoint serves the others too: its parameters are at the optimum.
+        # The others can load a checkpoint of the closed form: its parameters are at the optimum.
         if not hasattr(self, "running_losses"):
             state_dict.pop(prefix + "running_losses", None)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
 
 class Learned(Estimator):
-    """Sigma is a parameter: the first usable loss sets it, then an optimizer moves it."""
+    """Sigma is a parameter: the first usable loss sets it, then an optimizer updates it."""
 
     def check(self, entries: Entries) -> None:
         """Raise if FSDP has lost what was written to the parameters."""
@@ -128,7 +127,7 @@ class Learned(Estimator):
         moves = starts & entries.is_from_data
         optimum = constraint.optimum(entries, losses, usable)
         entries.write(constraint.started(entries, optimum, moves), counts + starts)
-        if not torch.compiler.is_compiling():  # within a graph nothing is read
+        if not torch.compiler.is_compiling():  # a compiled graph reads no values
             self.start.watch(entries, constraint, moves, optimum, stored)
 
     def in_graph(
@@ -143,10 +142,10 @@ class Learned(Estimator):
 
 
 class Fixed(Estimator):
-    """The weights are constant: their forms have no power, so that sigma changes nothing."""
+    """The weights are constant: the power of their forms is 0, so that sigma has no effect."""
 
     def has_to_observe(self) -> bool:
-        """Return that no step changes anything."""
+        """Return False, because no step changes anything."""
         return False
 
     def observe(self, entries: Entries, constraint: Constraint, step: Step, group: Group) -> None:
@@ -157,7 +156,7 @@ class Fixed(Estimator):
     ) -> Tensor:
         """Return the parameters, which get a zero gradient: DistributedDataParallel waits for one.
 
-        A parameter that is not finite would turn the weights into nan.
+        They are clamped, because an infinite parameter would turn the weights into nan.
         """
         return entries.log_vars().clamp(entries.low, entries.high)
 
@@ -173,18 +172,18 @@ class Fixed(Estimator):
 
 
 class ClosedForm(Estimator):
-    r"""Sigma is the optimum for a running mean of the base loss; no optimizer moves it.
+    r"""Sigma is the optimum for a running mean of the base loss; no optimizer updates it.
 
-    As in batch norm the first batch sets the mean, evaluation leaves it alone, and every call in
-    training counts. The parameter of each head follows, for checkpoints and ``head.sigma``; it gets
-    a zero gradient, as DistributedDataParallel waits for one. A parameter that FSDP has sharded
-    cannot follow: there only the running means, and the loss's ``sigmas()``, are right.
+    As in batch norm, the first batch sets the mean, every later call in training updates it, and
+    evaluation does not. The parameter of each head is set to the optimum, for checkpoints and
+    ``head.sigma``; it gets a zero gradient, because DistributedDataParallel waits for one. With
+    sharded parameters (FSDP) only the running means and the loss's ``sigmas()`` are right.
 
     Args:
         num_entries: How many entries the loss has.
         momentum: Share of the newest batch in the running mean.
-        temperature: If there is one, the weights are :math:`\operatorname{softmax}(1/(L T))` of
-            the running means :math:`L`, whatever sigma is.
+        temperature: If given, the weights are :math:`\operatorname{softmax}(1/(L T))` of the
+            running means :math:`L`, whatever sigma is.
     """
 
     running_losses: Tensor
@@ -196,12 +195,12 @@ class ClosedForm(Estimator):
         self.register_buffer("running_losses", nothing)
 
     def has_to_observe(self) -> bool:
-        """Return that every step counts."""
+        """Return True, because every step updates the running means."""
         return True
 
     def observe(self, entries: Entries, constraint: Constraint, step: Step, group: Group) -> None:
         """Update the running means, and set the parameters to their optimum."""
-        # The first batch is joined over all processes; later ones, with `global_counts`.
+        # The first batch is joined over all processes; later ones only with `global_counts`.
         losses, usable = entries.usable_means(step, group if self.start.is_pending else False)
         usable = entries.unless_frozen(usable)
         before, counts = self._running(entries), entries.counts()
@@ -211,7 +210,7 @@ class ClosedForm(Estimator):
         entries.write(constraint.within(entries, optimum), counts + usable)
         write((self.running_losses, running))
         if self.start.is_pending and not torch.compiler.is_compiling():
-            # What FSDP may lose in the parameters is still in the running means.
+            # If FSDP loses values of the parameters, the running means still have them.
             starts, stored = usable & (counts == 0), entries.log_vars().detach()
             self.start.watch(entries, constraint, starts, optimum, stored)
 
@@ -245,7 +244,7 @@ class ClosedForm(Estimator):
     def initialize(
         self, entries: Entries, constraint: Constraint, step: Step, group: Group
     ) -> tuple[Tensor, Tensor]:
-        """Let the running means begin with these base losses."""
+        """Set the running means to these base losses."""
         losses, usable = super().initialize(entries, constraint, step, group)
         write((self.running_losses, torch.where(usable, losses, self.running_losses)))
         return losses, usable
@@ -257,9 +256,9 @@ class ClosedForm(Estimator):
 
     def _softmax(self, entries: Entries) -> Tensor:
         losses = self._running(entries)
-        # Bounded, as a difference of infinities is nan, and so that their sum is finite. A task
-        # that no loss is known of yet gets the score of an average one: before any data, all
-        # weights are equal.
+        # Bounded, because a difference of infinities is nan, and so that their sum is finite. A
+        # task without a known loss gets the average score, so that all weights are equal before
+        # any data.
         scores = (1 / (losses * cast(float, self.temperature))).clamp(max=1e30)
         average = scores.nanmean().nan_to_num(0.0)
         return torch.where(losses.isnan(), average, scores).softmax(0)
@@ -267,7 +266,7 @@ class ClosedForm(Estimator):
     def _running(self, entries: Entries) -> Tensor:
         if not self.start.is_pending:
             return self.running_losses
-        # A head that was set before, by a checkpoint of learned sigmas, goes on from its sigma.
+        # If a checkpoint of learned sigmas has set a head, its mean starts from that sigma.
         stored = entries.log_vars().detach().clamp(entries.low, entries.high)
         implied = torch.where(entries.counts() > 0, entries.form.loss_at_optimum(stored), math.nan)
         return torch.where(self.running_losses.isnan(), implied, self.running_losses)
@@ -283,7 +282,7 @@ class ClosedForm(Estimator):
 def observe(
     estimator: Estimator, entries: Entries, constraint: Constraint, step: Step, group: Group
 ) -> None:
-    """Let an estimator take note of a training step."""
+    """Call the estimator's ``observe`` without recording gradients."""
     with torch.no_grad():
         estimator.observe(entries, constraint, step, group)
 

@@ -162,8 +162,8 @@ class SigmaHistory:
             self._warned = True
             warnings.warn(
                 f"The sigma of {stuck} has not moved in {self._num_steps} steps. Is its `log_var` "
-                "in the optimizer? `loss_fn.check_optimizer(optimizer)` tells; a task without "
-                "labels does not move its sigma either.",
+                "in the optimizer? Call `loss_fn.check_optimizer(optimizer)` to find out. The "
+                "sigma of a task without labels does not move either.",
                 stacklevel=4,
             )
 
@@ -175,7 +175,7 @@ class SigmaHistory:
             if sits and sigmas and head.log_var is not None and task not in self._warned_of_bounds:
                 self._warned_of_bounds.add(task)
                 warnings.warn(
-                    f"The sigma of {task!r} sits at a bound, of `sigma_bounds` {(low, high)}. "
+                    f"The sigma of {task!r} is at a bound of its `sigma_bounds` {(low, high)}. "
                     "A loss that reaches 0, or is measured in very small or large units, drives it "
                     "there. Give the head wider bounds, or see whether the task still has a loss.",
                     stacklevel=4,

@@ -18,7 +18,7 @@ def inputs_of_call(
     if targets is None:
         if masks is not None:
             raise ValueError(
-                "`masks` should come with `targets`. Found `masks` alone: an already reduced loss "
+                "`masks` should come with `targets`. Found only `masks`: an already reduced loss "
                 "has no elements left to mask."
             )
         predictions = _in_order(tasks, predictions)
@@ -46,14 +46,14 @@ def inputs_of_call(
 def without_extra(
     tasks: Mapping[str, Any], extra: str, arguments: Sequence[Any]
 ) -> tuple[list[Any], dict[str, Tensor]]:
-    """Return the arguments of a call without entries that are no tasks, and the losses among these.
+    """Return the arguments of a call without entries that belong to no task, and extra losses.
 
     Namedtuples become dicts by field.
 
     Args:
         tasks: The tasks of the loss.
         extra: ``"raise"`` leaves such entries to the checks that follow, ``"ignore"`` drops them,
-            ``"add"`` returns those of the predictions, which should be scalar losses.
+            and ``"add"`` returns those of the predictions, which should be scalar losses.
         arguments: The predictions, targets and masks.
     """
     arguments = [_by_field(values) for values in arguments]
@@ -79,8 +79,8 @@ def measure(
 ) -> tuple[dict[str, Tensor], list[Tensor | float]]:
     """Return the summed error of each task, and its number of valid elements.
 
-    The number is a float where no mask and no label decides it: 1.0 for a reduced loss, 0.0 for a
-    task without labels.
+    The number is a float where it does not depend on masks or labels: 1.0 for a reduced loss, 0.0
+    for a task without labels.
     """
     summed: dict[str, Tensor] = {}
     counts: list[Tensor | float] = []
@@ -96,7 +96,7 @@ def measure(
             counts.append(1.0)
         else:
             summed[task], count = naming(task, head.base_loss, *given)
-            # A head of a user's own may count in Python.
+            # A user's own head may count with Python numbers.
             counts.append(
                 count
                 if isinstance(count, Tensor)
@@ -106,11 +106,11 @@ def measure(
 
 
 def absent(head: TaskHead, prediction: Any) -> Tensor:
-    """Return a sum over no element, from which head and prediction get a zero gradient.
+    """Return a loss of 0, from which head and prediction get a zero gradient.
 
-    A zero and not none at all: DistributedDataParallel waits for a gradient of every parameter. The
-    sum of an empty slice and not a product with 0: a prediction without labels may be infinite or
-    nan, and 0 * nan is nan.
+    DistributedDataParallel waits for a gradient of every parameter, so there has to be one. It
+    comes from the sum of an empty slice: a prediction without labels may be infinite or nan, and
+    a product with 0 would then be nan.
     """
     log_var = head.log_var
     tensors: list[Tensor] = [p for p in head.parameters() if p is not log_var]
@@ -132,7 +132,7 @@ def parts_of(prediction: Any) -> list[Tensor]:
 
 
 def naming(task: str, function: Callable[..., Any], *inputs: Any) -> Any:
-    """Return ``function(*inputs)``, whose errors then name the task."""
+    """Return ``function(*inputs)``; errors that it raises get the name of the task."""
     try:
         return function(*inputs)
     except TypeError as error:
@@ -142,7 +142,7 @@ def naming(task: str, function: Callable[..., Any], *inputs: Any) -> Any:
 
 
 def joined(summed: Mapping[str, Tensor], heads: Mapping[str, TaskHead]) -> Tensor:
-    """Return one vector of what each task has, ``()`` or ``(C,)``, of at least float32."""
+    """Return one vector of all tasks' values, ``()`` or ``(C,)`` each, in at least float32."""
     parts = list(summed.values())
     try:
         if all(part.ndim == 0 for part in parts):
@@ -157,7 +157,7 @@ def joined(summed: Mapping[str, Tensor], heads: Mapping[str, TaskHead]) -> Tenso
     for head in heads.values():
         if head.log_var is not None:
             _check_device(vector.device, head.log_var.device)
-            break  # the others are where the first is
+            break  # all sigmas are on one device
     is_half = vector.dtype in (torch.float16, torch.bfloat16)
     return vector.float() if is_half else vector
 
@@ -186,9 +186,9 @@ def warn_if_graph_is_cut(
     Args:
         inputs: What :func:`inputs_of_call` returned.
         measured: The summed errors, by task.
-        warned_of: The tasks that were warned of, which are added to it.
-        zero_is_missing: The tasks whose loss may be a constant 0. Only the first loss of such a
-            task that has no graph is looked at, as reading one makes a GPU wait.
+        warned_of: The tasks that were warned of before; the function adds to them.
+        zero_is_missing: The tasks whose loss may be a constant 0. Only the first loss without a
+            graph is read for each of them, because reading a value makes the host wait.
     """
     without = [task for task, summed in measured.items() if not summed.requires_grad]
     cut = [task for task in without if len(inputs[task]) == 1 and inputs[task][0] is not None]
@@ -204,11 +204,11 @@ def warn_if_graph_is_cut(
         return
     others = len(without) < len(measured)
     warnings.warn(
-        f"The loss of {cut} carries no gradient while others do: for that task only sigma trains, "
-        "and its weight grows. Pass the loss as it was computed; a task without labels in this "
-        "step is passed as None."
+        f"The loss of {cut} carries no gradient while others do: for that task only sigma is "
+        "trained, and its weight grows. Pass the loss as it was computed; a task without labels in "
+        "this step is passed as None."
         if others
-        else "No reduced loss carries a gradient: only the sigmas will train. Pass the losses as "
+        else "No reduced loss carries a gradient: only the sigmas are trained. Pass the losses as "
         "they were computed; `.item()`, `.detach()` and `torch.tensor([a, b])` cut the graph.",
         stacklevel=7,  # the user's call of the loss
     )
@@ -222,7 +222,7 @@ def _by_field(values: Any) -> Any:
 
 
 def _in_order(tasks: Mapping[str, Any], losses: Any) -> Any:
-    """Return reduced losses by name; they may come as a sequence or a stacked tensor, in order."""
+    """Return reduced losses by name; a sequence or a stacked tensor is taken in task order."""
     if isinstance(losses, Tensor):
         losses = losses.unbind() if losses.ndim == 1 else losses
     if not isinstance(losses, Sequence) or isinstance(losses, str):

@@ -1,4 +1,4 @@
-"""Checks of the options of a loss: each by itself, and which of them combine."""
+"""Checks the options of a loss, each by itself and in combination."""
 
 from collections.abc import Collection, Mapping
 
@@ -20,9 +20,9 @@ def check_options(
     extra: str,
     zero_is_missing: bool | Collection[str],
 ) -> None:
-    """Raise unless the options of a loss are in range, and combine with each other and its heads.
+    """Raise unless the options of a loss are valid, and fit each other and the heads.
 
-    They are those of :class:`~uncertainty_mtl.UncertaintyWeightedLoss`.
+    The options are those of :class:`~uncertainty_mtl.UncertaintyWeightedLoss`.
     """
     check_choice("estimator", estimator, ("learned", "closed_form", "fixed"))
     check_choice("form", form, forms.NAMES)
@@ -66,7 +66,7 @@ def _check_weights(heads: HeadsByName, estimator: str, weights: Mapping[str, flo
     if estimator != "fixed":
         raise ValueError(
             "`weights` should come with `estimator='fixed'`. Found them with `estimator="
-            f"{estimator!r}`, which finds the weights itself. Factors on those are `priorities`."
+            f"{estimator!r}`, which finds the weights itself. Use `priorities` to scale them."
         )
     own = own_heads(heads)
     check_tasks("weights", weights, own, may_be_left_out=own)

@@ -1,4 +1,4 @@
-"""How log-variances are kept, read and set, wherever they are."""
+"""How log-variances are kept, read and set, also when FSDP has sharded them."""
 
 from collections.abc import Callable
 from typing import Any, cast
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 class KeepsDtype(nn.Module):
     """A module whose state keeps its dtype under ``.to(dtype)``, ``.half()`` and ``.bfloat16()``.
 
-    Near -7 the steps of bfloat16 are 0.03: an optimizer's updates of a log-variance would vanish.
+    Near -7, bfloat16 has steps of 0.03 and would round an optimizer's updates of ``log_var`` away.
     """
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
@@ -28,15 +28,15 @@ def is_usable(loss: Tensor) -> Tensor:
 
 
 def project(log_vars: list[Any], low: Any, high: Any) -> None:
-    """Put parameters that an optimizer moved out of their bounds back, in place.
+    """Put parameters back within their bounds, in place, if an optimizer moved them outside.
 
-    The parameters themselves, not clamped copies: a clamp has no gradient outside of its bounds, so
-    a parameter that was thrown out would never come back.
+    It changes the parameters themselves. A clamped copy has no gradient outside the bounds, so a
+    parameter that was thrown out would never come back.
 
     Args:
         log_vars: The parameters.
         low: One lower bound for all, or a list with one for each.
-        high: The upper bounds likewise.
+        high: One upper bound for all, or a list with one for each.
     """
     with torch.no_grad():
         if not torch.compiler.is_compiling():
@@ -53,7 +53,7 @@ def project(log_vars: list[Any], low: Any, high: Any) -> None:
 
 
 def gathered(parameter: Tensor) -> Tensor:
-    """Return a parameter; one that FSDP has sharded is gathered, so every rank has to ask."""
+    """Return the whole parameter; if FSDP has sharded it, every rank has to call this."""
     if not _is_sharded(parameter):
         return parameter
     whole: Tensor = parameter.full_tensor()  # type: ignore[attr-defined]
@@ -61,22 +61,21 @@ def gathered(parameter: Tensor) -> Tensor:
 
 
 def _is_sharded(parameter: Tensor) -> bool:
-    # The usual types first: asking a tensor for a method that it lacks takes long.
+    # Check the usual types first, because `hasattr` on a tensor without the method is slow.
     is_plain = type(parameter) in (nn.Parameter, Tensor) or torch.compiler.is_compiling()
     return not is_plain and hasattr(parameter, "full_tensor")
 
 
 CAPTURED = (
     "A training step that sets sigmas from its losses should run outside of the transforms of "
-    "`torch.func`. Found one within, where a tensor that the function has not been given cannot be "
-    "written. Take an ordinary step first or call `loss_fn.initialize_from`, after which learned "
-    "sigmas work here; or call `loss_fn.eval()`. Closed form and constraints set sigmas in every "
-    "training step."
+    "`torch.func`. Found one within, where only the arguments of the function can be written. Take "
+    "an ordinary step first or call `loss_fn.initialize_from`, after which learned sigmas work "
+    "here; or call `loss_fn.eval()`. Closed form and constraints set sigmas in every training step."
 )
 
 
 def write(*pairs: tuple[Tensor, Tensor]) -> None:
-    """Set parameters and buffers, each paired with its value, in place; sharded ones on all ranks.
+    """Set parameters and buffers in place to the values that they are paired with.
 
     Raises:
         RuntimeError: Within a transform of ``torch.func``, where they cannot be written.

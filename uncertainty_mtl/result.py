@@ -1,4 +1,4 @@
-"""What a loss returns, and how it is computed from base losses and log-variances."""
+"""The result of a loss, and how it is computed from base losses and log-variances."""
 
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
@@ -11,17 +11,19 @@ from uncertainty_mtl.entries import Entries, Step
 
 
 class MultiTaskLoss(NamedTuple):
-    """What :class:`~uncertainty_mtl.UncertaintyWeightedLoss` returns; read it by name.
+    """The total to call ``.backward()`` on, and each task's part, error and count; read by name.
+
+    This is what :class:`~uncertainty_mtl.UncertaintyWeightedLoss` returns.
 
     Attributes:
-        total: The sum over tasks, 0-dim: call ``.backward()`` on it.
+        total: The sum over tasks, 0-dim.
         tasks: Each task's negative log-likelihood, 0-dim, differentiable; they sum to ``total``.
-        errors: Each task's mean base loss in this step, detached; nan where it had no labels.
-            0-dim, or ``(C,)`` with ``num_channels``; the tasks of a group come as
-            ``"group.task"``. For a likelihood with its scale inside it is that likelihood.
-        counts: What each mean ran over, as ``errors``: the number of valid elements, or the sum of
-            their weights; 1 for an already reduced loss. To join parts of a batch, weight their
-            means by it.
+        errors: Each task's mean base loss in this step, detached; nan for a task without labels.
+            0-dim, or ``(C,)`` with ``num_channels``; the tasks of a group are named
+            ``"group.task"``. For a head with its scale inside, the negative log-likelihood.
+        counts: The number of valid elements in each mean, or the sum of their weights; 1 for an
+            already reduced loss. Shapes and names as ``errors``. To join parts of a batch, weight
+            their means by it.
     """
 
     total: Tensor
@@ -65,14 +67,14 @@ def with_groups(
 
 
 def with_extra(losses: MultiTaskLoss, extra: Mapping[str, Tensor]) -> MultiTaskLoss:
-    """Return the result with losses that are no tasks, which are added as they are."""
+    """Return the result with losses that belong to no task added at weight 1."""
     try:
         added = torch.stack([loss.to(losses.total.dtype) for loss in extra.values()]).sum()
         total = losses.total + added
     except RuntimeError as error:
         places = {name: str(loss.device) for name, loss in extra.items()}
         raise ValueError(
-            f"Losses that are no tasks should be on the device of the others, "
+            f"Losses that belong to no task should be on the device of the others, "
             f"{str(losses.total.device)!r}. Found {places}."
         ) from error
     tasks = {**losses.tasks, **{name: loss.clone() for name, loss in extra.items()}}

@@ -1,4 +1,4 @@
-"""Watching sigmas get their first value: whether all have one by now, and whether it stays."""
+"""Checks whether all sigmas have got their first value, and whether it was kept."""
 
 import math
 
@@ -11,10 +11,11 @@ from uncertainty_mtl.entries import Entries
 
 
 class Start:
-    """Reads values of a step rarely, in steps 1, 2, 4, 8, ..., until all sigmas have started.
+    """Tells when all sigmas have started, and raises if FSDP has lost their first values.
 
-    After that nothing is read, and no step waits for the device. With several processes, the first
-    two steps after a start are also checked for values that FSDP has lost.
+    It reads values only in steps 1, 2, 4, 8, ... until all sigmas have started. After that it reads
+    nothing, and no step waits for the device. With several processes it also checks the first two
+    steps after a start for lost values.
     """
 
     def __init__(self) -> None:
@@ -34,13 +35,13 @@ class Start:
         optimum: Tensor,
         before: Tensor,
     ) -> None:
-        """Look at a step that has just set sigmas.
+        """Take note of a step that has just set sigmas.
 
         Args:
             entries: The heads.
-            constraint: What ties their sigmas together.
+            constraint: The constraint on their sigmas.
             starts: Which entries this step has set for the first time, bool.
-            optimum: What it has set them to, not yet within their bounds.
+            optimum: The values that it has set, not yet within their bounds.
             before: The log-variances before.
         """
         self._num_steps += 1
@@ -57,15 +58,15 @@ class Start:
             self._checks_left = 2
 
     def check_that_it_stayed(self, entries: Entries) -> None:
-        """Look at a step that is about to begin.
+        """Check, before a step begins, that the values of earlier steps are still there.
 
         Raises:
-            RuntimeError: If sigmas are back where they were before they were set.
+            RuntimeError: If sigmas have the values again that they had before they were set.
         """
         if self._before is None or self._after is None or not is_distributed():
             return
         distance = (self._after - self._before).abs()
-        # An optimizer's first step from an optimum is small: it does not lead back.
+        # An optimizer's first step from an optimum is too small to lead back.
         is_back = (entries.log_vars().detach() - self._before).abs() < 0.25 * distance
         is_lost = is_back & (distance > 0.5) & (entries.counts() > 0)
         self._is_lost = is_lost if self._is_lost is None else self._is_lost | is_lost
@@ -78,9 +79,9 @@ class Start:
         if bool(self._is_lost.any()):
             pairs = zip(entries.tasks, entries.split(self._is_lost), strict=True)
             raise RuntimeError(
-                "Sigmas that were set from losses should be there in the next step. Found those of "
-                f"{[task for task, lost in pairs if lost.any()]} back where they were: FSDP loses "
-                "what is written to parameters while they are gathered, in forward and until "
+                "Sigmas that were set from losses should keep their values in the next step. Found "
+                f"those of {[task for task, lost in pairs if lost.any()]} back where they were: "
+                "FSDP loses what is written to gathered parameters, in forward and until "
                 "`reshard()`. Call `loss_fn.initialize_from` before `fully_shard`, or give the "
                 "heads an `init_sigma`. Or keep sigmas out of the sharding, with `fully_shard("
                 "module, ignored_params=set(loss_fn.parameters()))` (torch 2.7 or newer), and "

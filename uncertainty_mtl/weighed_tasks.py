@@ -1,4 +1,4 @@
-"""Computes a loss from the inputs of a call: heads, an estimator and a constraint at work."""
+"""Computes a loss from the inputs of a call, by its heads, an estimator and a constraint."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
@@ -36,7 +36,7 @@ ByTask: TypeAlias = Mapping[str, Any]
 
 
 class WeighedTasks(nn.Module):
-    """What :class:`~uncertainty_mtl.UncertaintyWeightedLoss` computes, with its options checked."""
+    """Computes :class:`~uncertainty_mtl.UncertaintyWeightedLoss`, whose options are checked."""
 
     def __init__(
         self,
@@ -59,7 +59,7 @@ class WeighedTasks(nn.Module):
         self.estimator, self.form, self.extra = estimator, form, extra
         self.priorities = dict(priorities)
         self.global_counts, self.process_group = global_counts, process_group
-        # A collection of its own: the user's may change, or be one that cannot be copied.
+        # A copy, because the user's collection may change, or may be one that cannot be pickled.
         if not isinstance(zero_is_missing, bool):
             zero_is_missing = frozenset(zero_is_missing)
         self.zero_is_missing = zero_is_missing
@@ -83,7 +83,7 @@ class WeighedTasks(nn.Module):
         ]
         self._entries_of: dict[Any, Entries] = {}
         self._warned_of: set[str] = set()
-        # transformers calls `_init_weights` only of modules that own a tensor it has not loaded.
+        # transformers calls `_init_weights` only for modules with a tensor that was not loaded.
         self.register_buffer("_owned", torch.zeros((), dtype=torch.long), persistent=False)
 
     def __getitem__(self, task: str) -> "TaskHead | WeighedTasks":
@@ -128,7 +128,7 @@ class WeighedTasks(nn.Module):
     def _inputs(
         self, *arguments: Any
     ) -> tuple[dict[str, Any], dict[str, TaskHead], dict[str, tuple[Any, ...]], dict[str, Tensor]]:
-        """Return all tasks, those in no group, what each was given, and losses of no task."""
+        """Return all tasks, those outside groups, the inputs of each, and losses of no task."""
         tasks = tasks_of(self.heads)
         own = {task: head for task, head in tasks.items() if isinstance(head, TaskHead)}
         arguments_of_tasks, extra = without_extra(tasks, self.extra, arguments)
@@ -140,7 +140,7 @@ class WeighedTasks(nn.Module):
         inputs: Mapping[str, Sequence[Any]],
         function: Callable[..., Any],
     ) -> dict[str, Any]:
-        """Return what a function of each group and its own inputs returns, by the group's name."""
+        """Return the result of a function of each group and its inputs, by the group's name."""
         found = {}
         for task, entry in tasks.items():
             if not isinstance(entry, TaskHead):
@@ -157,7 +157,7 @@ class WeighedTasks(nn.Module):
             self.scales.check(entries)
         if not self.scales.has_to_observe():
             return
-        # `global_counts` has joined the losses; without a start from data there is nothing to join.
+        # `global_counts` has already joined the losses; with `init_sigma` there is nothing to join.
         is_from_data = any(head.init_sigma is None for head in entries.heads)
         group = self.process_group if is_from_data and not self.global_counts else False
         is_joined = self.scales.start.is_pending and num_ranks(group) > 1
@@ -167,7 +167,7 @@ class WeighedTasks(nn.Module):
     def _measure(
         self, own: Mapping[str, TaskHead], inputs: Mapping[str, tuple[Any, ...]]
     ) -> tuple[Entries, Step]:
-        """Return the base losses of all tasks that are in no group, as vectors."""
+        """Return the base losses of all tasks outside groups, as vectors."""
         zero = self.zero_is_missing
         zero_is_missing = (own if zero else ()) if isinstance(zero, bool) else zero
         summed, counts = measure(own, inputs)
@@ -178,7 +178,7 @@ class WeighedTasks(nn.Module):
         is_there = None
         if zero_is_missing:
             is_there = entries.is_there(vector, counts, zero_is_missing)
-            # Another process may have a loss of such a task, which gives it a weight.
+            # Another process may have a loss for this task, which gives the task a weight.
             vector = vector * is_there
         group = self.process_group if self.global_counts else False
         return entries, entries.step(vector, counts, group, is_there)
@@ -191,10 +191,10 @@ class WeighedTasks(nn.Module):
         if entries is None or entries.settings != settings_of(own, self.priorities):
             if entries is not None:  # a head may have been reset, or unfrozen
                 self.scales.start = Start()
-            with torch.inference_mode(False):  # an evaluation makes constants for training, too
+            with torch.inference_mode(False):  # training may use the constants of an evaluation
                 entries = Entries(own, self._forms, self.priorities, like)
             self._entries_of[key] = entries
-        # Read again in each call: FSDP and `functional_call` replace the parameter objects.
+        # Read in each call, because FSDP and `functional_call` replace the parameter objects.
         entries.parameters = [head.log_var for head in own.values()]
         return entries
 
