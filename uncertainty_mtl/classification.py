@@ -223,7 +223,7 @@ class ScaledSigmoidHead(ClassificationHead):
 
     Example:
         >>> head = ScaledSigmoidHead()
-        >>> round(head(torch.zeros(3), torch.tensor([0.0, 1.0, 1.0])).item(), 4)  # log(2)
+        >>> round(head(torch.zeros(3), torch.tensor([0.0, 1, 1])).item(), 4)  # log(2)
         0.6931
 
     References:

@@ -226,8 +226,8 @@ class UncertaintyWeightedLoss(WeighedTasks):
             A list to unpack among the optimizer's groups; empty if nothing is learned.
 
         Example:
-            >>> from torch import nn
-            >>> model, loss_fn = nn.Linear(3, 1), UncertaintyWeightedLoss({"depth": "laplace"})
+            >>> model = torch.nn.Linear(3, 1)
+            >>> loss_fn = UncertaintyWeightedLoss({"depth": "laplace"})
             >>> groups = [{"params": model.parameters()}, *loss_fn.param_groups()]
             >>> optimizer = torch.optim.AdamW(groups, lr=1e-3, weight_decay=1e-2)
             >>> loss_fn.check_optimizer(optimizer)

@@ -55,13 +55,13 @@ class TaskHead(KeepsDtype, ABC):
         >>> from uncertainty_mtl.forms import BaseLoss, PowerForm
         >>> class QuarticHead(TaskHead):
         ...     def __init__(self, *, init_sigma=None):
-        ...         super().__init__(form=PowerForm(1.0, power=2.0), init_sigma=init_sigma)
+        ...         super().__init__(form=PowerForm(1, power=2), init_sigma=init_sigma)
         ...
         ...     def base_loss(self, prediction, target, mask=None):
         ...         residual = prediction - target
         ...         if mask is None:
         ...             mask = torch.ones_like(residual, dtype=torch.bool)
-        ...         residual = torch.where(mask, residual, 0.0)  # before the power: it may be nan
+        ...         residual = torch.where(mask, residual, 0.0)  # it may be nan
         ...         return BaseLoss((residual**4).sum(), mask.sum().float())
         ...
         ...     def distribution(self, prediction):
