@@ -1,23 +1,29 @@
 """Writes the documentation's page of the table: `python -m tests.examples.bad_inputs.page`."""
 
+import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from tests.examples.bad_inputs import TABLE
-from tests.examples.bad_inputs.row import TRAIN, Accepted, Refused
+from tests.examples.bad_inputs.row import Accepted, Refused
 
 PAGE = Path(__file__).parents[3] / "docs" / "examples" / "cityscapes_inputs.md"
 
 INTRODUCTION = """\
 # What it accepts and what it refuses
 
-A command of the street-scene example that cannot use an input prints one line, which begins with
-`error:`, and ends with status 2. What was computed before is kept, and no half-written file is
-left. Below are the inputs that the tests try, with the lines; `...` stands for what varies.
-`scenes` is a dataset in the official layout, `copy` what `prepare` made of it, `run` the folder
-of a run, and `photos` a folder of images.
+Here you find out why a command of the street-scene example has refused an input, and which unusual
+inputs it accepts. [The data](cityscapes_data.md) describes the inputs that it expects.
 
-This page is generated from the table in `tests/examples/bad_inputs`. To cover another input, add
-a row there.
+If a command cannot use an input, it prints one line, which begins with `error:`, and exits with
+status 2. The line names the file or option, says what was expected and found, and ends with a way
+out. What was computed before is kept, and no half-written file is left.
+
+To find a message, search this page for the words after the name of the file. The page shows only
+the middle part of a message; `...` stands for a name that varies.
+
+The tests try every input on this page. To cover another input, add a row to the table in
+`tests/examples/bad_inputs`; `python -m tests.examples.bad_inputs.page` then writes this page.
 """
 
 
@@ -26,19 +32,36 @@ def page() -> str:
     parts = [INTRODUCTION]
     for heading, rows in TABLE.items():
         parts.append(f"## {heading}\n")
-        refused = [row for row in rows if isinstance(row, Refused)]
+        refused = [
+            (code(shortened(row.line)), row.what) for row in rows if isinstance(row, Refused)
+        ]
         if refused:
-            cells = [(row.what, f"`{name_of(row)}`", code(row.line)) for row in refused]
-            parts.append(table(("refused", "command", "the line"), cells))
-        accepted = [row for row in rows if isinstance(row, Accepted)]
+            parts.append(table(("message", "cause"), grouped(refused)))
+        accepted = [(row.rule, row.what) for row in rows if isinstance(row, Accepted)]
         if accepted:
-            parts.append(table(("accepted", "rule"), [(row.what, row.rule) for row in accepted]))
+            pairs = [(what, rule) for rule, what in grouped(accepted)]
+            parts.append(table(("accepted", "what happens"), pairs))
     return "\n".join(parts)
 
 
-def name_of(row: Refused) -> str:
-    """Return a command without the options that every row has."""
-    return row.command.replace(TRAIN, "train").partition(" ")[0]
+def shortened(line: str) -> str:
+    """Return what is wrong, without the name of the file, details in brackets and the way out."""
+    about, _, message = line.removesuffix("...").partition(": ")
+    if about.startswith("--"):
+        message = f"{about}: {message}"
+    for _ in range(2):  # brackets within brackets
+        message = re.sub(r" \([^()]*\)", "", message)
+    message = message.partition(" (")[0].partition("; ")[0].strip()
+    message = re.sub(r"`[^`]+`", "`...`", message)  # names of settings
+    return re.sub(r"frame \d+, \w+", "frame ...", message)
+
+
+def grouped(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Return each first item once, with all second items that came with it."""
+    found: dict[str, list[str]] = {}
+    for first, second in pairs:
+        found.setdefault(first, []).append(second)
+    return [(first, "; ".join(seconds)) for first, seconds in found.items()]
 
 
 def code(text: str) -> str:
