@@ -87,13 +87,16 @@ class WeighedTasks(nn.Module):
         self.register_buffer("_owned", torch.zeros((), dtype=torch.long), persistent=False)
 
     def __getitem__(self, task: str) -> "TaskHead | WeighedTasks":
+        """Return the head of a task, or the loss of a group of tasks: ``loss_fn["depth"]``."""
         found: TaskHead | WeighedTasks = _tasks.task_of(self.heads, task)
         return found
 
     def __iter__(self) -> Iterator[str]:
+        """Yield the names of the tasks, and of the groups, in the order of the constructor."""
         return iter(tasks_of(self.heads))
 
     def __len__(self) -> int:
+        """Return the number of tasks; a group counts as one."""
         return len(tasks_of(self.heads))
 
     def __getstate__(self) -> dict[str, Any]:

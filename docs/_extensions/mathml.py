@@ -2,6 +2,7 @@
 
 import re
 from html import escape
+from xml.etree import ElementTree
 
 from docutils import nodes
 from latex2mathml.converter import convert
@@ -10,18 +11,36 @@ from sphinx.util.math import get_node_equation_number
 
 # The converter sets a function's name tight against its neighbours: "2logx".
 FUNCTION = re.compile(r"<mi>(log|exp|max|min)</mi>(<mo stretchy)?")
+NAMESPACE = ' xmlns="http://www.w3.org/1998/Math/MathML"'
+BAR = "\N{HORIZONTAL BAR}"
 
 
 def to_mathml(latex: str, display: str) -> str:
     """Return a formula as MathML, with its source as the accessible name."""
     mathml = FUNCTION.sub(_spaced, convert(latex, display=display))
-    return mathml.replace("<math ", f'<math aria-label="{escape(latex)}" ', 1)
+    mathml = _with_bars(mathml.replace(NAMESPACE, ""))
+    return mathml.replace("<math ", f'<math aria-label="{escape(latex)}"{NAMESPACE} ', 1)
 
 
 def _spaced(match: re.Match[str]) -> str:
     name, bracket = match.groups()
     space = "0" if bracket else "0.17em"
     return f'<mo lspace="0.17em" rspace="{space}">{name}</mo>{bracket or ""}'
+
+
+def _with_bars(mathml: str) -> str:
+    """Return the formula with its overlines as rows of the class ``overline``.
+
+    The converter places a dash above an overlined expression. Browsers stretch a dash only with a
+    font made for mathematics, which many computers lack; a border has the right width everywhere.
+    """
+    root = ElementTree.fromstring(mathml)  # noqa: S314 - written by the converter
+    for over in list(root.iter("mover")):
+        if len(over) == 2 and over[1].text == BAR:
+            over.tag = "mrow"
+            over.set("class", "overline")
+            over.remove(over[1])
+    return ElementTree.tostring(root, encoding="unicode")
 
 
 def visit_math(self, node: nodes.math) -> None:

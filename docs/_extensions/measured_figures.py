@@ -1,9 +1,10 @@
-"""A directive that shows every figure of a folder, with the text file of the same name."""
+"""A directive that shows every figure of a folder, with a link to the page of the same name."""
 
 from pathlib import Path
 
 from docutils import nodes
 from docutils.statemachine import StringList
+from measurement_pages import PAGES
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
@@ -24,9 +25,8 @@ class MeasuredFigures(SphinxDirective):
             lines += [f"**{title}**", "", f"![{title}]({self.arguments[0]}/{figure.name})", ""]
             recipe = figure.with_suffix(".md")
             if recipe.exists():
-                # Not a link: the text is no page of the site.
-                path = f"{self.arguments[0]}/{recipe.name}"
-                lines += [f"{{download}}`Figures and recipe <{path}>`", ""]
+                up = "../" * self.env.docname.count("/")
+                lines += [f"[Figures and recipe]({up}{PAGES}/{recipe.name})", ""]
         if not lines:
             return []
         parent = nodes.container()
