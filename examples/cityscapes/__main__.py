@@ -48,6 +48,12 @@ COMMANDS = {
         f"interrupted; {GOES_ON}",
         SMALLER_BATCHES,
     ),
+    "two_task": Command(
+        f"{ROOT}.experiments.two_task",
+        "run the table of papers on multi-task learning: 7 classes and inverse depth",
+        f"interrupted; {GOES_ON}",
+        SMALLER_BATCHES,
+    ),
     "sweep": Command(
         f"{ROOT}.experiments.sweep",
         "run the paper's figure 2: fixed weights of two tasks, and learned ones",

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from examples.cityscapes.presets import PRESETS
+from examples.cityscapes.protocols import PROTOCOLS
 from examples.cityscapes.settings import TASKS, are_learned, check_choices, check_config, flag_of
 from examples.common.errors import InputError
 from examples.common.records import read_object
@@ -34,12 +35,16 @@ class TrainConfig:
     """Folder of the run: config.json, metrics.jsonl, last.pt and more."""
     preset: str = "tiny"
     """The named setting that the other fields started from: `tiny`, `full`, `demo` or `quick`."""
+    protocol: str = "three-task"
+    """`three-task` is the paper's; `two-task` has 7 classes and inverse depth, of which 0 counts as
+    unknown. It decides the tasks where `tasks` are not given."""
     tasks: tuple[str, ...] = TASKS
     """The tasks to train; the order is the one that `fixed:` weights follow."""
     labels: str = "gtFine"
     """Of the training images: `gtFine`, or `gtCoarse`, which adds the images of `train_extra`."""
     weighting: str = "uncertainty"
-    """`uncertainty` (learned), `equal` (1/K each) or `fixed:w1,w2,...` in the order of `tasks`."""
+    """`uncertainty` (learned), `equal` (1/K each), `fixed:w1,w2,...` in the order of `tasks`, or
+    `random` (new ones in every step, a control)."""
     estimator: str = "learned"
     """How sigma is found: `learned` by gradient, or `closed_form` from a running mean."""
     closed_form_momentum: float = 0.1
@@ -47,7 +52,10 @@ class TrainConfig:
     form: str = "symmetric"
     """`symmetric` fits the paper's own curves; `nll`, `paper`, `libmtl`, `liebel_koerner`."""
     constraint: str = "none"
-    """`unit_sum` keeps the sum of the learned weights at 1."""
+    """`unit_sum` keeps the sum of the learned weights at 1; `softmax`, in closed form, takes the
+    softmax of 1 / (loss * temperature)."""
+    temperature: float | None = None
+    """Of `softmax`: it depends on the units of the losses, and has to be tuned."""
     sigma_init: str = "data"
     """Where every sigma starts: `data` is the optimum of its first labelled batch; or a number."""
     size: tuple[int, int] = (128, 256)
@@ -129,6 +137,9 @@ def new_config(given: dict[str, Any]) -> TrainConfig:
     """Return the configuration of a new run: a preset, and the fields `given` instead of its."""
     preset = given.get("preset", "tiny")
     check_choices("--preset", (preset,), tuple(PRESETS))
+    protocol = given.get("protocol", "three-task")
+    check_choices("--protocol", (protocol,), tuple(PROTOCOLS))
+    given = {"tasks": PROTOCOLS[protocol].tasks, **given}
     if given.get("depth_noise") == "per-pixel":  # no other form reaches its scale
         given = {"form": "nll", **given}
     return TrainConfig(**{**PRESETS[preset], **given})

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from examples.cityscapes.config import TrainConfig
+from examples.cityscapes.protocols import PROTOCOLS
 from examples.cityscapes.settings import BACKBONES, DEPTH_NOISE, DEVICES, LABELS, PRECISIONS
 from examples.common.command_line import height_and_width
 
@@ -38,6 +39,7 @@ def add_config_flags(add: Callable[..., Any]) -> None:
                 "device": DEVICES,
                 "labels": LABELS,
                 "precision": PRECISIONS,
+                "protocol": tuple(PROTOCOLS),
             }.get(field.name)
             metavar = None if choices else field.name.upper()
             add(flag, type=parser_of(kind), choices=choices, metavar=metavar, help=text)

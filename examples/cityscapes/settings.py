@@ -5,14 +5,15 @@ import math
 from typing import Any
 
 from examples.cityscapes.presets import PRESETS
+from examples.cityscapes.protocols import PROTOCOLS, THREE_TASK
 from examples.common.errors import InputError
 
-TASKS = ("semantic", "instance", "depth")
+TASKS = THREE_TASK.tasks
 BACKBONES = ("resnet18", "resnet34", "resnet50", "resnet101")
 DEVICES = ("auto", "cpu", "cuda")
 ESTIMATORS = ("learned", "closed_form")
 FORMS = ("nll", "symmetric", "paper", "libmtl", "liebel_koerner")
-CONSTRAINTS = ("none", "unit_sum")
+CONSTRAINTS = ("none", "unit_sum", "softmax")
 PRECISIONS = ("float32", "bf16")
 DEPTH_NOISE = ("shared", "per-pixel")
 LABELS = ("gtFine", "gtCoarse")
@@ -20,7 +21,8 @@ LABELS = ("gtFine", "gtCoarse")
 
 def check_config(config: Any) -> None:
     """Raise unless the settings of a run, a `TrainConfig`, are in range and go together."""
-    check_choices("--tasks", config.tasks, TASKS)
+    check_choices("--protocol", (config.protocol,), tuple(PROTOCOLS))
+    check_choices("--tasks", config.tasks, PROTOCOLS[config.protocol].tasks)
     if not config.tasks or len(set(config.tasks)) != len(config.tasks):
         raise InputError("--tasks: name at least one task, and none of them twice")
     check_choices("--labels", (config.labels,), LABELS)
@@ -79,19 +81,34 @@ def _check_weighting(config: Any) -> None:
             f"--closed-form-momentum: should be above 0 and at most 1; "
             f"found {config.closed_form_momentum}"
         )
-    if config.form == "liebel_koerner" and config.constraint == "unit_sum":
+    if config.form == "liebel_koerner" and config.constraint != "none":
         raise InputError(
-            "--constraint: unit_sum does not go with --form liebel_koerner, whose penalty is "
-            "not the logarithm of its weight"
+            f"--constraint: {config.constraint} does not go with --form liebel_koerner, whose "
+            "penalty is not the logarithm of its weight"
         )
+    _check_softmax(config)
     if fixed_weights(config.weighting, config.tasks) is None:
         return
     defaults = {f.name: f.default for f in dataclasses.fields(config)}
-    for name in ("estimator", "form", "constraint", "sigma_init"):
+    for name in ("estimator", "form", "constraint", "temperature", "sigma_init"):
         if getattr(config, name) != defaults[name]:
             raise InputError(
                 f"{flag_of(name)}: needs --weighting uncertainty; found {config.weighting}"
             )
+
+
+def _check_softmax(config: Any) -> None:
+    is_softmax = config.constraint == "softmax"
+    if is_softmax and config.estimator != "closed_form":
+        raise InputError(
+            f"--constraint: softmax needs --estimator closed_form; found {config.estimator}"
+        )
+    if is_softmax and config.temperature is None:
+        raise InputError("--temperature: needed for --constraint softmax, such as 5")
+    if not is_softmax and config.temperature is not None:
+        raise InputError(f"--temperature: needs --constraint softmax; found {config.constraint}")
+    if is_softmax and not 0 < config.temperature < math.inf:
+        raise InputError(f"--temperature: should be above 0; found {config.temperature}")
 
 
 def _check_depth_noise(config: Any) -> None:
@@ -126,14 +143,19 @@ def _check_augmentation(
 
 
 def are_learned(weighting: str) -> bool:
-    """Whether the weights are learned, rather than given by `--weighting` itself."""
+    """Whether the weights follow from the losses, rather than from `--weighting` itself."""
     return weighting == "uncertainty"
 
 
 def fixed_weights(weighting: str, tasks: tuple[str, ...]) -> dict[str, float] | None:
-    """Return the weight of each task by name, or None where the weights are learned."""
+    """Return the weight of each task by name, or None where the weights are learned.
+
+    Random weights multiply these, which are 1; see `draw_weights`.
+    """
     if are_learned(weighting):
         return None
+    if weighting == "random":
+        return dict.fromkeys(tasks, 1.0)
     if weighting == "equal":
         return {task: 1 / len(tasks) for task in tasks}
     kind, _, numbers = weighting.partition(":")
@@ -143,8 +165,8 @@ def fixed_weights(weighting: str, tasks: tuple[str, ...]) -> dict[str, float] | 
         values = []
     if not values or not all(0 <= value < math.inf for value in values):
         raise InputError(
-            f"--weighting: should be uncertainty, equal or fixed:w1,w2,... with numbers from 0 up; "
-            f"found {weighting!r}"
+            f"--weighting: should be uncertainty, equal, random or fixed:w1,w2,... with numbers "
+            f"from 0 up; found {weighting!r}"
         )
     if len(values) != len(tasks):
         raise InputError(
@@ -165,6 +187,15 @@ def initial_sigma(choice: str) -> float | None:
     if not 1e-6 <= sigma <= 1e6:  # the bounds of the library's heads
         raise InputError(f"--sigma-init: should be data or from 1e-6 to 1e6; found {choice!r}")
     return sigma
+
+
+def check_three_tasks(config: Any, what: str) -> None:
+    """Raise where a run has another protocol than the one that `what` is made for."""
+    if config.protocol != THREE_TASK.name:
+        raise InputError(
+            f"{what}: needs a run with --protocol {THREE_TASK.name}; {config.out} was trained with "
+            f"--protocol {config.protocol}, whose figures `evaluate` prints"
+        )
 
 
 def flag_of(field: str) -> str:

@@ -26,7 +26,7 @@ from examples.cityscapes.model.network import SceneNet
 from examples.cityscapes.scene.grouping import Grouping
 from examples.cityscapes.scene.maps import Arrays, Maps, predict_maps, to_arrays
 from examples.cityscapes.scene.uncertainty import predict_with_uncertainty
-from examples.cityscapes.settings import DEVICES
+from examples.cityscapes.settings import DEVICES, check_three_tasks
 from examples.common.command_line import positive_number
 from examples.common.device import pick_device
 from examples.common.errors import InputError
@@ -90,6 +90,7 @@ def predict(
         InputError: If an image cannot be used. If its header tells, nothing has been predicted; if
             not, the images before it have. With `skip_bad`, all other images have.
     """
+    check_three_tasks(config, "predict")
     options = options or Options()
     if out.exists() and not out.is_dir():
         raise InputError(f"--out: {out} is not a folder")
@@ -213,8 +214,6 @@ def run(
         before = f", {num_before} of them by an earlier command" if num_before else ""
         print(f"{num_images} images predicted in {out}{before}")
     if num_reduced:
-        print(
-            f"images reduced to {options.max_megapixels} million pixels: {num_reduced}; "
-            "--max-megapixels allows more",
-            file=sys.stderr,
-        )
+        limit = f"{options.max_megapixels} million pixels"
+        more = "--max-megapixels allows more"
+        print(f"images reduced to {limit}: {num_reduced}; {more}", file=sys.stderr)

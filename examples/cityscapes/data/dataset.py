@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 from collections.abc import Generator, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,21 +19,22 @@ from examples.cityscapes.data.files import FINE
 from examples.cityscapes.data.order import Draw
 from examples.cityscapes.data.sample import Sample
 from examples.cityscapes.data.splits import open_split
+from examples.cityscapes.data.translate import translate
 from examples.cityscapes.labels import IGNORE_INDEX
+from examples.cityscapes.protocols import THREE_TASK, Protocol
 from examples.common.errors import InputError
 from examples.common.interrupt import children_without_ctrl_c
 
 
 class Batch(NamedTuple):
-    """Images and the labels of some tasks, small enough to be handed over between processes.
+    """Images and the labels of some tasks, as they are handed over between processes.
 
-    Targets and masks follow from the labels. They have more than twice as many bytes, so they are
-    derived where they are used: on a GPU, by it.
+    Targets and masks, which have twice as many bytes, are derived where they are used.
     """
 
     image: Tensor
     semantic: Tensor | None
-    """Train ids, uint8, (B, H, W)."""
+    """Classes of the protocol, uint8, (B, H, W)."""
     instances: Tensor | None
     """Which of the centres is that of a pixel's instance, int16, (B, H, W); 0 is none."""
     centres: Tensor | None
@@ -93,15 +95,16 @@ class CityscapesDataset(Dataset[Sample | InputError]):
     """The frames of one split at one size.
 
     Args:
-        root: Folder in the official layout, or one that `prepare` has written.
+        root: Folder in the official layout, one that `prepare` has written, or one of arrays.
         split: `train` or `val`.
         size: Height and width to resize to, of the same shape as the images.
-        tasks: Decides which labels a frame must have.
+        tasks: Decide which labels a frame must have.
         augmentation: What happens to the draws that have a seed.
         labels: `gtFine` or `gtCoarse`.
+        protocol: Decides the classes, and which depths count.
 
     Raises:
-        InputError: If a file is absent, or an image has another shape than `size`.
+        InputError: If a file or the labels are absent, or an image has another shape than `size`.
     """
 
     def __init__(
@@ -112,9 +115,10 @@ class CityscapesDataset(Dataset[Sample | InputError]):
         tasks: Iterable[str],
         augmentation: Augmentation = Augmentation(),  # noqa: B008 (it is a tuple)
         labels: str = FINE,
+        protocol: Protocol = THREE_TASK,
     ) -> None:
-        self.size, self.augmentation = size, augmentation
-        self._split = open_split(root, split, size, tasks, labels)
+        self.size, self.augmentation, self.protocol = size, augmentation, protocol
+        self._split = open_split(root, split, size, tasks, labels, protocol)
         self.frames = self._split.frames
         self._kept: list[Sample] | None = None
 
@@ -134,13 +138,13 @@ class CityscapesDataset(Dataset[Sample | InputError]):
 
     def read(self, index: int, box: Box | None = None) -> Sample:
         """Return a frame, or a part of it, without augmentation."""
-        if self._kept is None:
-            return self._split.read(index, box)
-        return self._kept[index] if box is None else crop(self._kept[index], box)
+        if self._kept is not None:
+            return self._kept[index] if box is None else crop(self._kept[index], box)
+        return translate(self._split.read(index, box), self._split.protocol, self.protocol)
 
     @property
     def factor(self) -> float:
-        """How many times wider the original images are; the first one stands for all."""
+        """How many times wider the first of the original images is."""
         return self._split.factor
 
     @property
@@ -153,24 +157,20 @@ class CityscapesDataset(Dataset[Sample | InputError]):
         bytes_per_pixel = 3 + 1 + 4 + 4
         if len(self) * self.size[0] * self.size[1] * bytes_per_pixel <= limit_mb * 2**20:
             # On a terminal only: elsewhere an error is to be the one line that is printed.
-            indices = range(len(self))
-            with tqdm(indices, "reading", unit="image", leave=False, disable=None) as bar:
+            with tqdm(range(len(self)), "reading", unit="image", leave=False, disable=None) as bar:
                 self._kept = [self.read(index) for index in bar]
 
 
-class _Collate:
-    """`collate` for given tasks, handing on an error; a class, so that workers can receive it."""
-
-    def __init__(self, tasks: tuple[str, ...]) -> None:
-        self.tasks = tasks
-
-    def __call__(self, samples: list[Sample | InputError]) -> Batch | InputError:
-        read = []
-        for sample in samples:
-            if isinstance(sample, InputError):
-                return sample
-            read.append(sample)
-        return collate(read, self.tasks)
+def _collate_or_hand_on(
+    tasks: tuple[str, ...], samples: list[Sample | InputError]
+) -> Batch | InputError:
+    """Collate, or return the first error among the samples."""
+    read = []
+    for sample in samples:
+        if isinstance(sample, InputError):
+            return sample
+        read.append(sample)
+    return collate(read, tasks)
 
 
 def batches(
@@ -186,7 +186,7 @@ def batches(
         dataset,
         batch_sampler=order,
         num_workers=0 if dataset.is_kept else min(num_workers, os.cpu_count() or 1),
-        collate_fn=_Collate(tasks),
+        collate_fn=partial(_collate_or_hand_on, tasks),
         pin_memory=device.type == "cuda",
         # Its own, or starting workers would advance the global one, and resuming start them twice.
         generator=torch.Generator(),

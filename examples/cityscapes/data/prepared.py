@@ -8,6 +8,7 @@ from examples.cityscapes.data.augment import Box
 from examples.cityscapes.data.files import FINE, Frame
 from examples.cityscapes.data.sample import Sample
 from examples.cityscapes.data.shards import Shard, open_shard, read_index
+from examples.cityscapes.protocols import THREE_TASK
 from examples.common.errors import InputError
 from examples.common.fingerprint import is_unchanged
 from examples.common.json_types import PositiveInt
@@ -93,6 +94,9 @@ class PreparedSplit:
         InputError: If the folder is incomplete or made for another size or other labels, or if its
             source is there and has changed.
     """
+
+    protocol = THREE_TASK
+    """The protocol whose labels the samples have."""
 
     def __init__(
         self,

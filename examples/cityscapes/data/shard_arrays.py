@@ -16,7 +16,7 @@ DTYPES = {"image": "u1", "semantic": "u1", "instance_ids": "<u2", "raw_disparity
 BYTES_PER_PIXEL = 3 + 1 + 2 + 2
 
 # What numpy raises on a damaged header, depending on where the damage is.
-_BROKEN_ARRAY = (
+BROKEN_ARRAY = (
     OSError,
     ValueError,
     SyntaxError,
@@ -46,7 +46,7 @@ def map_array(path: Path, dtype: str, shape: tuple[int, ...]) -> np.ndarray:
     """
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except _BROKEN_ARRAY as error:
+    except BROKEN_ARRAY as error:
         raise InputError(
             f"{path}: not a readable array ({reason_of(error)}); run `prepare` again"
         ) from error

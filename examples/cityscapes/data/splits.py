@@ -1,13 +1,16 @@
-"""The frames of one split, from the official files or from a prepared copy."""
+"""The frames of one split: official files, a prepared copy, or the arrays of other papers."""
 
 from collections.abc import Iterable
 from pathlib import Path
 
+from examples.cityscapes.data.arrays import ArraySplit, is_array_tree
 from examples.cityscapes.data.augment import Box, crop
 from examples.cityscapes.data.files import FINE, check_aspect, find_frames
 from examples.cityscapes.data.prepared import PreparedSplit, is_prepared
 from examples.cityscapes.data.read_image import image_size
 from examples.cityscapes.data.sample import Sample, read_sample
+from examples.cityscapes.protocols import THREE_TASK, Protocol
+from examples.common.errors import InputError
 
 
 class RawSplit:
@@ -24,6 +27,9 @@ class RawSplit:
     Raises:
         InputError: If a file is absent, or an image has another shape than `size`.
     """
+
+    protocol = THREE_TASK
+    """The protocol whose labels the samples have."""
 
     def __init__(
         self,
@@ -53,8 +59,21 @@ class RawSplit:
 
 
 def open_split(
-    root: Path, split: str, size: tuple[int, int], tasks: Iterable[str], labels: str = FINE
-) -> RawSplit | PreparedSplit:
-    """Open a split of either kind of folder."""
-    kind = PreparedSplit if is_prepared(root) else RawSplit
-    return kind(root, split, size, tasks, labels)
+    root: Path,
+    split: str,
+    size: tuple[int, int],
+    tasks: Iterable[str],
+    labels: str = FINE,
+    protocol: Protocol = THREE_TASK,
+) -> RawSplit | PreparedSplit | ArraySplit:
+    """Open a split of any kind of folder, from whose labels those of a protocol follow."""
+    if is_prepared(root):
+        return PreparedSplit(root, split, size, tasks, labels)
+    if not is_array_tree(root):
+        return RawSplit(root, split, size, tasks, labels)
+    if protocol is not ArraySplit.protocol:
+        raise InputError(
+            f"{root}: holds arrays, which need --protocol {ArraySplit.protocol.name}; found "
+            f"--protocol {protocol.name}"
+        )
+    return ArraySplit(root, split, size, tasks)

@@ -6,14 +6,14 @@ import torch
 from torch import Tensor
 
 from examples.cityscapes.data.dataset import CityscapesDataset
-from examples.cityscapes.labels import IGNORE_INDEX, NUM_CLASSES
+from examples.cityscapes.labels import IGNORE_INDEX
 
 
 class PositionPrior(NamedTuple):
     """Predicts the same for every image."""
 
     semantic: Tensor
-    """Most frequent train id of each pixel in the training split, (H, W)."""
+    """Most frequent class of each pixel in the training split, (H, W)."""
     disparity: Tensor
     """Mean disparity of each pixel in the training split, (H, W)."""
 
@@ -24,7 +24,8 @@ def position_prior(dataset: CityscapesDataset) -> PositionPrior:
     A pixel that is never labelled takes the most frequent class or the mean of all pixels.
     """
     height, width = dataset.size
-    class_counts = torch.zeros(NUM_CLASSES, height, width, dtype=torch.int32)
+    num_classes = len(dataset.protocol.class_names)
+    class_counts = torch.zeros(num_classes, height, width, dtype=torch.int32)
     sums = torch.zeros(height, width, dtype=torch.float64)
     counts = torch.zeros(height, width, dtype=torch.int64)
     for index in range(len(dataset)):

@@ -11,14 +11,14 @@ import numpy as np
 from examples.cityscapes.config import TrainConfig, load_config
 from examples.cityscapes.data.dataset import CityscapesDataset, batches
 from examples.cityscapes.data.order import in_order
-from examples.cityscapes.evaluation.metrics import SplitMetrics
+from examples.cityscapes.evaluation.metrics import metrics_of
 from examples.cityscapes.evaluation.official import check_official, official_figures
 from examples.cityscapes.evaluation.predictors import Predictor, baselines, by_network, open_kept
 from examples.cityscapes.evaluation.tables import full_summary
 from examples.cityscapes.flags import add_checkpoint_flag, add_grouping_flags
 from examples.cityscapes.model.network import SceneNet
 from examples.cityscapes.scene.grouping import Grouping, group_pixels
-from examples.cityscapes.settings import DEVICES
+from examples.cityscapes.settings import DEVICES, check_three_tasks
 from examples.common.checked_weights import load_weights
 from examples.common.checkpoint import read_checkpoint, write_atomically
 from examples.common.device import pick_device
@@ -58,6 +58,7 @@ def evaluate(
     """
     grouping = grouping or Grouping()
     if official:
+        check_three_tasks(config, "--official")
         check_official(config.tasks, data)
     where = pick_device(device)
     model = load_trained(config, checkpoint)
@@ -71,7 +72,9 @@ def evaluate(
     metrics["num_images"] = len(val)
     for name, baseline in baselines(config, data, where).items():
         metrics[name] = (
-            SplitMetrics().compute() if baseline is None else measure(val, config.tasks, baseline)
+            metrics_of(val.protocol).compute()
+            if baseline is None
+            else measure(val, config.tasks, baseline)
         )
     path = config.out / "metrics.json"
     # Before the official scripts, which take long and are not ours.
@@ -105,9 +108,10 @@ def load_trained(config: TrainConfig, checkpoint: str = "last") -> SceneNet:
 
 def measure(dataset: CityscapesDataset, tasks: tuple[str, ...], predict: Predictor) -> Metrics:
     """Return the figures of a predictor over a split; None for a task outside of `tasks`."""
-    metrics = SplitMetrics(pixel_area=dataset.factor**2)
-    labels = set(tasks)
-    if all(frame.instance_ids is not None for frame in dataset.frames):
+    metrics = metrics_of(dataset.protocol, pixel_area=dataset.factor**2)
+    labels, frames = set(tasks), dataset.frames
+    has_ids = all(frame.instance_ids is not None for frame in frames)
+    if has_ids and "instance" in dataset.protocol.tasks:
         labels.add("instance")  # for the iIoU
     for batch in batches(dataset, in_order(dataset), tuple(labels)):
         maps = predict(batch.image)

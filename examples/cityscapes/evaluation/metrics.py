@@ -9,7 +9,9 @@ from torch import Tensor, nn
 from examples.cityscapes.data.dataset import Batch
 from examples.cityscapes.evaluation.map_errors import DepthError, InstanceError
 from examples.cityscapes.evaluation.semantic_iou import SemanticIoU
+from examples.cityscapes.evaluation.two_task import TwoTaskMetrics
 from examples.cityscapes.model.network import without_noise
+from examples.cityscapes.protocols import TWO_TASK, Protocol
 
 Figures = dict[str, Any]
 
@@ -23,6 +25,9 @@ class SplitMetrics:
     Args:
         pixel_area: How many pixels of the original image one pixel of the maps stands for.
     """
+
+    validated = ("semantic_iou_present", "instance_error_px", "depth_error_px")
+    """What validation during training looks at."""
 
     def __init__(self, pixel_area: float = 1.0) -> None:
         self._semantic = SemanticIoU(pixel_area)
@@ -53,6 +58,11 @@ class SplitMetrics:
     def compute(self) -> Figures:
         """Return the figures by name."""
         return {**self._semantic.compute(), **self._instance.compute(), **self._depth.compute()}
+
+
+def metrics_of(protocol: Protocol, pixel_area: float = 1.0) -> SplitMetrics | TwoTaskMetrics:
+    """Return the metrics of a protocol, to which nothing has been added yet."""
+    return TwoTaskMetrics() if protocol is TWO_TASK else SplitMetrics(pixel_area)
 
 
 @torch.no_grad()

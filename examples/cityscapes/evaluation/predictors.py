@@ -15,10 +15,11 @@ from examples.cityscapes.evaluation.baselines import position_prior
 from examples.cityscapes.evaluation.metrics import predict_maps
 from examples.cityscapes.model.network import SceneNet
 from examples.cityscapes.model.start import backbone_state, initial_model
+from examples.cityscapes.protocols import PROTOCOLS
 from examples.common.errors import InputError
 
 Predictor = Callable[[Tensor], dict[str, Tensor]]
-"""From images (B, 3, H, W) to maps by task: train ids (B, H, W), offsets (B, 2, H, W) and
+"""From images (B, 3, H, W) to maps by task: classes (B, H, W), offsets (B, 2, H, W) and
 disparity (B, 1, H, W)."""
 
 
@@ -78,6 +79,9 @@ def _unless_refused(name: str, make: Callable[[], Predictor]) -> Predictor | Non
 
 def open_kept(config: TrainConfig, data: Path, split: str, labels: str = FINE) -> CityscapesDataset:
     """Open a split, and keep it in memory if it is small enough for that."""
-    dataset = CityscapesDataset(data, split, config.size, config.tasks, labels=labels)
+    protocol = PROTOCOLS[config.protocol]
+    dataset = CityscapesDataset(
+        data, split, config.size, config.tasks, labels=labels, protocol=protocol
+    )
     dataset.keep(config.cache_mb)
     return dataset

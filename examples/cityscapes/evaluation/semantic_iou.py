@@ -5,6 +5,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from examples.cityscapes.evaluation.confusion import (
+    by_name,
+    confusion_matrix,
+    intersection_over_union,
+    mean_of_known,
+)
 from examples.cityscapes.labels import (
     CATEGORY_NAMES,
     CATEGORY_OF,
@@ -57,13 +63,8 @@ class SemanticIoU:
             instances: Numbers that tell the instances of one image apart, 0 where there is none;
                 without them there is no iIoU.
         """
-        # Here, as a command that measures nothing would wait three seconds for it.
-        from torchmetrics.functional.classification import multiclass_confusion_matrix
-
         predicted, target = predicted.cpu(), target.cpu()
-        self.sums[:NUM_CLASSES] += multiclass_confusion_matrix(
-            predicted, target, NUM_CLASSES, ignore_index=IGNORE_INDEX
-        )
+        self.sums[:NUM_CLASSES] += confusion_matrix(predicted, target, NUM_CLASSES)
         if instances is not None:
             self.sums[-1] += 1
             # One image at a time: the same number in the next one is another instance.
@@ -95,7 +96,7 @@ class SemanticIoU:
         """
         confusion = self.sums[:NUM_CLASSES]
         between = _MEMBERSHIP.T @ confusion @ _MEMBERSHIP
-        iou, category_iou = _iou(confusion), _iou(between)
+        iou, category_iou = intersection_over_union(confusion), intersection_over_union(between)
         in_all, found, related = self.sums[NUM_CLASSES:-1]
         iiou = self._iiou(found, in_all, confusion)
         category_iiou = self._iiou(related @ _MEMBERSHIP, in_all @ _MEMBERSHIP, between)
@@ -104,16 +105,16 @@ class SemanticIoU:
         iiou[has_no_instances] = torch.nan
         category_iiou[(~has_no_instances).double() @ _MEMBERSHIP == 0] = torch.nan
         return {
-            "semantic_iou": _mean(iou),
-            "semantic_iou_present": _mean(iou[confusion.sum(1) > 0]),
-            "semantic_iou_per_class": _by_name(CLASS_NAMES, iou),
-            "semantic_pixels_per_class": _by_name(CLASS_NAMES, confusion.sum(1).long()),
-            "semantic_iiou": _mean(iiou),
-            "semantic_iiou_per_class": _by_name(CLASS_NAMES, iiou),
-            "category_iou": _mean(category_iou),
-            "category_iou_per_category": _by_name(CATEGORY_NAMES, category_iou),
-            "category_iiou": _mean(category_iiou),
-            "category_iiou_per_category": _by_name(CATEGORY_NAMES, category_iiou),
+            "semantic_iou": mean_of_known(iou),
+            "semantic_iou_present": mean_of_known(iou[confusion.sum(1) > 0]),
+            "semantic_iou_per_class": by_name(CLASS_NAMES, iou),
+            "semantic_pixels_per_class": by_name(CLASS_NAMES, confusion.sum(1).long()),
+            "semantic_iiou": mean_of_known(iiou),
+            "semantic_iiou_per_class": by_name(CLASS_NAMES, iiou),
+            "category_iou": mean_of_known(category_iou),
+            "category_iou_per_category": by_name(CATEGORY_NAMES, category_iou),
+            "category_iiou": mean_of_known(category_iiou),
+            "category_iiou_per_category": by_name(CATEGORY_NAMES, category_iiou),
         }
 
     def _iiou(self, found: Tensor, in_all: Tensor, confusion: Tensor) -> Tensor:
@@ -121,20 +122,3 @@ class SemanticIoU:
             return torch.full_like(found, torch.nan)
         false_positives = confusion.sum(0) - confusion.diag()
         return found / (in_all + false_positives)  # iTP + iFN is the weight of all
-
-
-def _iou(confusion: Tensor) -> Tensor:
-    hits = confusion.diag()
-    return hits / (confusion.sum(0) + confusion.sum(1) - hits)  # 0 / 0 is nan: nothing to measure
-
-
-def _mean(values: Tensor) -> float | None:
-    mean = float(values.nanmean())
-    return None if mean != mean else mean
-
-
-def _by_name(names: tuple[str, ...], values: Tensor) -> dict[str, float | None]:
-    return {
-        name: None if value != value else value
-        for name, value in zip(names, values.tolist(), strict=True)
-    }

@@ -4,6 +4,7 @@ from typing import Any
 
 from examples.cityscapes.config import TrainConfig
 from examples.cityscapes.labels import CLASS_NAMES
+from examples.cityscapes.protocols import TWO_TASK
 
 Metrics = dict[str, Any]
 
@@ -42,8 +43,24 @@ FULL = {
 """The paper's results at full resolution, of the test server; IoU and AP in percent."""
 
 
+SUMMARY = (
+    "semantic_iou",
+    "semantic_iou_present",
+    "semantic_pixel_accuracy",
+    "instance_error_px",
+    "depth_error_px",
+    "depth_rms_px",
+    "depth_error_per_metre",
+    "depth_abs_error",
+    "depth_rel_error",
+)
+"""The main figures of all protocols."""
+
+
 def full_summary(config: TrainConfig, metrics: Metrics) -> str:
     """Return every table that the figures allow."""
+    if config.protocol == TWO_TASK.name:
+        return "\n\n".join(filter(None, [summary(metrics), two_task_class_table(metrics)]))
     tables = [summary(metrics), class_table(metrics), paper_table(config, metrics)]
     return "\n\n".join(table for table in tables if table)
 
@@ -52,17 +69,19 @@ def summary(metrics: Metrics) -> str:
     """Return the main figures beside those of the baselines."""
     columns = {"network": metrics, **{k: metrics[k] for k in ("position_prior", "untrained")}}
     lines = [f"{'':24}" + "".join(f"{name:>16}" for name in columns)]
-    for figure in (
-        "semantic_iou",
-        "semantic_iou_present",
-        "instance_error_px",
-        "depth_error_px",
-        "depth_rms_px",
-        "depth_error_per_metre",
-    ):
+    for figure in [name for name in SUMMARY if name in metrics]:
         cells = [_cell(column[figure], 4) for column in columns.values()]
         lines.append(f"{figure:24}" + "".join(f"{cell:>16}" for cell in cells))
     return "\n".join(lines)
+
+
+def two_task_class_table(metrics: Metrics) -> str:
+    """Return the IoU of each of the 7 classes, and their mean."""
+    if metrics["semantic_iou"] is None:
+        return ""
+    lines = [f"{'class':24}{'IoU':>10}"]
+    lines += [_row(name, [iou]) for name, iou in metrics["semantic_iou_per_class"].items()]
+    return "\n".join([*lines, _row("mean", [metrics["semantic_iou"]])])
 
 
 def class_table(metrics: Metrics) -> str:

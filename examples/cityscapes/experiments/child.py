@@ -15,9 +15,8 @@ from typing import Any
 import torch
 
 from examples.cityscapes.config import TrainConfig, load_config
-from examples.cityscapes.data.dataset import CityscapesDataset
 from examples.cityscapes.evaluation.evaluate import load_trained, measure
-from examples.cityscapes.evaluation.predictors import by_network
+from examples.cityscapes.evaluation.predictors import by_network, open_kept
 from examples.cityscapes.training.train import train
 from examples.common.checkpoint import write_atomically
 from examples.common.command_line import complain
@@ -58,8 +57,7 @@ def train_and_measure(config: TrainConfig) -> None:
     if done < config.iterations:
         sys.exit(f"stopped after {done} of {config.iterations} iterations")
     device = pick_device(config.device)
-    val = CityscapesDataset(config.data, "val", config.size, config.tasks)
-    val.keep(config.cache_mb)
+    val = open_kept(config, config.data, "val")
     figures = measure(val, config.tasks, by_network(load_trained(config), device))
     result = {
         "figures": figures,

@@ -2,13 +2,13 @@
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from examples.cityscapes.experiments.folder import experiment_folder
 from examples.cityscapes.experiments.recipe import recipe
-from examples.cityscapes.experiments.results import csv_text
+from examples.cityscapes.experiments.results import FIGURES, csv_text
 from examples.cityscapes.experiments.runs import is_finished, read_result, run_all
 from examples.cityscapes.experiments.training import Training, config_of, shared_settings
 from examples.cityscapes.model.start import backbone_state
@@ -48,6 +48,7 @@ def run_experiment(
     workers: int | None = None,
     defaults: dict[str, Any] | None = None,
     shown: dict[str, Any] | None = None,
+    figures: Iterable[str] = FIGURES,
     **given: Any,
 ) -> ExperimentOutcome:
     """Run every training from every seed, or what an earlier call has left of that.
@@ -62,6 +63,7 @@ def run_experiment(
         workers: Runs side by side; None for one per core, or one at a time on a GPU.
         defaults: Settings of the experiment where `given` has none.
         shown: Options of its own, for the recipe.
+        figures: What every run has to be measured by.
         given: Fields of `TrainConfig`.
     """
     if quick and "preset" in given:
@@ -70,6 +72,8 @@ def run_experiment(
     # Looking at the validation split changes no weight, and only the last network is measured.
     plain = {"eval_every": 0, "tensorboard": False}
     settings = shared_settings({**plain, **(defaults or {}), **given, "preset": preset})
+    for training in trainings:  # raises before anything is written
+        config_of(training, 0, settings, Path("data"), Path("runs"))
     device = pick_device(settings["device"])
     # Fetched once for all runs, which must not start from different weights.
     found, _ = backbone_state(settings["backbone"], settings["backbone_weights"])
@@ -81,7 +85,7 @@ def run_experiment(
         workers = workers or (1 if device.type == "cuda" else os.cpu_count() or 1)
         failures = run_all(configs, workers)
         folders = {pair: config.out for pair, config in zip(pairs, configs, strict=True)}
-        results = {p: read_result(f) for p, f in folders.items() if is_finished(f)}
+        results = {p: read_result(f, figures) for p, f in folders.items() if is_finished(f)}
     if not results:
         return ExperimentOutcome(results, folders, failures, "")
     options = {"out": out} | ({"data": data} if data else {}) | ({"quick": True} if quick else {})
@@ -124,6 +128,7 @@ def run_rows(outcome: ExperimentOutcome) -> list[dict[str, Any]]:
             "tasks": "+".join(training.tasks),
             "weighting": training.weighting,
             "log_var_init": training.log_var_init,
+            "variant": training.variant or None,
             "seed": seed,
             **{k: v for k, v in result["figures"].items() if not isinstance(v, dict)},
             "seconds": result["seconds"],

@@ -22,7 +22,7 @@ def add_options(parser: argparse.ArgumentParser, without: tuple[str, ...] = ()) 
     add("--seeds", type=seeds, metavar="N", help="how many, or a list with commas: 3, or 4,5,9")
     add("--quick", action="store_true", help="a small network and few scenes: below half an hour")
     add("--workers", type=positive_number, metavar="N", help="runs side by side (one per core)")
-    left_out = {"--" + name.replace("_", "-") for name in (*DECIDED, *without)}
+    left_out = {"--" + name.replace("_", "-") for name in (*DECIDED, "protocol", *without)}
 
     def add_other(flag: str, **settings: Any) -> None:
         if flag not in left_out:

@@ -7,8 +7,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from examples.cityscapes.config import TrainConfig
 from examples.cityscapes.data.dataset import CityscapesDataset
-from examples.cityscapes.settings import TASKS
+from examples.cityscapes.protocols import PROTOCOLS
 from examples.common.checkpoint import write_atomically
 from examples.common.errors import InputError
 from examples.common.lock import locked
@@ -45,8 +46,9 @@ def experiment_folder(
     if not path.exists() and out.is_dir() and any(p.name[0] != "." for p in out.iterdir()):
         raise InputError(f"--out: {out} holds something other than an experiment")
     if data is not None:  # now, not in every run
+        protocol = PROTOCOLS[settings["protocol"]]
         for split in ("train", "val"):
-            CityscapesDataset(data, split, settings["size"], TASKS)
+            CityscapesDataset(data, split, settings["size"], protocol.tasks, protocol=protocol)
     asked = {
         "command": command,
         "data": None if data is None else str(data.resolve()),
@@ -58,7 +60,8 @@ def experiment_folder(
         out.mkdir(parents=True, exist_ok=True)
         if path.exists():
             way_out = "choose another folder, or delete this one"
-            check_same(out, read_object(path, dict[str, Recorded], way_out), asked)
+            recorded = read_object(path, dict[str, Recorded], way_out)
+            check_same(out, {**_unrecorded(), **recorded}, asked)
         else:
             write_atomically(path, json.dumps(asked, indent=2) + "\n")
         if data is None and not (out / "scenes").exists():
@@ -76,6 +79,11 @@ def _render(out: Path, scenes: dict[str, Any], settings: dict[str, Any]) -> None
         with suppress(OSError):  # a mounted disk stays, and a lock that had no other place
             out.rmdir()
         raise
+
+
+def _unrecorded() -> dict[str, Any]:
+    """Return what older experiments had of the settings that were added since."""
+    return {"protocol": TrainConfig.protocol, "temperature": TrainConfig.temperature}
 
 
 def check_same(out: Path, recorded: dict[str, Any], asked: dict[str, Any]) -> None:

@@ -28,7 +28,7 @@ def draw_sweep(tables: Mapping[str, Sequence[PublishedRow]], outcome: Experiment
                 source = outcome if whose == "ours" else None
                 _draw_merit(axes, [(row, _merit(row, merit, source)) for row in rows], merit)
                 axes.set_title(f"figure 2{name}, {whose}", fontsize=9)
-    return _png(figure)
+    return png(figure)
 
 
 def _merit(row: PublishedRow, merit: str, outcome: ExperimentOutcome | None) -> Summary:
@@ -56,7 +56,7 @@ def _draw_merit(axes: Axes, points: list[tuple[PublishedRow, Summary]], merit: s
     axes.set_xlabel(f"weight of the {first} task", fontsize=8)
     if known:
         axes.legend(frameon=False, fontsize=7)
-    _plain(axes)
+    without_frame(axes)
 
 
 def draw_starts(log_vars: Mapping[str, Mapping[float, Sequence[np.ndarray]]]) -> bytes:
@@ -76,20 +76,22 @@ def draw_starts(log_vars: Mapping[str, Mapping[float, Sequence[np.ndarray]]]) ->
                 axes.plot(values, color=shade, linewidth=0.9, label=label)
         axes.set_title(task, fontsize=10)
         axes.set_xlabel("iteration", fontsize=9)
-        _plain(axes)
+        without_frame(axes)
     lines = axes.get_legend_handles_labels()
     figure.legend(*lines, loc="outside right", title="start", frameon=False, fontsize=8)
     figure.axes[0].set_ylabel("log sigma^2", fontsize=9)
-    return _png(figure)
+    return png(figure)
 
 
-def _plain(axes: Axes) -> None:
+def without_frame(axes: Axes) -> None:
+    """Leave a panel its axes, small numbers and a pale grid."""
     axes.tick_params(labelsize=8)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25, linewidth=0.5)
 
 
-def _png(figure: Figure) -> bytes:
+def png(figure: Figure) -> bytes:
+    """Return a picture as the bytes of a PNG file."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
     return buffer.getvalue()

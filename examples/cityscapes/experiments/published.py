@@ -47,7 +47,7 @@ def published_rows(name: str) -> list[PublishedRow]:
             {task: line[column] for column, task in _WEIGHTS.items() if column in line},
             {figure: line[column] for column, figure in _FIGURES.items() if column in line},
         )
-        for line in _read(name)
+        for line in published_lines(name)
     ]
 
 
@@ -55,10 +55,11 @@ def published_sigmas() -> dict[str, dict[str, float]]:
     """Read, by task, from which iteration the starts agree, and sigma^2 at 500 and at the end."""
     return {
         line["task"]: {name: float(text) for name, text in line.items() if name != "task"}
-        for line in _read("sigma")
+        for line in published_lines("sigma")
     }
 
 
-def _read(name: str) -> list[dict[str, str]]:
+def published_lines(name: str) -> list[dict[str, str]]:
+    """Read a table as it was printed."""
     with (_FOLDER / f"{name}.csv").open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))

@@ -4,11 +4,11 @@ import multiprocessing
 import os
 import sys
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any, TypedDict, cast
+from typing import Any, TypedDict, cast, get_type_hints
 
 from tqdm import tqdm
 
@@ -19,13 +19,10 @@ from examples.common.interrupt import TERMINATIONS, children_without_ctrl_c, not
 from examples.common.json_types import Measured, NotNegative, PositiveInt
 from examples.common.records import read_object
 
-Figures = TypedDict("Figures", dict.fromkeys(FIGURES, Measured | None))  # type: ignore[misc]
-
 
 class Result(TypedDict):
-    """The figures.json of a finished run."""
+    """The figures.json of a finished run, beside its figures."""
 
-    figures: Figures
     num_images: PositiveInt
     seconds: NotNegative | None
     """None of a run that was interrupted."""
@@ -121,6 +118,9 @@ def is_finished(run: Path) -> bool:
     return (run / "figures.json").is_file()
 
 
-def read_result(run: Path) -> dict[str, Any]:
-    """Read the figures.json of a finished run."""
-    return read_object(run / "figures.json", Result, "delete it to measure again")
+def read_result(run: Path, names: Iterable[str] = FIGURES) -> dict[str, Any]:
+    """Read the figures.json of a finished run, which has to have the figures of these names."""
+    figures = TypedDict("Figures", dict.fromkeys(names, Measured | None))  # type: ignore[misc]
+    fields = {**get_type_hints(Result), "figures": figures}
+    kind = TypedDict("ResultWithFigures", fields)  # type: ignore[misc]
+    return read_object(run / "figures.json", kind, "delete it to measure again")

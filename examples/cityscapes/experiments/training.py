@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from examples.cityscapes.config import TrainConfig, new_config
-from examples.cityscapes.settings import TASKS, are_learned
+from examples.cityscapes.protocols import PROTOCOLS, THREE_TASK
+from examples.cityscapes.settings import are_learned
 
 DECIDED = ("out", "data", "labels", "tasks", "weighting", "seed")
 """The fields of `TrainConfig` that differ between the trainings, or with the folder."""
@@ -15,6 +16,7 @@ _LEARNED_ONLY = (
     "closed_form_momentum",
     "form",
     "constraint",
+    "temperature",
     "sigma_init",
     "depth_noise",
 )
@@ -27,13 +29,18 @@ class Training(NamedTuple):
     weighting: str
     log_var_init: float | None = None
     """Where log sigma^2 of every task starts; None leaves it to the settings."""
+    variant: str = ""
+    """What the changes make of it, as part of a file name."""
+    changes: tuple[tuple[str, Any], ...] = ()
+    """Fields of `TrainConfig` that this training has otherwise than its experiment."""
 
     @property
     def name(self) -> str:
         """A file name."""
         weighting = self.weighting.replace(":", "_").replace(",", "_")
         start = "" if self.log_var_init is None else f"_from_{self.log_var_init:g}"
-        return "+".join(self.tasks) + f"_{weighting}{start}"
+        variant = f"_{self.variant}" if self.variant else ""
+        return "+".join(self.tasks) + f"_{weighting}{start}{variant}"
 
 
 def config_of(
@@ -58,6 +65,7 @@ def config_of(
     return new_config(
         {
             **chosen,
+            **dict(training.changes),
             "data": data,
             "out": runs / f"{training.name}_seed{seed}",
             "tasks": training.tasks,
@@ -74,5 +82,6 @@ def distinct(trainings: Sequence[Training]) -> list[Training]:
 
 def shared_settings(settings: dict[str, Any]) -> dict[str, Any]:
     """Return every field that the trainings share, with the values that the preset decides."""
-    config = config_of(Training(TASKS, "uncertainty"), 0, settings, Path("data"), Path("runs"))
+    tasks = PROTOCOLS[settings.get("protocol", THREE_TASK.name)].tasks
+    config = config_of(Training(tasks, "uncertainty"), 0, settings, Path("data"), Path("runs"))
     return {name: value for name, value in vars(config).items() if name not in DECIDED}

@@ -9,12 +9,9 @@ from torch import Tensor, nn
 from torchvision.models import get_model
 
 from examples.cityscapes.config import TrainConfig
-from examples.cityscapes.labels import NUM_CLASSES
 from examples.cityscapes.model.recompute import recomputed
+from examples.cityscapes.protocols import PROTOCOLS
 from examples.common.checked_weights import load_weights, unwrapped
-
-CHANNELS = {"semantic": NUM_CLASSES, "instance": 2, "depth": 1}
-"""Output channels of each task."""
 
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 _IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -36,14 +33,20 @@ class SceneNet(nn.Module):
 
     Shape:
         - ``image``: (B, 3, H, W), uint8.
-        - output: by task name, (B, C, H, W) with 19 logits, 2 offsets in pixels (x, y), or 1
-          disparity in pixels; with noise per pixel, the pair of disparity and log variance.
+        - output: by task name, (B, C, H, W) with a logit for every class, 2 offsets in pixels
+          (x, y), or 1 disparity in pixels; with noise per pixel, the pair of disparity and log
+          variance.
     """
 
     def __init__(self, config: TrainConfig) -> None:
         super().__init__()
         self.predicts_noise = config.depth_noise == "per-pixel"
-        channels = CHANNELS | ({"depth": 2} if self.predicts_noise else {})
+        num_classes = len(PROTOCOLS[config.protocol].class_names)
+        channels = {
+            "semantic": num_classes,
+            "instance": 2,
+            "depth": 2 if self.predicts_noise else 1,
+        }
         self.trunk = Trunk(config.backbone, config.stages, config.output_stride)
         self.aspp = SpatialPyramid(self.trunk.out_channels, config.aspp_channels, config.aspp_rates)
         self.decoders = nn.ModuleDict(

@@ -23,7 +23,7 @@ from examples.cityscapes.report.run_files import (
     read_validations,
 )
 from examples.cityscapes.report.weights import weight_rows_of
-from examples.cityscapes.settings import are_learned
+from examples.cityscapes.settings import are_learned, check_three_tasks
 from examples.common.checkpoint import write_atomically
 from examples.common.errors import InputError
 
@@ -51,6 +51,7 @@ def write_report(config: TrainConfig, data: Path | None, checkpoint: str = "last
     Returns:
         The path of the page.
     """
+    check_three_tasks(config, "report")
     run = ReportedRun(config, read_figures(config.out), iterations_done(config))
     if data is not None and not (config.out / f"{checkpoint}.pt").is_file():
         raise InputError(

@@ -2,6 +2,7 @@
 
 import base64
 import io
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,7 @@ def _one_scene(sample: Sample, predicted: dict[str, Arrays]) -> dict[str, Any]:
     known = truth["inverse_depth"][~np.isnan(truth["inverse_depth"])]
     # One scale for truth and predictions; a single very near pixel must not darken everything.
     largest = float(np.percentile(known, 99)) if known.size else 1.0
-    shades = {
+    shades: dict[str, Callable[[np.ndarray], np.ndarray]] = {
         "classes": color_classes,
         "instances": color_instances,
         "inverse_depth": lambda values: color_disparity(values, largest),

@@ -5,17 +5,22 @@ import colorsys
 import matplotlib
 import numpy as np
 
-from examples.cityscapes.labels import IGNORE_INDEX, NUM_CLASSES, PALETTE
+from examples.cityscapes.labels import IGNORE_INDEX, PALETTE
 
-_CLASS_COLORS = np.zeros((IGNORE_INDEX + 1, 3), dtype=np.uint8)
-_CLASS_COLORS[:NUM_CLASSES] = PALETTE
 _UNKNOWN = np.array([128, 128, 128], dtype=np.uint8)
 _GOLDEN_RATIO = 0.618034
 
 
-def color_classes(train_ids: np.ndarray) -> np.ndarray:
-    """Colour a map of train ids, (H, W) to (H, W, 3); what is ignored is black."""
-    return _CLASS_COLORS[train_ids.astype(np.uint8)]
+def color_classes(classes: np.ndarray, palette: np.ndarray = PALETTE) -> np.ndarray:
+    """Colour a map of classes, (H, W) to (H, W, 3); what is ignored is black.
+
+    Args:
+        classes: Train ids, or the numbers of other classes.
+        palette: Their colours, (K, 3).
+    """
+    colors = np.zeros((IGNORE_INDEX + 1, 3), dtype=np.uint8)
+    colors[: len(palette)] = palette
+    return colors[classes.astype(np.uint8)]
 
 
 def color_instances(instances: np.ndarray) -> np.ndarray:

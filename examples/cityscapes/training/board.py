@@ -11,7 +11,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from examples.cityscapes.config import TrainConfig
+from examples.cityscapes.labels import PALETTE
 from examples.cityscapes.model.network import Output, without_noise
+from examples.cityscapes.protocols import PROTOCOLS
 from examples.cityscapes.scene.colors import color_classes, color_disparity, color_instances
 from examples.cityscapes.scene.maps import to_arrays
 from examples.cityscapes.training.distributed import Ranks
@@ -60,7 +62,7 @@ def open_board(config: TrainConfig, first: int, ranks: Ranks) -> Iterator["Board
         return
     # What an interrupted run showed beyond its checkpoint is to be hidden: the purge.
     with SummaryWriter(config.out / "tensorboard", purge_step=first) as writer:
-        yield Board(writer, config.batch_size)
+        yield Board(writer, config.batch_size, PROTOCOLS[config.protocol].palette)
 
 
 class Board:
@@ -69,10 +71,11 @@ class Board:
     Args:
         writer: A `SummaryWriter`.
         batch_size: Images per iteration, for the throughput.
+        palette: Colours of the classes.
     """
 
-    def __init__(self, writer: Any, batch_size: int) -> None:
-        self.writer, self.batch_size = writer, batch_size
+    def __init__(self, writer: Any, batch_size: int, palette: np.ndarray) -> None:
+        self.writer, self.batch_size, self.palette = writer, batch_size, palette
         self._since = time.monotonic()
 
     def add_lines(self, lines: list[Line]) -> None:
@@ -100,12 +103,14 @@ class Board:
         for name, value in figures.items():
             if value is not None:
                 self.writer.add_scalar(f"validation/{name}", value, iteration)
-        for name, picture in pictures(image, maps).items():
+        for name, picture in pictures(image, maps, self.palette).items():
             self.writer.add_image(f"pictures/{name}", picture, iteration, dataformats="HWC")
         self.writer.flush()
 
 
-def pictures(image: Tensor, maps: dict[str, Output]) -> dict[str, np.ndarray]:
+def pictures(
+    image: Tensor, maps: dict[str, Output], palette: np.ndarray = PALETTE
+) -> dict[str, np.ndarray]:
     """Colour the first image of a batch and its predictions; each (H, W, 3), uint8."""
     first = {task: output[:1].float().cpu() for task, output in without_noise(maps).items()}
     if "semantic" in first:
@@ -113,7 +118,7 @@ def pictures(image: Tensor, maps: dict[str, Output]) -> dict[str, np.ndarray]:
     arrays = to_arrays(first)
     colored = {"input": image[0].permute(1, 2, 0).cpu().numpy()}
     if "classes" in arrays:
-        colored["classes"] = color_classes(arrays["classes"])
+        colored["classes"] = color_classes(arrays["classes"], palette)
     if "instances" in arrays:
         colored["instances"] = color_instances(arrays["instances"])
     if "inverse_depth" in arrays:

@@ -6,6 +6,7 @@ from examples.cityscapes.config import TrainConfig
 from examples.cityscapes.data.augment import Augmentation
 from examples.cityscapes.data.dataset import Batch, CityscapesDataset, batches, collate
 from examples.cityscapes.data.order import TrainingOrder
+from examples.cityscapes.protocols import PROTOCOLS
 from examples.cityscapes.training.distributed import RankOrder, Ranks, images_per_part
 from examples.common.errors import InputError, NonFiniteLossError
 
@@ -14,7 +15,13 @@ def training_data(config: TrainConfig) -> CityscapesDataset:
     """Open the training split and check that it fills a batch."""
     augmentation = Augmentation(config.flip, config.scale, config.crop)
     dataset = CityscapesDataset(
-        config.data, "train", config.size, config.tasks, augmentation, config.labels
+        config.data,
+        "train",
+        config.size,
+        config.tasks,
+        augmentation,
+        config.labels,
+        PROTOCOLS[config.protocol],
     )
     if len(dataset) < config.batch_size:
         raise InputError(
@@ -39,7 +46,7 @@ def check_labels(dataset: CityscapesDataset, config: TrainConfig) -> None:
         if not missing:
             return
     reasons = {
-        "semantic": "no pixel has one of the 19 classes",
+        "semantic": f"no pixel has one of the {len(dataset.protocol.class_names)} classes",
         "instance": "no pixel belongs to a single thing",
         "depth": "no pixel has a disparity",
     }
@@ -58,7 +65,8 @@ def validation_data(config: TrainConfig) -> CityscapesDataset | None:
     if not config.eval_every:
         return None
     try:
-        val = CityscapesDataset(config.data, "val", config.size, config.tasks)
+        protocol = PROTOCOLS[config.protocol]
+        val = CityscapesDataset(config.data, "val", config.size, config.tasks, protocol=protocol)
     except InputError as error:
         raise InputError(f"{error}; --eval-every 0 trains without validation") from error
     val.keep(config.cache_mb)

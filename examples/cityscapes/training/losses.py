@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -50,8 +51,27 @@ def build_loss(config: TrainConfig) -> UncertaintyWeightedLoss:
         "momentum": config.closed_form_momentum,
         "form": config.form,
         "constraint": None if config.constraint == "none" else config.constraint,
+        "temperature": config.temperature,
     }
     return UncertaintyWeightedLoss(heads, **options, global_counts=True)
+
+
+def draw_weights(loss_fn: UncertaintyWeightedLoss, config: TrainConfig, iteration: int) -> None:
+    """Give every task the random weight of this iteration, if `--weighting random` asks for it.
+
+    They are the softmax of draws from the standard normal distribution: random loss weighting of
+    Lin et al. (TMLR 2022), a control that any way to weigh should beat. Seed and iteration decide
+    the draw, so that all processes and a resumed run have the same.
+    """
+    if config.weighting == "random":
+        rng = np.random.default_rng([config.seed, iteration, _WEIGHTS])
+        weights = np.exp(rng.standard_normal(len(config.tasks)))
+        weights /= weights.sum()
+        loss_fn.priorities.update(zip(config.tasks, weights.tolist(), strict=True))
+
+
+_WEIGHTS = 1
+"""Sets these draws apart from the order of the images, which follows from the seed as well."""
 
 
 def learned_sigmas(loss_fn: UncertaintyWeightedLoss) -> ByTask:

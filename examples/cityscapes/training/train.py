@@ -24,6 +24,7 @@ from examples.cityscapes.training.distributed import (
 )
 from examples.cityscapes.training.loaders import load, training_data, validation_data, with_files
 from examples.cityscapes.training.log import MetricLog, append_lines
+from examples.cityscapes.training.losses import draw_weights
 from examples.cityscapes.training.measured import measure_part, measurements
 from examples.cityscapes.training.run_folder import (
     check_not_beyond,
@@ -149,6 +150,7 @@ def train_one_step(
     for optimizer in state.optimizers:
         optimizer.zero_grad(set_to_none=True)
 
+    draw_weights(state.loss_fn, config, iteration)
     with state.start:  # a step that fails here, such as for want of memory, is taken back
         measured = []
         for index, batch in enumerate(parts):
@@ -177,7 +179,7 @@ def validate_and_save_best(progress: Progress, run: Run) -> Progress:
     batches: Iterable[Batch] = data.batches(val, shares, run.config.tasks, device=ranks.device)
     if ranks.count == 1:  # several processes finish it together
         batches = takewhile(lambda _: not run.is_asked_to_stop(), batches)
-    figures = validate(model, batches, ranks)
+    figures = validate(model, batches, ranks, val.protocol)
     if ranks.count == 1 and run.is_asked_to_stop():
         return progress  # a part of the figures: resuming does it again
     progress = progress._replace(validated=progress.iteration)

@@ -7,29 +7,31 @@ from torch import nn
 
 from examples.cityscapes.config import TrainConfig
 from examples.cityscapes.data.dataset import Batch
-from examples.cityscapes.evaluation.metrics import Figures, SplitMetrics, predict_maps
+from examples.cityscapes.evaluation.metrics import Figures, metrics_of, predict_maps
+from examples.cityscapes.protocols import THREE_TASK, Protocol
 from examples.cityscapes.training.distributed import Ranks
 from examples.cityscapes.training.state import Progress
 
-FIGURES = ("semantic_iou_present", "instance_error_px", "depth_error_px")
 
+def validate(
+    model: nn.Module, shares: Iterable[Batch], ranks: Ranks, protocol: Protocol = THREE_TASK
+) -> Figures:
+    """Return some figures of the whole split, of which each process sees its share.
 
-def validate(model: nn.Module, shares: Iterable[Batch], ranks: Ranks) -> Figures:
-    """Return the figures of the whole split, of which each process sees its share.
-
-    `semantic_iou_present` is the mean IoU over the classes that occur in the truth, and
-    `instance_error_px` and `depth_error_px` are those of the `evaluate` command;
-    `selection_error` is what the best checkpoint has the least of.
+    They are among those of the `evaluate` command: for three tasks `semantic_iou_present`, the mean
+    IoU over the classes that occur in the truth, `instance_error_px` and `depth_error_px`, and for
+    two tasks `semantic_iou` and `depth_abs_error`. `selection_error` is what the best checkpoint
+    has the least of.
     """
     ranks.share(model.buffers())  # the running statistics of batch norm
     model.eval()
-    metrics = SplitMetrics()
+    metrics = metrics_of(protocol)
     for batch in shares:
         metrics.add(predict_maps(model, batch.image), batch)
     metrics.join(ranks.sum)
     measured = metrics.compute()
-    figures = {name: measured[name] for name in FIGURES}
-    return {**figures, "selection_error": selection_error(**figures)}
+    figures = {name: measured[name] for name in metrics.validated}
+    return {**figures, "selection_error": selection_error(*figures.values())}
 
 
 def is_due(progress: Progress, config: TrainConfig) -> bool:
@@ -40,18 +42,14 @@ def is_due(progress: Progress, config: TrainConfig) -> bool:
     return is_last or progress.iteration % config.eval_every == 0
 
 
-def selection_error(
-    semantic_iou_present: float | None,
-    instance_error_px: float | None,
-    depth_error_px: float | None,
-) -> float | None:
-    """Return the geometric mean of `1 - IoU` and the two errors, of the tasks that have one.
+def selection_error(iou: float | None, *errors_of_tasks: float | None) -> float | None:
+    """Return the geometric mean of `1 - IoU` and the errors, of the tasks that have one.
 
     Which of two networks has the lower one does not depend on the units of any task; that a tenth
     is gained counts the same in each.
     """
-    missed = None if semantic_iou_present is None else 1 - semantic_iou_present
-    errors = [e for e in (missed, instance_error_px, depth_error_px) if e is not None]
+    missed = None if iou is None else 1 - iou
+    errors = [error for error in (missed, *errors_of_tasks) if error is not None]
     if not errors:
         return None
     logs = [math.log(max(error, 1e-12)) for error in errors]
