@@ -33,6 +33,8 @@ CHOICES = {
     "depth_noise": "per-pixel",
     "device": "cpu",
     "labels": "gtCoarse",
+    "protocol": "two-task",
+    "temperature": 5.0,
     "accumulate": 2,
     "stages": 3,
     "output_stride": 16,

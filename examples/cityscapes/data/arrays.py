@@ -24,6 +24,7 @@ IMAGES, LABELS, DEPTHS = "image", "label_7", "depth"
 """The folders of a split."""
 
 _UNKNOWN_CLASS = -1
+_COLORS = "colours from 0 to 1"
 
 
 def is_array_tree(root: Path) -> bool:
@@ -41,7 +42,7 @@ class ArraySplit:
         tasks: Decides which arrays an image must have.
 
     Raises:
-        InputError: If the split holds no image, or an array is absent.
+        InputError: If the split holds no image, an array is absent, or an image has another size.
     """
 
     protocol = TWO_TASK
@@ -58,6 +59,8 @@ class ArraySplit:
             raise InputError(f"{root}: no images found as {split}/{IMAGES}/N.npy")
         needed = [name for name, task in ((LABELS, "semantic"), (DEPTHS, "depth")) if task in tasks]
         self.frames = [_frame(folder, numbered[number].name, needed) for number in sorted(numbered)]
+        for frame in self.frames:
+            _opened(frame.image, (*size, 3), _COLORS)
 
     def read(self, index: int, box: Box | None = None) -> Sample:
         """Return an image with its labels, or a part of it."""
@@ -86,17 +89,15 @@ def _frame(folder: Path, name: str, needed: list[str]) -> Frame:
 
 def _read_image(path: Path, size: tuple[int, int]) -> np.ndarray:
     """Read an image as uint8, (3, H, W)."""
-    pixels = _read(path, (*size, 3), "colours from 0 to 1")
+    pixels = np.array(_opened(path, (*size, 3), _COLORS))
     if pixels.dtype.kind != "f" or not ((pixels >= 0) & (pixels <= 1)).all():
-        raise InputError(
-            f"{path}: should hold floating-point colours from 0 to 1; found {_range(pixels)}"
-        )
+        raise InputError(f"{path}: should hold floating-point {_COLORS}; found {_range(pixels)}")
     return np.ascontiguousarray(np.rint(pixels * 255).astype(np.uint8).transpose(2, 0, 1))
 
 
 def _read_classes(path: Path, size: tuple[int, int]) -> np.ndarray:
     """Read classes as uint8, (H, W), with 255 for what is ignored."""
-    classes = _read(path, size, "classes")
+    classes = np.array(_opened(path, size, "classes"))
     highest = len(TWO_TASK.class_names) - 1
     known = (classes == np.rint(classes)) & (classes >= _UNKNOWN_CLASS) & (classes <= highest)
     if not known.all():
@@ -109,15 +110,15 @@ def _read_classes(path: Path, size: tuple[int, int]) -> np.ndarray:
 
 def _read_depth(path: Path, size: tuple[int, int]) -> np.ndarray:
     """Read inverse depths as float32, (H, W), with nan for what is unknown."""
-    depth = _read(path, (*size, 1), "inverse depths")[..., 0].astype(np.float32)
+    depth = _opened(path, (*size, 1), "inverse depths")[..., 0].astype(np.float32)
     if not np.isfinite(depth).all():
         raise InputError(f"{path}: should hold finite inverse depths; found {_range(depth)}")
     return np.where(depth > 0, depth, np.float32(np.nan))
 
 
-def _read(path: Path, shape: tuple[int, ...], what: str) -> np.ndarray:
+def _opened(path: Path, shape: tuple[int, ...], what: str) -> np.ndarray:
+    """Map an array of numbers into memory, of which nothing but the header has been read."""
     try:
-        # Mapped, as the header of a damaged file may ask for more memory than there is.
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except BROKEN_ARRAY as error:
         raise InputError(f"{path}: not a readable array ({reason_of(error)})") from error
@@ -129,7 +130,7 @@ def _read(path: Path, shape: tuple[int, ...], what: str) -> np.ndarray:
         raise InputError(f"{path}: is {found} (height x width), not --size {wanted}")
     if array.shape != shape:
         raise InputError(f"{path}: should hold {what} of shape {shape}; found {array.shape}")
-    return np.array(array)
+    return array
 
 
 def _range(values: np.ndarray) -> str:
