@@ -72,6 +72,11 @@ class TrainConfig:
     backbone_weights: str = "auto"
     """`imagenet`, `none`, the path of a ResNet state dict, or `auto`: `imagenet`, but `none` where
     there is no network connection."""
+    init_from: Path | None = None
+    """Folder of a run, or one of its checkpoints, whose network's weights this run starts with;
+    None: the trunk starts with `backbone_weights`, and all else as `seed` decides."""
+    init_partly: bool = False
+    """Whether weights that `init_from` lacks, or has in another shape, start as without it."""
     stages: int = 4
     """How many of the four ResNet stages to keep, counted from the input."""
     output_stride: int = 8
@@ -97,6 +102,8 @@ class TrainConfig:
     """Iterations over which the learning rate first rises linearly."""
     weight_decay: float = 1e-4
     """Of the network; sigma is never decayed."""
+    clip_grad_norm: float | None = None
+    """Largest norm of the network's gradient: a longer one is scaled down to it. None: no limit."""
     sigma_lr: float = 2e-2
     """Learning rate of the log variances, constant: sigma has to follow the losses to the end."""
     iterations: int = 50_000
@@ -165,17 +172,30 @@ def load_config(run: Path) -> TrainConfig:
         raise InputError(f"{run}: no such run folder")
     if not path.is_file():
         raise InputError(f"{path}: not found, so {run} does not hold a training run")
-    fields = read_object(path, TrainConfig, "correct the file by hand")
-    fields = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+    fields = read_fields(path, "correct the file by hand")
+    try:
+        # The folder may have been moved since: `out` is where the file was found.
+        return TrainConfig(**{**fields, "out": run})
+    except InputError as error:
+        raise InputError(f"{path}: {error}; correct the file by hand") from error
+
+
+def read_fields(path: Path, way_out: str) -> dict[str, Any]:
+    """Read the fields of a config.json by name, which may lack those of newer versions.
+
+    Args:
+        path: The file.
+        way_out: What the user can do if it holds anything else.
+    """
+    fields = {}
+    for name, value in read_object(path, TrainConfig, way_out).items():
+        is_path = name in ("data", "out", "init_from") and value is not None
+        fields[name] = Path(value) if is_path else tuple(value) if type(value) is list else value
     if not are_learned(fields.get("weighting", "uncertainty")):
         # Runs with fixed weights recorded the defaults of their day, which meant nothing to them;
         # today's check would refuse them, as the defaults have changed since.
         fields = {k: v for k, v in fields.items() if k not in ("form", "sigma_init")}
-    try:
-        # The folder may have been moved since: `out` is where the file was found.
-        return TrainConfig(**{**fields, "data": Path(fields["data"]), "out": run})
-    except InputError as error:
-        raise InputError(f"{path}: {error}; correct the file by hand") from error
+    return fields
 
 
 def resume_config(run: Path, given: dict[str, Any]) -> TrainConfig:

@@ -66,6 +66,12 @@ def check_config(config: Any) -> None:
     for flag in ("learning_rate", "sigma_lr"):
         if not 0 < (value := getattr(config, flag)) < math.inf:
             raise InputError(f"{flag_of(flag)}: should be above 0; found {value}")
+    if config.clip_grad_norm is not None and not 0 < config.clip_grad_norm < math.inf:
+        raise InputError(
+            f"--clip-grad-norm: should be above 0, or none; found {config.clip_grad_norm}"
+        )
+    if config.init_partly and config.init_from is None:
+        raise InputError("--init-partly: needs --init-from")
     for flag in ("weight_decay", "warmup", "num_workers", "cache_mb", "seed", "eval_every"):
         if not 0 <= (value := getattr(config, flag)) < math.inf:
             raise InputError(f"{flag_of(flag)}: should not be negative; found {value}")

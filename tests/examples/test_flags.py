@@ -35,6 +35,8 @@ CHOICES = {
     "labels": "gtCoarse",
     "protocol": "two-task",
     "temperature": 5.0,
+    "init_from": Path("runs/first"),
+    "clip_grad_norm": 0.5,
     "accumulate": 2,
     "stages": 3,
     "output_stride": 16,

@@ -1,5 +1,6 @@
 """The network as it is before the first iteration."""
 
+import dataclasses
 import http.client
 import math
 import socket
@@ -15,6 +16,7 @@ from torchvision.models import get_model_weights
 
 from examples.cityscapes.config import TrainConfig
 from examples.cityscapes.data.dataset import CityscapesDataset
+from examples.cityscapes.model.init_from import take_weights
 from examples.cityscapes.model.network import SceneNet
 from examples.cityscapes.settings import initial_sigma
 from examples.common.checkpoint import read_checkpoint
@@ -49,6 +51,19 @@ def backbone_state(backbone: str, choice: str) -> tuple[str, dict[str, Tensor] |
         print(f"warning: {found}; starting from random ones", file=sys.stderr)
         return "none", None
     return "imagenet", weights
+
+
+def start_model(config: TrainConfig, dataset: CityscapesDataset) -> tuple[SceneNet, TrainConfig]:
+    """Return the network of a new run, and the configuration with the weights that were found."""
+    if config.init_from is not None and not config.init_partly:  # replaces all weights
+        model = initial_model(config, None, None)
+    else:
+        found, weights = backbone_state(config.backbone, config.backbone_weights)
+        config = dataclasses.replace(config, backbone_weights=found)
+        model = initial_model(config, dataset, weights)
+    if config.init_from is not None:
+        take_weights(model, config.init_from, partly=config.init_partly)
+    return model, config
 
 
 def initial_model(

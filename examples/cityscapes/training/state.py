@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import clip_grad_norm_
 from torch.optim import SGD, AdamW, Optimizer
 
 from examples.cityscapes.config import TrainConfig
@@ -138,6 +139,17 @@ def set_training_mode(state: TrainingState, config: TrainConfig) -> None:
         for layer in state.model.modules():
             if isinstance(layer, nn.modules.batchnorm._BatchNorm):
                 layer.eval()
+
+
+def clip_gradient(model: nn.Module, config: TrainConfig) -> None:
+    """Scale the gradient of the network down to `--clip-grad-norm`, if that is given.
+
+    The gradient of sigma is left out. A large loss would otherwise shrink the step of its own
+    sigma, which is what lowers the weight of that loss.
+    """
+    if config.clip_grad_norm is not None:
+        # Nothing has to be unscaled before: bfloat16 trains without a GradScaler.
+        clip_grad_norm_(model.parameters(), config.clip_grad_norm)
 
 
 def snapshot(

@@ -1,21 +1,22 @@
 """Training, from top to bottom: `train`, its loop, one step, one look at the validation split."""
 
 import argparse
-import dataclasses
 import signal
 from collections.abc import Iterable
 from contextlib import closing
 from itertools import islice, takewhile
+from pathlib import Path
 from typing import Any, cast
 
 import torch
 
-from examples.cityscapes.config import TrainConfig, new_config, resume_config
+from examples.cityscapes.config import TrainConfig
 from examples.cityscapes.data import dataset as data
 from examples.cityscapes.data.dataset import Batch, CityscapesDataset
 from examples.cityscapes.data.order import in_order
 from examples.cityscapes.flags import add_config_flags
-from examples.cityscapes.model.start import backbone_state, initial_model
+from examples.cityscapes.model.start import initial_model, start_model
+from examples.cityscapes.training.asked_config import asked_config
 from examples.cityscapes.training.board import open_board, progress_bar, show_progress
 from examples.cityscapes.training.distributed import (
     gradients_stay_here,
@@ -36,12 +37,13 @@ from examples.cityscapes.training.state import (
     Progress,
     TrainingState,
     build_state,
+    clip_gradient,
     restore,
     scheduled_rate,
     set_training_mode,
 )
 from examples.cityscapes.training.validation import is_due, validate
-from examples.common.errors import InputError, NonFiniteLossError
+from examples.common.errors import NonFiniteLossError
 from examples.common.interrupt import TERMINATIONS, noted_signals
 from examples.common.lock import locked
 
@@ -72,11 +74,11 @@ def train(config: TrainConfig, *, resume: bool = False, deadline: float | None =
         images_per_part(config, ranks)  # raises if the batch cannot be divided
         checkpoint = config.out / "last.pt"
         resume = resume and checkpoint.is_file()  # killed before its first one: from the start
-        weights = None
-        if not resume:  # a checkpoint holds the trunk's weights
-            found, weights = backbone_state(config.backbone, config.backbone_weights)
-            config = dataclasses.replace(config, backbone_weights=found)
-        state = build_state(initial_model(config, dataset, weights), config, ranks)
+        if resume:  # the checkpoint holds all weights
+            model = initial_model(config, dataset, None)
+        else:
+            model, config = start_model(config, dataset)
+        state = build_state(model, config, ranks)
         progress = restore(checkpoint, state, dataset.frames, ranks) if resume else Progress()
         check_not_beyond(config, progress)
         ranks.wait()  # all have looked at the folder; from here on it is written to
@@ -164,6 +166,7 @@ def train_one_step(
         plain = {"iteration": iteration, "learning_rate": scheduled_rate(config, iteration)}
         # Now, as the optimizers change sigma. Tensors, no `.item()`: that makes the GPU wait.
         log.add(plain, measurements(state, measured))
+        clip_gradient(state.model, config)
 
     for group in state.optimizers[0].param_groups:
         group["lr"] = plain["learning_rate"]
@@ -207,14 +210,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.argument_default = argparse.SUPPRESS
     add = parser.add_argument
     add("--resume", action="store_true", help="go on from the last checkpoint in --out")
+    text = "a run's config.json: its settings, but for --out, hold where no flag is given"
+    add("--config", type=Path, metavar="FILE", help=text)
     add_config_flags(add)
 
 
-def run(resume: bool = False, **given: Any) -> None:
+def run(resume: bool = False, config: Path | None = None, **given: Any) -> None:
     """Train a network."""
-    if "out" not in given:
-        raise InputError("--out: needed, the folder of the run")
-    if not resume and "data" not in given:
-        raise InputError("--data: needed, unless a run is resumed")
-    with locked(given["out"]):
-        train(resume_config(given["out"], given) if resume else new_config(given), resume=resume)
+    asked = asked_config(given, resume=resume, file=config)
+    with locked(asked.out):
+        train(asked, resume=resume)
