@@ -1,4 +1,4 @@
-"""Draw the pictures of the tutorial and the gallery from a finished ``demo --compare``.
+"""Draw the pictures of the tutorial on street scenes from a finished ``demo --compare``.
 
 Run from the root: ``python docs/make_figures.py --demo runs/demo --out docs/images``.
 """

@@ -23,7 +23,7 @@ SHOWN = [
     "explanation/derivation.html",
     "how_to/migrate.html",
     "examples/cityscapes.html",
-    "gallery.html",
+    "how_to/what_to_monitor.html",
 ]
 
 TOO_WIDE = """
