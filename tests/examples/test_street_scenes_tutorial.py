@@ -14,7 +14,8 @@ SMALLER = {"1500": "8", "60": "2", "64x128": "32x64"}
 
 @pytest.fixture
 def commands():
-    found = re.findall(r"^python -m examples\.cityscapes (.*)$", PAGE.read_text(), re.MULTILINE)
+    text = PAGE.read_text().replace("\\\n", "")  # a command may go on in the next line
+    found = re.findall(r"^python -m examples\.cityscapes (.*)$", text, re.MULTILINE)
     return [shlex.split(line, comments=True) for line in found]
 
 
