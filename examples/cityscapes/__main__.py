@@ -32,6 +32,11 @@ COMMANDS = {
         interrupted="interrupted; what has been predicted stays",
         less_memory=f"{SMALLER_BATCHES}, or smaller images",
     ),
+    "export": Command(
+        f"{ROOT}.commands.export",
+        "write a run's network as an ONNX file",
+        less_memory="close other programs, or export a run of a smaller --size",
+    ),
     "report": Command(
         f"{ROOT}.report.page",
         "write the page of a run, finished or not",

@@ -187,7 +187,7 @@ def read_fields(path: Path, way_out: str) -> dict[str, Any]:
         path: The file.
         way_out: What the user can do if it holds anything else.
     """
-    fields = {}
+    fields: dict[str, Any] = {}
     for name, value in read_object(path, TrainConfig, way_out).items():
         is_path = name in ("data", "out", "init_from") and value is not None
         fields[name] = Path(value) if is_path else tuple(value) if type(value) is list else value

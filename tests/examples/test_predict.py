@@ -2,7 +2,10 @@
 
 import dataclasses
 import io
+import re
 import shutil
+import time
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -11,6 +14,7 @@ from PIL import Image
 
 from examples.cityscapes.__main__ import main
 from examples.cityscapes.commands.images import images_below
+from examples.cityscapes.commands.prediction_files import files_to_write
 from examples.cityscapes.config import TrainConfig
 from examples.cityscapes.evaluation.evaluate import load_trained
 from examples.cityscapes.report.pictures import draw_overlay, draw_panels, outlines
@@ -19,6 +23,7 @@ from examples.cityscapes.scene.grouping import Grouping
 from examples.cityscapes.scene.maps import input_size, predict_maps, predict_scene
 from examples.cityscapes.training import train as training
 from examples.common.errors import InputError
+from examples.common.stage_clock import StageClock
 from tests.examples.tiny_run import TINY
 from tests.examples.tiny_tree import write_tree
 
@@ -297,15 +302,92 @@ def test_the_best_checkpoint_is_used_on_request_and_named_where_there_is_none(
     assert not (tmp_path / "o").exists()
 
 
-def test_arrays_can_be_left_out(config, tree, tmp_path):
+@pytest.mark.parametrize(
+    ("write", "expected"),
+    [
+        ("arrays", {"arrays.npz"}),
+        ("overlay", {"overlay.png", "classes.png"}),
+        ("arrays,panels", {"arrays.npz", "panels.png"}),
+        (None, {"arrays.npz", "overlay.png", "panels.png", "classes.png"}),
+    ],
+)
+def test_only_the_chosen_files_are_written(config, tree, tmp_path, write, expected):
     image = next((tree / "leftImg8bit/val/town").iterdir())
-    assert predict(config, image, tmp_path, "--no-arrays") == 0
-    assert [name.rpartition("_")[2] for name in endings(tmp_path)] == [
-        "classes.png",
-        "predictions.jsonl",
-        "overlay.png",
-        "panels.png",
-    ]
+    flags = [] if write is None else ["--write", write]
+    assert predict(config, image, tmp_path, *flags) == 0
+    found = {name.rpartition("_")[2] for name in endings(tmp_path)}
+    assert found == expected | {"predictions.jsonl"}
+
+
+@pytest.mark.parametrize(
+    ("write", "message"),
+    [
+        ("panels,pictures", "--write: should be some of panels,overlay,uncertainty,arrays"),
+        ("", "--write: should be some of"),
+        ("uncertainty", "--write: uncertainty needs the option --uncertainty"),
+    ],
+)
+def test_files_that_cannot_be_written_are_refused(config, tree, tmp_path, capsys, write, message):
+    image = next((tree / "leftImg8bit/val/town").iterdir())
+    with suppress(SystemExit):  # by argparse
+        assert predict(config, image, tmp_path / "out", "--write", write) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_overlay_needs_classes_and_is_left_out_where_nobody_asks_for_it():
+    with pytest.raises(InputError, match="--write: overlay needs a network that was trained on"):
+        files_to_write(("overlay",), ("instance", "depth"), with_uncertainty=False)
+    found = files_to_write(None, ("instance", "depth"), with_uncertainty=True)
+    assert found == ("panels", "uncertainty", "arrays")
+
+
+def test_a_limit_predicts_the_first_images_by_name(config, tree, tmp_path, capsys):
+    images = tree / "leftImg8bit/val/town"
+    for limit, before in ((2, ""), (4, ", 2 of them by an earlier command")):
+        flags = ["--limit", limit, "--write", "panels"]
+        assert predict(config, images, tmp_path, *flags) == 0
+        assert f"{limit} images predicted in {tmp_path}{before}\n" in capsys.readouterr().out
+        expected = [f"{p.stem}_panels.png" for p in sorted(images.iterdir())[:limit]]
+        assert sorted(p.name for p in tmp_path.glob("*_panels.png")) == expected
+
+
+def test_the_seconds_of_each_stage_are_printed_for_new_images(config, tree, tmp_path, capsys):
+    images = tree / "leftImg8bit/val/town"
+    start = time.perf_counter()
+    assert predict(config, images, tmp_path, "--limit", 3) == 0
+    passed = time.perf_counter() - start
+    (line,) = capsys.readouterr().err.splitlines()
+    number = r"(\d+\.\d\d)"
+    stages = ", ".join(f"{s} {number}" for s in ("reading", "network", "clustering", "writing"))
+    found = re.fullmatch(f"seconds for 3 images: {stages}", line)
+    assert found, line
+    assert float(found[4]) > 0.05, "three figures of matplotlib"
+    assert sum(map(float, found.groups())) < passed + 0.02
+    assert predict(config, images, tmp_path, "--limit", 3) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_a_clock_counts_only_what_happens_inside_its_stages(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("time.perf_counter", lambda: now[0])
+    clock = StageClock()
+
+    def items():
+        for _ in range(3):
+            now[0] += 1.0
+            yield
+        now[0] += 0.5  # to find that there are no more
+
+    for _ in clock.each("reading", items()):
+        now[0] += 100.0
+        with clock.stage("writing"):
+            now[0] += 10.0
+    with suppress(ValueError), clock.stage("writing"):
+        now[0] += 0.25
+        raise ValueError
+    assert clock.seconds == {"reading": 3.5, "writing": 30.25}
+    assert clock.summary() == "reading 3.50, writing 30.25"
 
 
 def test_the_overlay_blends_half_and_half_and_outlines_every_instance():

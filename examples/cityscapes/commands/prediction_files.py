@@ -1,6 +1,7 @@
 """The files that hold the prediction for an image."""
 
 import io
+from argparse import ArgumentTypeError
 from contextlib import ExitStack
 from pathlib import Path, PurePath
 
@@ -14,29 +15,61 @@ from examples.cityscapes.report.pictures import (
 )
 from examples.cityscapes.scene.maps import Arrays
 from examples.common.checkpoint import write_atomically
+from examples.common.errors import InputError
 from examples.common.folders import complete_file
 
+FILES = ("panels", "overlay", "uncertainty", "arrays")
+"""What `--write` chooses from."""
 
-def write_files(
-    out: Path, name: PurePath, arrays: Arrays, with_arrays: bool, with_uncertainty: bool
-) -> list[Path]:
-    """Draw a prediction and write all of its files, or none of them if anything fails.
+
+def kinds_of_files(text: str) -> tuple[str, ...]:
+    """Read which files are to be written: some of `FILES`, with commas."""
+    kinds = tuple(part.strip() for part in text.split(","))
+    if unknown := [kind for kind in kinds if kind not in FILES]:
+        raise ArgumentTypeError(
+            f"should be some of {','.join(FILES)} with commas; found {unknown[0]!r}"
+        )
+    return kinds
+
+
+def files_to_write(
+    asked: tuple[str, ...] | None, tasks: tuple[str, ...], with_uncertainty: bool
+) -> tuple[str, ...]:
+    """Return which files are written: those that were asked for, or all that there can be.
+
+    Raises:
+        InputError: If there is nothing to put into a file that was asked for.
+    """
+    needs = {}
+    if "semantic" not in tasks:
+        needs["overlay"] = "a network that was trained on the semantic task"
+    if not with_uncertainty:
+        needs["uncertainty"] = "the option --uncertainty"
+    for kind in asked or ():
+        if kind in needs:
+            raise InputError(f"--write: {kind} needs {needs[kind]}")
+    return tuple(kind for kind in FILES if kind in (asked or set(FILES) - set(needs)))
+
+
+def write_files(out: Path, name: PurePath, arrays: Arrays, kinds: tuple[str, ...]) -> list[Path]:
+    """Draw a prediction and write its files, or none of them if anything fails.
 
     Args:
         out: Folder of all predictions.
         name: Of the image, relative to the folder.
         arrays: The image and what was predicted.
-        with_arrays: Whether the arrays are written, too.
-        with_uncertainty: Whether maps of uncertainty are among them, and are drawn.
+        kinds: Which files; see `files_to_write`.
     """
-    contents = {"panels.png": draw_panels(arrays)}
-    if "classes" in arrays:
+    contents = {}
+    if "panels" in kinds:
+        contents["panels.png"] = draw_panels(arrays)
+    if "overlay" in kinds:
         contents["overlay.png"] = draw_overlay(
             arrays["image"], arrays["classes"], arrays.get("instances")
         )
-    if with_uncertainty:
+    if "uncertainty" in kinds:
         contents["uncertainty.png"] = draw_uncertainty(arrays)
-    if with_arrays:
+    if "arrays" in kinds:
         buffer = io.BytesIO()
         np.savez_compressed(buffer, allow_pickle=False, **arrays)
         contents["arrays.npz"] = buffer.getvalue()
@@ -44,7 +77,7 @@ def write_files(
     folder = out / name.parent
     folder.mkdir(parents=True, exist_ok=True)
     key = out / "classes.png"
-    if "classes" in arrays and not key.exists():
+    if "overlay" in kinds and not key.exists():
         write_atomically(key, draw_key())
     paths = [folder / f"{name.name}_{ending}" for ending in contents]
     # Only when the last one is written do they take their places, all at once.

@@ -41,6 +41,7 @@ class SceneNet(nn.Module):
     def __init__(self, config: TrainConfig) -> None:
         super().__init__()
         self.predicts_noise = config.depth_noise == "per-pixel"
+        self.has_dropout = config.dropout > 0
         num_classes = len(PROTOCOLS[config.protocol].class_names)
         channels = {
             "semantic": num_classes,

@@ -1,13 +1,13 @@
 """What a network says about images at their own size, whatever size it works at itself."""
 
 import math
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from examples.cityscapes.data.sample import resize_rgb
 from examples.cityscapes.scene.grouping import Grouping, find_instances
@@ -15,6 +15,8 @@ from examples.cityscapes.scene.panoptic import instance_classes, panoptic_ids
 
 Arrays = dict[str, np.ndarray]
 Maps = dict[str, Tensor]
+Network = Callable[[Tensor], dict[str, Any]]
+"""From images (B, 3, H, W), uint8, to outputs by task: a `SceneNet`, or one that was exported."""
 
 
 class PredictedScene(NamedTuple):
@@ -29,7 +31,7 @@ class PredictedScene(NamedTuple):
 
 
 def predict_scene(
-    model: nn.Module,
+    model: Network,
     pixels: np.ndarray,
     size: tuple[int, int],
     device: torch.device,
@@ -55,7 +57,7 @@ def predict_scene(
 
 @torch.no_grad()
 def predict_maps(
-    model: nn.Module, images: list[np.ndarray], size: tuple[int, int], device: torch.device
+    model: Network, images: list[np.ndarray], size: tuple[int, int], device: torch.device
 ) -> Iterator[Maps]:
     """Predict images of any sizes, all of them together, by a network that works at one.
 

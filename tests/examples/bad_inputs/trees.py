@@ -19,7 +19,7 @@ from tests.examples.bad_inputs.spoil_trees import (
     write_capitals,
 )
 
-PREDICT = "predict --run run --image {} --out new --device cpu --no-arrays"
+PREDICT = "predict --run run --image {} --out new --device cpu --write panels"
 PREPARE = "prepare --data scenes --out {} --size 16x32 --workers 1"
 
 
