@@ -22,6 +22,11 @@ def code_of(page: Path) -> str:
     return "\n".join(match["code"] for match in BLOCK.finditer(page.read_text()))
 
 
+def output_shown_by(page: Path) -> str:
+    """Return what the Python blocks of a page print, according to the page."""
+    return "\n".join(match["output"] or "" for match in BLOCK.finditer(page.read_text()))
+
+
 def pages_with_code() -> list[Path]:
     """Return the pages that show Python code."""
     pages = [ROOT / "README.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -58,8 +63,12 @@ def check_output(printed: str, shown: str) -> None:
         ), f"{found} was printed, {expected} is shown, in:\n{printed}"
 
 
-def run_on_two_processes(code: str, folder: Path) -> None:
-    """Run a script under ``torchrun`` on two processes, in a folder that it may write to."""
+def run_on_two_processes(code: str, folder: Path) -> str:
+    """Run a script under ``torchrun`` on two processes, in a folder that it may write to.
+
+    Returns:
+        What the processes print.
+    """
     (folder / "train.py").write_text(code)
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     result = subprocess.run(  # noqa: S603
@@ -71,3 +80,4 @@ def run_on_two_processes(code: str, folder: Path) -> None:
         check=False,
     )
     assert result.returncode == 0, result.stderr
+    return result.stdout

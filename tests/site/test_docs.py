@@ -1,10 +1,19 @@
 """Every Python block of the README and the docs runs, in the order of its page."""
 
+from inspect import signature
+
 import pytest
 import torch.distributed.fsdp
 from transformers.utils import is_torch_available
 
-from tests.pages import check_output, code_of, pages_with_code, run_on_two_processes, run_page
+from tests.pages import (
+    check_output,
+    code_of,
+    output_shown_by,
+    pages_with_code,
+    run_on_two_processes,
+    run_page,
+)
 
 # What neighbours say of themselves, or of a machine without an accelerator, in ordinary use.
 pytestmark = pytest.mark.filterwarnings(
@@ -57,8 +66,10 @@ def test_code_of_a_page_runs(page, tmp_path, monkeypatch):
 
 
 @pytest.mark.skipif(
-    not hasattr(torch.distributed.fsdp, "fully_shard"), reason="FSDP2 is public since torch 2.6"
+    not hasattr(torch.distributed.fsdp, "fully_shard")
+    or "ignored_params" not in signature(torch.distributed.fsdp.fully_shard).parameters,
+    reason="the page uses `ignored_params` of FSDP2, which is new in torch 2.7",
 )
 @pytest.mark.parametrize("page", [p for p in PAGES if p.stem in ON_TWO_PROCESSES], **by_name)
 def test_code_of_a_page_runs_on_two_processes(page, tmp_path):
-    run_on_two_processes(code_of(page), tmp_path)
+    check_output(run_on_two_processes(code_of(page), tmp_path), output_shown_by(page))
