@@ -8,11 +8,12 @@ import pytest
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "cityscapes"
 ROOMS = [
+    "labels",
+    "protocols",
     "presets",
     "settings",
     "config",
     "flags",
-    "labels",
     "data",
     "model",
     "scene",

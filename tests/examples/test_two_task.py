@@ -15,7 +15,7 @@ from sklearn.metrics import accuracy_score, jaccard_score
 from examples.cityscapes.__main__ import main
 from examples.cityscapes.config import TrainConfig, load_config, new_config
 from examples.cityscapes.data.dataset import Batch
-from examples.cityscapes.evaluation.two_task import TwoTaskMetrics
+from examples.cityscapes.evaluation.two_task_metrics import TwoTaskMetrics
 from examples.cityscapes.model.network import SceneNet
 from examples.cityscapes.training.log import read_log
 from examples.cityscapes.training.losses import build_loss, draw_weights

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from examples.cityscapes.data.dataset import Batch
 from examples.cityscapes.evaluation.map_errors import DepthError, InstanceError
 from examples.cityscapes.evaluation.semantic_iou import SemanticIoU
-from examples.cityscapes.evaluation.two_task import TwoTaskMetrics
+from examples.cityscapes.evaluation.two_task_metrics import TwoTaskMetrics
 from examples.cityscapes.model.network import without_noise
 from examples.cityscapes.protocols import TWO_TASK, Protocol
 
