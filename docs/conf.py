@@ -38,7 +38,6 @@ extensions = [
     "sphinx_copybutton",
     "sphinxext.opengraph",
     "mathml",
-    "measured_figures",
     "measurement_pages",
 ]
 exclude_patterns = ["_build"]
