@@ -14,6 +14,11 @@ GOES_ON = "the same command goes on"
 SMALLER_BATCHES = "try a smaller --batch-size"
 COMMANDS = {
     "synthesize": Command("examples.rendered_scenes.write", "render street scenes with all labels"),
+    "check": Command(
+        f"{ROOT}.data.check",
+        "list all problems of a dataset",
+        less_memory="close other programs",
+    ),
     "prepare": Command(
         f"{ROOT}.data.prepare",
         "write a resized copy that is fast to train on",

@@ -48,11 +48,14 @@ def find_frames(
         images["train_extra"] = list_images(root, "train_extra")
     if not any(images.values()):
         raise _no_images(root, split)
-    return [
-        _frame(root, folder, image, labels, need_instances)
-        for folder, of_folder in images.items()
-        for image in of_folder
-    ]
+    frames = []
+    for folder, of_folder in images.items():
+        for image in of_folder:
+            frame = frame_of(root, folder, image, labels)
+            if frame.instance_ids is None and (need_instances or frame.label_ids is None):
+                raise InputError(without_labels(root, folder, image, labels))
+            frames.append(frame)
+    return frames
 
 
 def find_images(root: Path, split: str) -> list[Path]:
@@ -67,13 +70,15 @@ def list_images(root: Path, split: str) -> list[Path]:
     if not root.is_dir():
         raise InputError(f"{root}: no such folder")
     folder = root / "leftImg8bit" / split
-    images = []
-    for city in entries(folder) if folder.is_dir() else ():
-        if city.is_symlink() and not city.exists():
-            raise InputError(f"{city}: is a link to a folder that does not exist")
-        if city.is_dir():
-            images += [path for path in entries(city) if _is_image(path.name)]
-    return images
+    cities = entries(folder) if folder.is_dir() else []
+    return [image for city in cities for image in images_of_city(city)]
+
+
+def images_of_city(city: Path) -> list[Path]:
+    """List the images in the folder of a city; none if it is a file."""
+    if city.is_symlink() and not city.exists():
+        raise InputError(f"{city}: is a link to a folder that does not exist")
+    return [path for path in entries(city) if _is_image(path.name)] if city.is_dir() else []
 
 
 def stem_of(image: Path) -> str:
@@ -90,18 +95,23 @@ def _no_images(root: Path, split: str) -> InputError:
     return InputError(f"{root}: no images found as leftImg8bit/{split}/*/*{_IMAGE}.png")
 
 
-def _frame(root: Path, split: str, image: Path, labels: str, need_instances: bool) -> Frame:
+def frame_of(root: Path, split: str, image: Path, labels: str = FINE) -> Frame:
+    """Return the files of an image, as far as there are any."""
     city, stem = image.parent.name, stem_of(image)
     label_ids = _file(root / labels / split / city / f"{stem}_{labels}_labelIds.png")
     instance_ids = _file(root / labels / split / city / f"{stem}_{labels}_instanceIds.png")
     disparity = _file(root / "disparity" / split / city / f"{stem}_disparity.png")
     camera = _file(root / "camera" / split / city / f"{stem}_camera.json")
-    if instance_ids is None and (need_instances or label_ids is None):
-        wanted = root / labels / split / city / f"{stem}_{labels}_instanceIds.png"
-        has_coarse = labels == FINE and (root / COARSE / split).is_dir()
-        hint = f"; --labels {COARSE} trains on the coarse ones" if has_coarse else ""
-        raise InputError(f"{image}: has no labels; {wanted} not found{hint}")
     return Frame(image, label_ids, instance_ids, disparity, camera)
+
+
+def without_labels(root: Path, split: str, image: Path, labels: str) -> str:
+    """Return what to say about an image without labels."""
+    name = f"{stem_of(image)}_{labels}_instanceIds.png"
+    has_coarse = labels == FINE and (root / COARSE / split).is_dir()
+    hint = f"; --labels {COARSE} trains on the coarse ones" if has_coarse else ""
+    wanted = root / labels / split / image.parent.name / name
+    return f"{image}: has no labels; {wanted} not found{hint}"
 
 
 def _file(path: Path) -> Path | None:
