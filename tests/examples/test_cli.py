@@ -111,6 +111,32 @@ def test_what_official_evaluation_cannot_do_is_said_before_anything_is_done(
     assert sorted(run.rglob("*")) == before
 
 
+def test_a_limit_measures_the_first_images_and_writes_nothing(run, tree, tmp_path, capsys):
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    assert status(["evaluate", "--run", run, "--data", tree, "--device", "cpu", "--limit", 1]) == 0
+    of_first = capsys.readouterr().out
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+    # A dataset that has no other image, and a run of its own for the figures.
+    shutil.copytree(tree, one := tmp_path / "one")
+    sorted((one / "leftImg8bit/val/town").iterdir())[1].unlink()
+    shutil.copytree(run, elsewhere := tmp_path / "run")
+    assert status(["evaluate", "--run", elsewhere, "--data", one, "--device", "cpu"]) == 0
+    network = {line.split()[0]: line.split()[1] for line in columns(capsys.readouterr().out)}
+    assert len(network) > 4
+    assert {line.split()[0]: line.split()[1] for line in columns(of_first)} == network
+    assert all(line.split()[2:] == ["-", "-"] for line in columns(of_first))
+    line = complaint(
+        ["evaluate", "--run", run, "--data", tree, "--limit", "1", "--official"], capsys
+    )
+    assert "--limit: cannot be combined with --official" in line
+
+
+def columns(printed):
+    """Return the lines with the figures of the network and of both baselines."""
+    table = printed[printed.index("position_prior") :].split("\n\n")[0]
+    return table.splitlines()[1:]
+
+
 def test_predict_takes_options_of_the_grouping(run, tree, tmp_path):
     image = next((tree / "leftImg8bit/val/town").iterdir())
     flags = ["--clustering", "hdbscan", "--reach", "0.02", "--min-area", "0.1"]

@@ -71,6 +71,18 @@ def test_every_prepared_sample_is_the_sample_of_the_raw_tree(tree, tmp_path):
             )
 
 
+def test_a_limit_copies_the_first_images_of_each_split_and_more_can_follow(tree, tmp_path):
+    out = tmp_path / "out"
+    flags = ["--data", tree, "--out", out, "--size", "16x32", "--workers", 1]
+    for limit, expected in ((["--limit", 1], (1, 1)), (["--limit", 3], (3, 2)), ([], (6, 2))):
+        assert status("prepare", *flags, *limit) == 0
+        for split, count in zip(("train", "val"), expected, strict=True):
+            whole, part = (CityscapesDataset(root, split, SIZE, TASKS) for root in (tree, out))
+            assert part.frames == whole.frames[:count]
+            last = (data.read(count - 1) for data in (whole, part))
+            torch.testing.assert_close(*last, equal_nan=True, rtol=0, atol=0)
+
+
 def test_a_part_read_from_the_copy_is_that_part_of_the_whole(tree, tmp_path):
     prepare(tree, tmp_path / "out", SIZE, workers=1)
     split = PreparedSplit(tmp_path / "out", "train", SIZE, TASKS)

@@ -38,6 +38,7 @@ def prepare(
     size: tuple[int, int],
     *,
     labels: str = FINE,
+    limit: int | None = None,
     workers: int | None = None,
     per_shard: int | None = None,
 ) -> dict[str, int]:
@@ -51,6 +52,7 @@ def prepare(
         out: Folder of the copy.
         size: Height and width of the copy, of the same shape as the images.
         labels: Of the training images: `gtFine` or `gtCoarse`.
+        limit: How many images of each split are copied, the first by name; None: all.
         workers: Processes that decode; by default one per core.
         per_shard: Frames that are written together.
 
@@ -64,9 +66,9 @@ def prepare(
         raise InputError(f"--data: {data} is a prepared dataset already")
     per_shard = per_shard or frames_per_shard(size)
     tasks = ("semantic", "depth")  # without instances, if there are none
-    frames = {"train": RawSplit(data, "train", size, tasks, labels).frames}
+    frames = {"train": RawSplit(data, "train", size, tasks, labels).frames[:limit]}
     if list_images(data, "val"):
-        frames["val"] = RawSplit(data, "val", size, tasks).frames
+        frames["val"] = RawSplit(data, "val", size, tasks).frames[:limit]
     _check_out(out, size, labels)
     settings: dict[str, Any] = {
         "format": FORMAT,
@@ -159,13 +161,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     text = "of the copy (128x256)"
     add("--size", type=height_and_width, default=(128, 256), metavar="HxW", help=text)
     add("--labels", choices=LABELS, default=FINE, help="of the training images (gtFine)")
+    text = "copy only the first N images of each split"
+    add("--limit", type=positive_number, metavar="N", help=text)
     workers = "processes that decode (one per core)"
     add("--workers", type=positive_number, metavar="N", help=workers)
 
 
-def run(data: Path, out: Path, size: tuple[int, int], labels: str, workers: int | None) -> None:
+def run(data: Path, out: Path, size: tuple[int, int], **options: Any) -> None:
     """Write a resized copy that trains without decoding images."""
     with locked(out):
-        counts = prepare(data, out, size, labels=labels, workers=workers)
+        counts = prepare(data, out, size, **options)
     for split, count in counts.items():
         print(f"{split}: {count} images of {size[0]}x{size[1]} in {out / split}")

@@ -13,7 +13,13 @@ from examples.cityscapes.data.dataset import CityscapesDataset, batches
 from examples.cityscapes.data.order import in_order
 from examples.cityscapes.evaluation.metrics import metrics_of
 from examples.cityscapes.evaluation.official import check_official, official_figures
-from examples.cityscapes.evaluation.predictors import Predictor, baselines, by_network, open_kept
+from examples.cityscapes.evaluation.predictors import (
+    BASELINES,
+    Predictor,
+    baselines,
+    by_network,
+    open_kept,
+)
 from examples.cityscapes.evaluation.tables import full_summary
 from examples.cityscapes.flags import add_checkpoint_flag, add_grouping_flags
 from examples.cityscapes.model.network import SceneNet
@@ -21,6 +27,7 @@ from examples.cityscapes.scene.grouping import Grouping, group_pixels
 from examples.cityscapes.settings import DEVICES, check_three_tasks
 from examples.common.checked_weights import load_weights
 from examples.common.checkpoint import read_checkpoint, write_atomically
+from examples.common.command_line import positive_number
 from examples.common.device import pick_device
 from examples.common.errors import InputError
 from examples.common.lock import locked
@@ -39,6 +46,7 @@ def evaluate(
     official: bool = False,
     grouping: Grouping | None = None,
     checkpoint: str = "last",
+    limit: int | None = None,
 ) -> Metrics:
     """Measure the run in `config.out` and write its metrics.json.
 
@@ -51,31 +59,39 @@ def evaluate(
             scripts on them; their figures are under `official`.
         grouping: How votes become instances.
         checkpoint: `last`, or `best` of the validations during training.
+        limit: How many images are measured, the first by name, without the baselines. Figures of a
+            part are no figures of the split, so that nothing is written. None: all.
 
     Returns:
         The network's figures, and under `position_prior` and `untrained` those of the baselines,
         all None for one that cannot be made.
     """
     grouping = grouping or Grouping()
+    if official and limit is not None:
+        raise InputError("--limit: cannot be combined with --official, which measures all images")
     if official:
         check_three_tasks(config, "--official")
         check_official(config.tasks, data)
     where = pick_device(device)
     model = load_trained(config, checkpoint)
     trained = by_network(model, where)
-    val = open_kept(config, data, "val")
+    val = open_kept(config, data, "val", limit=limit)
 
     metrics = measure(val, config.tasks, trained)
     metrics["instance_rand_index"] = None
     if "instance" in config.tasks:
         metrics["instance_rand_index"] = instance_rand_index(val, trained, grouping)
     metrics["num_images"] = len(val)
-    for name, baseline in baselines(config, data, where).items():
+    is_whole = limit is None  # a part is not worth reading the whole training split
+    others = baselines(config, data, where) if is_whole else dict.fromkeys(BASELINES)
+    for name, baseline in others.items():
         metrics[name] = (
             metrics_of(val.protocol).compute()
             if baseline is None
             else measure(val, config.tasks, baseline)
         )
+    if not is_whole:
+        return metrics
     path = config.out / "metrics.json"
     # Before the official scripts, which take long and are not ours.
     write_atomically(path, json.dumps(metrics, indent=2) + "\n")
@@ -152,17 +168,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_checkpoint_flag(add)
     text = "also export predictions to RUN/official, and run cityscapesScripts on them"
     add("--official", action="store_true", help=text)
+    text = "measure only the first N images, without the baselines, and write nothing"
+    add("--limit", type=positive_number, metavar="N", help=text)
     add_grouping_flags(add)
 
 
 def run(
-    run: Path, data: Path, device: str, official: bool, checkpoint: str, **grouping: Any
+    run: Path,
+    data: Path,
+    device: str,
+    official: bool,
+    checkpoint: str,
+    limit: int | None,
+    **grouping: Any,
 ) -> None:
     """Measure a run on the validation split."""
     chosen, config = Grouping(**grouping), load_config(run)
     # Anybody may measure a run while it is trained: only the folder that is replaced is locked.
     with locked(run / "official") if official else nullcontext():
         metrics = evaluate(
-            config, data, device, official=official, grouping=chosen, checkpoint=checkpoint
+            config,
+            data,
+            device,
+            official=official,
+            grouping=chosen,
+            checkpoint=checkpoint,
+            limit=limit,
         )
     print(full_summary(config, metrics))
+    if limit is not None:
+        print(f"\nof the first {metrics['num_images']} images; nothing was written")

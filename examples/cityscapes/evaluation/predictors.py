@@ -22,6 +22,8 @@ Predictor = Callable[[Tensor], dict[str, Tensor]]
 """From images (B, 3, H, W) to maps by task: classes (B, H, W), offsets (B, 2, H, W) and
 disparity (B, 1, H, W)."""
 
+BASELINES = ("position_prior", "untrained")
+
 
 def by_network(model: SceneNet, device: torch.device) -> Predictor:
     """Predict by a network."""
@@ -65,8 +67,9 @@ def baselines(config: TrainConfig, data: Path, device: torch.device) -> dict[str
         dataset = train() if config.start_at_mean else None
         return by_network(initial_model(config, dataset, weights), device)
 
-    makers = {"position_prior": lambda: by_position(train()), "untrained": untrained}
-    return {name: _unless_refused(name, make) for name, make in makers.items()}
+    makers = (lambda: by_position(train()), untrained)
+    named = zip(BASELINES, makers, strict=True)
+    return {name: _unless_refused(name, make) for name, make in named}
 
 
 def _unless_refused(name: str, make: Callable[[], Predictor]) -> Predictor | None:
@@ -77,11 +80,14 @@ def _unless_refused(name: str, make: Callable[[], Predictor]) -> Predictor | Non
         return None
 
 
-def open_kept(config: TrainConfig, data: Path, split: str, labels: str = FINE) -> CityscapesDataset:
-    """Open a split, and keep it in memory if it is small enough for that."""
+def open_kept(
+    config: TrainConfig, data: Path, split: str, labels: str = FINE, limit: int | None = None
+) -> CityscapesDataset:
+    """Open a split or its first images, kept in memory if they are few enough for that."""
     protocol = PROTOCOLS[config.protocol]
     dataset = CityscapesDataset(
         data, split, config.size, config.tasks, labels=labels, protocol=protocol
     )
+    dataset.frames = dataset.frames[:limit]
     dataset.keep(config.cache_mb)
     return dataset
