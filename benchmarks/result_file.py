@@ -1,48 +1,38 @@
-"""What a benchmark found, and how to find it again: one Markdown file per run."""
+"""The result of a benchmark as one Markdown file, with the recipe to repeat it."""
 
 import datetime
 import os
 import platform
-import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
 from benchmarks.run_settings import Settings
+from examples.cityscapes.experiments.recipe import commit, processor
 
 RESULTS = Path(__file__).parent / "results"
-_PACKAGES = ("torch", "torchvision", "torchjd", "numpy", "scikit-learn", "pillow")
+PACKAGES = ("torch", "torchvision", "torchjd", "numpy", "scikit-learn", "pillow")
 
 
 class Goal(NamedTuple):
-    """A number that was aimed at, beside the one that was measured."""
+    """A limit that was aimed at, and what was measured."""
 
     what: str
     limit: float
     measured: float
-    at_least: bool = False
-    """Whether more is better."""
 
     @property
     def met(self) -> bool:
-        """Whether the measured number is on the right side of the limit; nan never is."""
-        if self.at_least:
-            return self.measured >= self.limit
+        """Whether the measured number is within the limit; nan never is."""
         return self.measured <= self.limit
 
-    def __str__(self) -> str:
-        sign = "at least" if self.at_least else "at most"
-        verdict = "met" if self.met else "**not met**"
-        return f"| {self.what} | {sign} {self.limit:g} | {self.measured:.4g} | {verdict} |"
 
-
-@dataclass(frozen=True)
-class Table:
-    """One table, with what its numbers are."""
+class Table(NamedTuple):
+    """A table of the result."""
 
     title: str
     columns: Sequence[str]
@@ -55,44 +45,40 @@ class Report:
 
     title: str
     about: str
-    """What was measured and how, including what was warmed up and how often it was repeated."""
+    """What was measured and how, including the warm-up and the number of repeats."""
     tables: Sequence[Table]
-    goals: Sequence[Goal] = field(default_factory=list)
-    notes: Sequence[str] = field(default_factory=list)
-    """What a reader could not guess: what was left out, and why."""
-    files: Mapping[str, bytes] = field(default_factory=dict)
-    """What belongs beside the result, by the end of its name: `png`."""
+    goals: Sequence[Goal] = ()
+    files: Mapping[str, str | bytes] = field(default_factory=dict)
+    """Further files beside the result, by the ending of their names, such as `png`."""
 
 
 def markdown(report: Report, recipe: dict[str, str]) -> str:
     """Return the text of a result file."""
-    parts = [f"# {report.title}", report.about]
-    for table in report.tables:
-        parts += [f"## {table.title}", _table(table.columns, table.rows)]
+    tables = list(report.tables)
     if report.goals:
-        header = "| goal | limit | measured | |\n|---|---|---|---|"
-        parts += ["## Goals", "\n".join([header, *map(str, report.goals)])]
-    if report.notes:
-        parts.append("\n".join(f"- {note}" for note in report.notes))
+        rows = [
+            [g.what, f"at most {g.limit:g}", f"{g.measured:.4g}", "met" if g.met else "**not met**"]
+            for g in report.goals
+        ]
+        tables.append(Table("Goals", ["goal", "limit", "measured", ""], rows))
+    parts = [f"# {report.title}", report.about]
+    for table in tables:
+        lines = [table.columns, ["---"] * len(table.columns), *table.rows]
+        text = "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+        parts += [f"## {table.title}", text]
     parts += ["## Recipe", "\n".join(f"- {name}: {value}" for name, value in recipe.items())]
     return "\n\n".join(parts) + "\n"
 
 
-def describe_run(
-    command: str, settings: Settings, load: tuple[float, float, float]
-) -> dict[str, str]:
-    """Return everything that a reader needs to repeat a run.
-
-    Args:
-        command: As it was typed.
-        settings: Of the run.
-        load: Of the machine before the run started: other programs on it.
-    """
+def describe_run(command: str, settings: Settings, load: Sequence[float]) -> dict[str, str]:
+    """Return what a reader needs to repeat a run; `load` is that of the machine before the run."""
+    installed = {package.name: package.version for package in distributions()}
+    versions = [f"{name} {installed[name]}" for name in PACKAGES if name in installed]
     recipe = {
         "command": f"`{command}`",
-        "commit": _commit(),
-        "versions": ", ".join([f"Python {platform.python_version()}", *_versions()]),
-        "hardware": f"{cpu_model()}, {_usable_cores()} cores",
+        "commit": commit() or "unknown (no git here)",
+        "versions": ", ".join([f"Python {platform.python_version()}", *versions]),
+        "hardware": f"{processor()}, {os.cpu_count()} cores",
         "threads": f"{torch.get_num_threads()} of torch",
         "load before": f"{load[0]:.2f} (mean number of running programs over the last minute)",
         "seed": str(settings.seed),
@@ -106,61 +92,6 @@ def describe_run(
 
 
 def result_path(name: str, effort: str) -> Path:
-    """Return where a result goes; a quick one stands beside a full one, never in its place."""
+    """Return where a result goes; only a full one has the plain name."""
     suffix = "" if effort == "full" else f"_{effort}"
     return RESULTS / f"{datetime.date.today().isoformat()}_{name}{suffix}.md"
-
-
-def write_result(path: Path, content: bytes) -> None:
-    """Write a result file as a whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.part")
-    partial.write_bytes(content)
-    partial.replace(path)
-
-
-def cpu_model() -> str:
-    """Return the name of the processor."""
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
-
-
-def _usable_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def _versions() -> list[str]:
-    return [f"{name} {version(name)}" for name in _PACKAGES if _is_installed(name)]
-
-
-def _is_installed(package: str) -> bool:
-    try:
-        version(package)
-    except PackageNotFoundError:
-        return False
-    return True
-
-
-def _commit() -> str:
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(Path(__file__).parent), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()  # noqa: S603
-
-    try:
-        # Results of runs before this one do not change what runs.
-        but = ":(top,exclude)benchmarks/results"
-        changed = git("status", "--porcelain", "--untracked-files=no", "--", ":/", but)
-        return git("rev-parse", "--short", "HEAD") + (" with changes" if changed else "")
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown (no git here)"
-
-
-def _table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    lines = [columns, ["---"] * len(columns), *rows]
-    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)

@@ -1,18 +1,16 @@
-"""What every benchmark is told: how much effort, where, and with which seed."""
+"""What every benchmark is told: how much effort, on which device, and with which seed."""
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
 import torch
 
 EFFORTS = ("full", "quick", "smoke")
-"""The numbers that count; all benchmarks in some minutes; whether it runs at all."""
-
-T = TypeVar("T")
+"""For results to quote, for a look at every benchmark in minutes, and to test that they run."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,23 +18,18 @@ class Settings:
     """One run of a benchmark."""
 
     effort: str = "full"
-    """One of `EFFORTS`."""
     device: torch.device = torch.device("cpu")  # noqa: RUF009 (it is immutable)
     repeats: int | None = None
-    """Rounds instead of the benchmark's own number."""
+    """The number of rounds or seeds, instead of the benchmark's own."""
     seed: int = 0
     data: Path | None = None
-    """A tree in the official layout; None generates scenes."""
+    """A dataset in the official layout; None generates scenes."""
     work: Path | None = None
-    """Where scenes and trainings are kept, to go on from; None: in a folder that is removed."""
+    """Where scenes and trainings are kept for the next run; None keeps nothing."""
 
-    def choose(self, full: T, quick: T, smoke: T) -> T:
-        """Return what belongs to the effort."""
-        return dict(zip(EFFORTS, (full, quick, smoke), strict=True))[self.effort]
-
-    def rounds(self, full: int, quick: int = 7) -> int:
-        """Return the number of rounds."""
-        return self.repeats or self.choose(full, quick, 2)
+    def choose(self, full: Any, quick: Any, smoke: Any) -> Any:
+        """Return the one for this effort."""
+        return {"full": full, "quick": quick, "smoke": smoke}[self.effort]
 
     @contextmanager
     def folder(self, name: str) -> Iterator[Path]:
@@ -49,11 +42,7 @@ class Settings:
             with tempfile.TemporaryDirectory(prefix=f"{name}-") as temporary:
                 yield Path(temporary)
 
-    @property
-    def synchronize(self) -> Callable[[], object]:
-        """What waits for the device; a GPU is handed work faster than it does it."""
-        return torch.cuda.synchronize if self.device.type == "cuda" else _nothing
-
-
-def _nothing() -> None:
-    pass
+    def synchronize(self) -> None:
+        """Wait for the device: a call returns before the GPU has done its work."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()

@@ -1,4 +1,4 @@
-"""Generated scenes in a folder, made once, in the official layout and prepared."""
+"""Generated scenes in a folder, made once and prepared for training."""
 
 from pathlib import Path
 
@@ -6,18 +6,18 @@ from examples.cityscapes.data.prepare import prepare
 from examples.rendered_scenes import synthesize
 
 
-def raw_tree(
-    folder: Path, *, train: int, val: int = 2, size: tuple[int, int], seed: int = 0
+def generated_scenes(
+    folder: Path, *, train: int, val: int = 2, size: tuple[int, int], seed: int
 ) -> Path:
-    """Return a tree of generated scenes, written unless it is there from an earlier run."""
+    """Return a prepared tree of generated scenes. What an earlier run has made is kept."""
     tree = folder / f"scenes_{train}_{val}_{size[0]}x{size[1]}_{seed}"
     if not tree.is_dir():
         synthesize(tree, train=train, val=val, size=size, seed=seed)
-    return tree
+    return prepared(folder, tree, size)
 
 
-def prepared_tree(folder: Path, raw: Path, size: tuple[int, int]) -> Path:
-    """Return the tree prepared at a size; what is done already is left alone."""
-    tree = folder / f"{raw.name}_prepared_{size[0]}x{size[1]}"
-    prepare(raw, tree, size=size, workers=1)
-    return tree
+def prepared(folder: Path, data: Path, size: tuple[int, int]) -> Path:
+    """Return a tree in the official layout, prepared at a size."""
+    out = folder / f"{data.name}_prepared_{size[0]}x{size[1]}"
+    prepare(data, out, size=size, workers=1)
+    return out

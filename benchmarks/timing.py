@@ -1,9 +1,9 @@
-"""Paired timing: candidates take turns on the same machine, and ratios are taken within a turn.
+"""Paired timing: candidates take turns, and ratios are taken within a round of turns.
 
-What else a machine does, its temperature and its clock frequency change over seconds. Candidates
-that are timed one after another, each for its whole share, differ by that; a ratio within a round
-of a few milliseconds does not. So every round times every candidate, in an order drawn anew, and
-the figure is the median over rounds of the ratio in each.
+The speed of a machine changes within seconds, with its temperature and with what else it does. If
+the candidates were timed one after the other, their ratio would include that change. So every round
+times every candidate for some milliseconds, in random order. The result is the median of the ratios
+of all rounds.
 """
 
 import gc
@@ -15,18 +15,22 @@ from typing import NamedTuple
 import numpy as np
 from torch import Tensor
 
-Clock = Callable[[], float]
+from benchmarks.run_settings import Settings
+
+WARM_UP = 3
+"""Calls before the first round, for lazy initialisation and caches."""
 
 
 class Ratio(NamedTuple):
-    """The median over rounds, and the range that holds the middle 80% of them."""
+    """A number and a range around it: of rounds, the median and the middle 80%."""
 
     median: float
     low: float
     high: float
 
     def __str__(self) -> str:
-        return f"{_short(self.median)} ({_short(self.low)}-{_short(self.high)})"
+        median, low, high = (f"{x:.2f}" if x < 10 else f"{x:.3g}" for x in self)
+        return f"{median} ({low}-{high})"
 
 
 @dataclass(frozen=True)
@@ -36,72 +40,67 @@ class Timings:
     seconds: dict[str, np.ndarray]
 
     def ratio(self, candidate: str, peer: str) -> Ratio:
-        """Return how many times the peer's seconds the candidate takes."""
+        """Return the candidate's time as a multiple of the peer's."""
         return spread(self.seconds[candidate] / self.seconds[peer])
 
-    def median(self, candidate: str) -> float:
-        """Return the median seconds per call, to tell the size of things and not to compare."""
-        return float(np.median(self.seconds[candidate]))
-
-
-def _nothing() -> None:
-    pass
+    def per_call(self, candidate: str) -> str:
+        """Return the median time of a call, to show its order of magnitude."""
+        seconds = float(np.median(self.seconds[candidate]))
+        if seconds >= 1:
+            return f"{seconds:.3g} s"
+        return f"{1e3 * seconds:.3g} ms" if seconds >= 1e-3 else f"{1e6 * seconds:.3g} us"
 
 
 def take_turns(
     candidates: Mapping[str, Callable[[], object]],
+    settings: Settings,
     *,
     rounds: int,
-    seed: int = 0,
-    min_seconds: float = 2e-3,
-    warm_up: int = 3,
-    clock: Clock = time.perf_counter,
-    synchronize: Callable[[], object] = _nothing,
-    before: Mapping[str, Callable[[], object]] | None = None,
+    seconds: float = 2e-3,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> Timings:
-    """Time every candidate once in each of `rounds` rounds, in random order.
+    """Time every candidate once in each round.
 
     Args:
         candidates: What to call, by name; each leaves things as it found them.
-        rounds: How many times each is timed.
-        seed: Of the order.
-        min_seconds: A candidate is called as often as it takes to last so long, the same number
-            of times in every round, so that reading the clock costs nothing beside it.
-        warm_up: Calls before the first round: lazy initialisation, caches, compilation.
-        clock: In seconds.
-        synchronize: Waits for the device; called before the clock is read.
-        before: What to call, untimed, before a candidate's turn.
+        settings: The seed decides the order of the turns; the device is waited for.
+        rounds: How often each is timed.
+        seconds: How long a turn lasts at least. A candidate is called as often as that takes, the
+            same number of times in every round.
+        clock: Returns seconds.
     """
-    before = before or {}
-    for call in candidates.values():
-        for _ in range(warm_up):
-            call()
 
     def measure(name: str, calls: int) -> float:
         call = candidates[name]
-        before.get(name, _nothing)()
-        synchronize()
+        settings.synchronize()
         start = clock()
         for _ in range(calls):
             call()
-        synchronize()
+        settings.synchronize()
         return (clock() - start) / calls
 
-    rng = np.random.default_rng(seed)
-    seconds: dict[str, list[float]] = {name: [] for name in candidates}
-    # A collection that one candidate's garbage sets off would be charged to whoever comes next.
-    was_enabled = gc.isenabled()
+    def calls_of(name: str) -> int:
+        calls = 1
+        while seconds and calls < 2**20 and measure(name, calls) * calls < seconds:
+            calls *= 2
+        return calls
+
+    for call in candidates.values():
+        for _ in range(WARM_UP):
+            call()
+    rng = np.random.default_rng(settings.seed)
+    found: dict[str, list[float]] = {name: [] for name in candidates}
+    # Otherwise the garbage of one candidate could be collected in the turn of another.
     gc.disable()
     try:
-        calls = {name: _calls_within(min_seconds, name, measure) for name in candidates}
+        calls = {name: calls_of(name) for name in candidates}
         for _ in range(rounds):
             gc.collect(0)
             for name in rng.permutation(list(candidates)):
-                seconds[name].append(measure(name, calls[name]))
+                found[name].append(measure(name, calls[name]))
     finally:
-        if was_enabled:
-            gc.enable()
-    return Timings({name: np.array(values) for name, values in seconds.items()})
+        gc.enable()
+    return Timings({name: np.array(values) for name, values in found.items()})
 
 
 def forward_backward(total: Callable[[], Tensor], tensors: Sequence[Tensor]) -> Callable[[], None]:
@@ -119,22 +118,3 @@ def spread(values: np.ndarray) -> Ratio:
     """Return the median and the range from the 10th to the 90th percentile."""
     low, median, high = np.percentile(values, (10, 50, 90))
     return Ratio(float(median), float(low), float(high))
-
-
-def duration(seconds: float) -> str:
-    """Return seconds with a unit, in three digits."""
-    for unit, size in (("s", 1.0), ("ms", 1e-3)):
-        if seconds >= size:
-            return f"{seconds / size:.3g} {unit}"
-    return f"{seconds / 1e-6:.3g} us"
-
-
-def _calls_within(min_seconds: float, name: str, measure: Callable[[str, int], float]) -> int:
-    calls = 1
-    while min_seconds and calls < 2**20 and measure(name, calls) * calls < min_seconds:
-        calls *= 2
-    return calls
-
-
-def _short(value: float) -> str:
-    return f"{value:.2f}" if value < 10 else f"{value:.3g}"

@@ -16,12 +16,13 @@ from benchmarks.run_settings import Settings
 from benchmarks.sigma_rate import Recorded
 from benchmarks.weighting import study
 from benchmarks.weighting.one_training import Outcome, train
-from benchmarks.weighting.paired import best_of, paired_interval, with_choices
+from benchmarks.weighting.paired import best_of, interval, with_choices
 from benchmarks.weighting.pinn import Poisson, solution, source
-from benchmarks.weighting.table_problems import TABLES, noise, rare, toy, units
+from benchmarks.weighting.table_problems import TABLES
 from benchmarks.weighting.ways import EQUAL, GRID, TEMPERATURES, ways
 
 ALL_WAYS = ways([(1.0, 0.1, 0.3)])
+LOAD = {table.name: table.load for table in TABLES}
 
 
 @given(
@@ -32,7 +33,7 @@ def test_the_interval_over_seeds_is_that_of_a_paired_t_test(pairs):
     logs = np.log(values), np.log(reference)
     if np.std(logs[0] - logs[1]) < 1e-6:
         return
-    found = paired_interval(values, reference)
+    found = interval(values / reference)
     expected = stats.ttest_rel(*logs).confidence_interval(0.95)
     assert np.log(found[1:]) == pytest.approx([expected.low, expected.high], abs=1e-9)
 
@@ -62,11 +63,11 @@ def test_every_way_hands_a_positive_weight_to_every_loss_and_bears_a_missing_one
     weigher = way.make(tasks)
     losses = torch.tensor([0.5, 2.0, 1.0], requires_grad=True)
     for _ in range(3):
-        weigher(dict(zip(tasks, losses, strict=True))).backward()
+        weigher.total(dict(zip(tasks, losses, strict=True))).backward()
         weigher.end_epoch()
     assert (losses.grad > 0).all()
     losses.grad = None
-    weigher({"a": losses[0], "b": None, "c": losses[2]}).backward()
+    weigher.total({"a": losses[0], "b": None, "c": losses[2]}).backward()
     assert losses.grad[1] == 0
     assert (losses.grad[[0, 2]] > 0).all()
 
@@ -93,16 +94,17 @@ def test_the_splits_of_a_table_have_no_row_in_common(table):
 
 
 def test_the_noise_of_generated_tables_is_what_they_say_and_not_in_their_tests():
-    train_rows, test_rows = noise(0)["train"], noise(0)["test"]
+    rows = LOAD["noise 0.1, 1 and 10"](0)
     for task, level in zip(("f0", "f1", "f2"), (0.1, 1.0, 10.0), strict=True):
-        assert test_rows.targets[task].std().item() == pytest.approx(1, rel=0.01)
+        assert rows["test"].targets[task].std().item() == pytest.approx(1, rel=0.01)
         expected = math.sqrt(1 + level**2)
-        assert train_rows.targets[task].std().item() == pytest.approx(expected, rel=0.1)
-    x, y = toy(0)["test"].inputs[:, 0], toy(0)["test"].targets
-    torch.testing.assert_close(y["y1"], 2 * x + 8)
-    spreads = [column.std().item() for column in units(0)["test"].targets.values()]
+        assert rows["train"].targets[task].std().item() == pytest.approx(expected, rel=0.1)
+    toy = LOAD["toy"](0)["test"]
+    torch.testing.assert_close(toy.targets["y1"], 2 * toy.inputs[:, 0] + 8)
+    units = LOAD["units 0.001, 1 and 1000"](0)["test"]
+    spreads = [column.std().item() for column in units.targets.values()]
     assert spreads == pytest.approx([1e-3, 1, 1e3], rel=0.01)
-    labelled = ~rare(0)["train"].targets["f2"].isnan()
+    labelled = ~LOAD["one task in 5% of rows"](0)["train"].targets["f2"].isnan()
     assert 0.02 < labelled.float().mean() < 0.1
 
 
@@ -123,25 +125,23 @@ def test_a_training_repeats_itself_and_learns():
 
 
 def test_what_has_ended_is_not_trained_again(tmp_path, monkeypatch):
-    tiny = study.Study(Settings(effort="smoke"), tmp_path)
-    file = tmp_path / "runs.jsonl"
-    problem = tiny.small()[0].problem.name
-    jobs = [study.Job(problem, EQUAL, seed) for seed in (0, 1)]
+    settings, file = Settings(effort="smoke"), tmp_path / "runs.jsonl"
+    jobs = [study.Job("diabetes", EQUAL, seed) for seed in (0, 1)]
     with ThreadPoolExecutor(1) as pool:
-        found = study.run_all(tiny, jobs, file, pool)
+        found = study.run_all(settings, tmp_path, jobs, pool)
         entries = [json.loads(line) for line in file.read_text().splitlines()]
         assert {entry["seed"] for entry in entries} == {0, 1}
         with file.open("a") as lines:
             lines.write('{"problem": "half a li')
         monkeypatch.setattr(study, "run_one", None)  # calling it fails now
-        assert study.run_all(tiny, jobs, file, pool) == found
+        assert study.run_all(settings, tmp_path, jobs, pool) == found
 
 
 def test_a_sigma_with_its_own_optimizer_moves_by_its_rate():
-    weigher = Recorded({"a": "gaussian"}, torch.optim.SGD, 0.1, wrong_at=1)
+    weigher = Recorded({"a": "gaussian"}, (torch.optim.SGD, 0.1), wrong_at=1)
     loss = torch.tensor(1.0, requires_grad=True)
     for _ in range(3):
-        weigher({"a": loss}).backward()
+        weigher.total({"a": loss}).backward()
     # log sigma^2 starts at 0. The gradient of 0.5 * (L / sigma^2 + log sigma^2) is 0, then
     # 0.5 * (1 - 1000).
     assert [row[0] for row in weigher.losses] == [1.0, 1000.0, 1.0]

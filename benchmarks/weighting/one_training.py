@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import nn
@@ -18,12 +18,12 @@ Errors = Mapping[str, float]
 
 
 class Session(Protocol):
-    """A problem with the data and the initial network that belong to a seed."""
+    """One training of a problem: the data and the initial network of a seed."""
 
     model: nn.Module
 
     def losses(self) -> Iterator[Losses]:
-        """Yield what each training step is to minimise, from batches in the seed's order."""
+        """Yield the losses of each training step, from batches in the seed's order."""
 
     def errors(self, split: str) -> Errors:
         """Return the errors on `validation` or `test` data."""
@@ -34,14 +34,14 @@ class Problem(Protocol):
 
     name: str
     likelihoods: Mapping[str, str]
-    """Of each task's loss, by name."""
+    """By task."""
     steps: int
     epoch: int
     """Steps in which all training data are seen once."""
     learning_rate: float
 
     def start(self, seed: int) -> Session:
-        """Return what one training starts from."""
+        """Return a training that is about to start."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Outcome:
     """What one training ended with."""
 
     validation: float
-    """The score that the best of several trainings is chosen by; infinite if it diverged."""
+    """The score on validation data; infinite if the training diverged."""
     errors: dict[str, float]
     """On the test data."""
     seconds: float
@@ -57,30 +57,28 @@ class Outcome:
 
     @property
     def score(self) -> float:
-        """The geometric mean of the errors: no task's units matter."""
+        """The geometric mean of the errors, so that no task's units matter."""
         return geometric_mean(list(self.errors.values()))
 
 
 def geometric_mean(values: Sequence[float]) -> float:
-    """Return the geometric mean; infinite if a value is not finite."""
+    """Return the geometric mean, or infinity if a value is not finite."""
     if not all(map(math.isfinite, values)):
         return math.inf
     return math.exp(sum(math.log(max(value, 1e-12)) for value in values) / len(values))
 
 
 def train(problem: Problem, weigher: Weigher, seed: int) -> Outcome:
-    """Train once with AdamW. The network's learning rate falls to 0, that of the weights stays."""
+    """Train once with AdamW. The network's learning rate falls to 0; that of the weights stays."""
     torch.manual_seed(seed)
     session = problem.start(seed)
-    network: dict[str, Any] = {"params": list(session.model.parameters())}
-    learned = weigher.groups()
-    optimizer = AdamW([network, *learned], lr=problem.learning_rate, weight_decay=1e-4)
-    schedule = LambdaLR(
-        optimizer, [lambda step: 1 - step / problem.steps, *[lambda _: 1.0] * len(learned)]
-    )
+    groups = [{"params": session.model.parameters()}, *weigher.groups]
+    optimizer = AdamW(groups, lr=problem.learning_rate, weight_decay=1e-4)
+    rates = [lambda step: 1 - step / problem.steps, *[lambda _: 1.0] * len(weigher.groups)]
+    schedule = LambdaLR(optimizer, rates)
     start = time.process_time()
     for step, losses in enumerate(session.losses(), 1):
-        total = weigher(losses)
+        total = weigher.total(losses)
         optimizer.zero_grad()
         total.backward()
         optimizer.step()

@@ -1,68 +1,60 @@
 """How ways to weigh are compared: paired by seed, and at the cost of every try."""
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from scipy import stats
 
 from benchmarks.timing import Ratio
-from benchmarks.weighting.one_training import Outcome
+from benchmarks.weighting.one_training import Outcome, geometric_mean
 from benchmarks.weighting.ways import EQUAL, Way
 
 ByWay = Mapping[str, Sequence[Outcome]]
 """Outcomes by the name of the way, one for each seed, in the same order."""
 
+Ratios = Mapping[str, Mapping[str, Sequence[float]]]
+"""Scores over those of equal weights by problem and way, one for each seed."""
 
-def with_choices(ways: Sequence[Way], outcomes: ByWay) -> tuple[dict[str, list[Outcome]], str]:
-    """Return one entry for each way, where those that are `one_of` a choice became the choice.
 
-    Equal weights, which are among the fixed ones, also stay by themselves. The text says what was
-    chosen how often.
+def with_choices(ways: Sequence[Way], outcomes: ByWay) -> tuple[ByWay, str]:
+    """Return one entry for each way; of those that are `one_of` a choice, the chosen one.
+
+    Equal weights, which are among the fixed ones, also keep an entry of their own. The text says
+    how often each was chosen.
     """
-    choices: dict[str, list[str]] = {}
-    for way in ways:
-        if way.one_of:
-            choices.setdefault(way.one_of, []).append(way.name)
-    found = {
-        way.name: list(outcomes[way.name]) for way in ways if not way.one_of or way.name == EQUAL
-    }
-    said = []
-    for choice, names in choices.items():
-        best = [
-            best_of(dict(zip(names, of_seed, strict=True)))
-            for of_seed in zip(*(outcomes[name] for name in names), strict=True)
-        ]
+    found = {way.name: outcomes[way.name] for way in ways if not way.one_of or way.name == EQUAL}
+    texts = []
+    for choice in dict.fromkeys(way.one_of for way in ways if way.one_of):
+        names = [way.name for way in ways if way.one_of == choice]
+        by_seed = zip(*(outcomes[name] for name in names), strict=True)
+        best = [best_of(dict(zip(names, of_seed, strict=True))) for of_seed in by_seed]
         found[choice] = [outcome for _, outcome in best]
-        chosen = [name for name, _ in best]
-        counts = ", ".join(f"{name} ({chosen.count(name)})" for name in dict.fromkeys(chosen))
-        said.append(f"{choice}, of {len(names)}: {counts}")
-    return found, "; ".join(said)
+        counts = Counter(name for name, _ in best)
+        chosen = ", ".join(f"{name} ({count})" for name, count in counts.items())
+        texts.append(f"{choice}, of {len(names)}: {chosen}")
+    return found, "; ".join(texts)
 
 
 def best_of(outcomes: Mapping[str, Outcome]) -> tuple[str, Outcome]:
     """Return the name of the one with the best validation, and its outcome at the cost of all."""
     name = min(outcomes, key=lambda key: outcomes[key].validation)
-    best = outcomes[name]
     total = sum(outcome.seconds for outcome in outcomes.values())
-    return name, Outcome(best.validation, best.errors, total)
-
-
-def paired_interval(values: Sequence[float], reference: Sequence[float]) -> Ratio:
-    """Return the ratio of two lists that are paired by seed, with its 95% t-interval."""
-    return interval([value / peer for value, peer in zip(values, reference, strict=True)])
+    return name, replace(outcomes[name], seconds=total)
 
 
 def interval(ratios: Sequence[float]) -> Ratio:
-    """Return the geometric mean of ratios with its 95% t-interval, from their logarithms.
-
-    It is infinite where a training diverged.
-    """
-    if not np.isfinite(ratios).all():
+    """Return the geometric mean of ratios, one for each seed, with its 95% t-interval."""
+    if not np.isfinite(ratios).all():  # a training diverged
         return Ratio(math.inf, math.inf, math.inf)
     logs = np.log(ratios)
-    mean = float(logs.mean())
-    if len(logs) < 2 or not logs.std():
-        return Ratio(math.exp(mean), *([math.exp(mean) if len(logs) > 1 else math.nan] * 2))
-    half = stats.t.ppf(0.975, len(logs) - 1) * logs.std(ddof=1) / math.sqrt(len(logs))
-    return Ratio(math.exp(mean), math.exp(mean - half), math.exp(mean + half))
+    mean, half = logs.mean(), stats.t.ppf(0.975, len(logs) - 1) * stats.sem(logs)
+    return Ratio(*np.exp([mean, mean - half, mean + half]).tolist())
+
+
+def over_all(ratios: Ratios, way: str) -> list[float]:
+    """Return the geometric means over the problems, one for each seed."""
+    by_seed = zip(*(of_ways[way] for of_ways in ratios.values()), strict=True)
+    return [geometric_mean(of_seed) for of_seed in by_seed]

@@ -1,7 +1,8 @@
 """A physics-informed network. It learns one function by three losses, and each can reach 0."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -21,20 +22,24 @@ def source(x: Tensor) -> Tensor:
     return pi**2 * torch.sin(pi * x) + 0.3 * (4 * pi) ** 2 * torch.sin(4 * pi * x)
 
 
-class Poisson:
-    """-u'' = f between -1 and 1: residual, boundary and data."""
+def derivative(of: Tensor, by: Tensor) -> Tensor:
+    """Return a derivative that can be differentiated again."""
+    (found,) = torch.autograd.grad(of.sum(), by, create_graph=True)
+    return found
 
+
+@dataclass(frozen=True)
+class Poisson:
+    """-u'' = f between -1 and 1, with losses for the residual, the boundary and the data."""
+
+    steps: int = 3000
     name = "physics-informed network"
-    likelihoods: Mapping[str, str] = dict.fromkeys(("residual", "boundary", "data"), "gaussian")
-    epoch = 10
-    """There is none: DWA compares means of ten steps."""
+    likelihoods = dict.fromkeys(("residual", "boundary", "data"), "gaussian")
+    epoch = 10  # there are no epochs: DWA compares means of ten steps
     learning_rate = 3e-3
 
-    def __init__(self, steps: int = 3000) -> None:
-        self.steps = steps
-
     def start(self, seed: int) -> "PoissonSession":
-        """Return the points and the initial network."""
+        """Return a training that is about to start."""
         return PoissonSession(self.steps, seed)
 
 
@@ -55,23 +60,17 @@ class PoissonSession:
         ends = torch.tensor([[-1.0], [1.0]])
         for _ in range(self.steps):
             x = (2 * torch.rand(64, 1, generator=self.random) - 1).requires_grad_()
-            slope = self.derivative(self.model(x), x)
-            bend = self.derivative(slope, x)
+            slope = derivative(self.model(x), x)
+            bend = derivative(slope, x)
             yield {
                 "residual": (bend + source(x)).square().mean(),
                 "boundary": (self.model(ends) - solution(ends)).square().mean(),
                 "data": (self.model(self.data) - solution(self.data)).square().mean(),
             }
 
-    @staticmethod
-    def derivative(of: Tensor, by: Tensor) -> Tensor:
-        """Return a derivative that can be derived again."""
-        (found,) = torch.autograd.grad(of.sum(), by, create_graph=True)
-        return found
-
     @torch.no_grad()
     def errors(self, split: str) -> Errors:
-        """Return the relative error of u, at five points more or, as a test, everywhere."""
+        """Return the relative error of u: at five other points, or everywhere for the test."""
         x = self.held_out if split == "validation" else torch.linspace(-1, 1, 1001)[:, None]
         missed = self.model(x) - solution(x)
         return {"u": float(missed.norm() / solution(x).norm())}

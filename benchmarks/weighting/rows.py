@@ -32,7 +32,7 @@ Splits = dict[str, Rows]
 
 @dataclass(frozen=True)
 class TableProblem:
-    """A problem: what is read or made for a seed, and the network that learns it."""
+    """A problem: the data for each seed, and the network that learns them."""
 
     name: str
     load: Callable[[int], Splits]
@@ -61,7 +61,7 @@ class TableProblem:
         return self.epochs * self.epoch
 
     def start(self, seed: int) -> "TableSession":
-        """Return the data and the initial network."""
+        """Return a training that is about to start."""
         return TableSession(self, seed)
 
 
@@ -94,7 +94,7 @@ class TableSession:
 
     @torch.no_grad()
     def errors(self, split: str) -> Errors:
-        """Return what is left of the numbers' spread, and the Brier scores of the classes."""
+        """Return numbers' errors over their standard deviations, and Brier scores of classes."""
         rows = self.splits[split]
         outputs = self.predict(rows.inputs)
         found = {}
@@ -103,15 +103,14 @@ class TableSession:
                 truth = F.one_hot(target, outputs[task].shape[1])
                 found[task] = (outputs[task].softmax(1) - truth).square().sum(1).mean().item()
             else:
-                missed = outputs[task][:, 0].double() - target
-                spread = target.double()
-                valid = ~missed.isnan()
-                found[task] = float(missed[valid].square().mean().sqrt() / spread[valid].std())
+                truth = target.double()
+                missed, valid = outputs[task][:, 0].double() - truth, ~truth.isnan()
+                found[task] = float(missed[valid].square().mean().sqrt() / truth[valid].std())
         return found
 
 
 def loss_of(output: Tensor, target: Tensor) -> Tensor | None:
-    """Return the mean over the labelled rows, or None without any."""
+    """Return the mean over the labelled rows, or None if there are none."""
     if not target.is_floating_point():
         return F.cross_entropy(output, target)
     labelled = ~target.isnan()

@@ -1,11 +1,10 @@
-"""All trainings, one process a core; a file keeps what has ended, to go on from."""
+"""All trainings, one process a core. A file keeps those that have ended, to go on from it."""
 
 import json
 import multiprocessing
-import os
 from collections.abc import Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -18,21 +17,10 @@ from benchmarks.weighting.one_training import Outcome, Problem, train
 from benchmarks.weighting.pinn import Poisson
 from benchmarks.weighting.scenes import Scenes
 from benchmarks.weighting.table_problems import TABLES
-from benchmarks.weighting.ways import (
-    CLOSED_SYMMETRIC,
-    EQUAL,
-    NLL,
-    SYMMETRIC,
-    Way,
-    drawn_weights,
-    ways,
-)
+from benchmarks.weighting.ways import LONG_WAYS, Way, drawn_weights, ways
 
 OF_SCENES = ((1.0, 0.1, 0.3), (1.0, 0.02, 0.1), (1.0, 0.02, 0.5), (1.0, 0.5, 0.5))
-"""Fixed weights of classes, vectors and disparity; a search of their own would cost days."""
-
-LONG_WAYS = (EQUAL, NLL, SYMMETRIC, CLOSED_SYMMETRIC)
-"""What is trained with the preset `demo`, too, which takes three times as long."""
+"""Fixed weights of classes, vectors and disparity; a search of their own would take days."""
 
 
 class Job(NamedTuple):
@@ -44,79 +32,55 @@ class Job(NamedTuple):
 
 
 class Compared(NamedTuple):
-    """A problem, and the ways that learn it."""
+    """A problem, and the ways that learn it by their names."""
 
     problem: Problem
     ways: dict[str, Way]
 
 
-@dataclass(frozen=True)
-class Study:
-    """Everything that can be trained; made again in each process."""
+@lru_cache
+def comparisons(settings: Settings, folder: Path) -> dict[str, Compared]:
+    """Return what can be trained, by the name of the problem; the preset `demo` comes last.
 
-    settings: Settings
-    folder: Path
+    The first call renders the scenes. Processes that call it at once need them to be there.
+    """
+    choose = settings.choose
+    is_smoke, count = settings.effort == "smoke", choose(7, 3, 1)
+    found = {}
 
-    def small(self) -> list[Compared]:
-        """Return tables and the physics-informed network."""
-        choose = self.settings.choose
-        count = choose(7, 3, 1)
-        found = []
-        for table in choose(TABLES, TABLES, TABLES[1:2]):
-            chosen = replace(table, epochs=choose(table.epochs, table.epochs // 10, 1))
-            found.append(self._compared(chosen, drawn_weights(len(table.num_outputs), count)))
-        found.append(self._compared(Poisson(choose(3000, 300, 10)), drawn_weights(3, count)))
-        return found
+    def add(problem: Problem, weights: Sequence[Sequence[float]]) -> None:
+        chosen = [w for w in ways(weights) if not is_smoke or w.one_of or w.name in LONG_WAYS]
+        found[problem.name] = Compared(problem, {way.name: way for way in chosen})
 
-    def scenes(self) -> Compared:
-        """Return the three tasks on rendered scenes, with the preset `quick`."""
-        return self._compared(self._scenes("quick", (600, 20, 2)), OF_SCENES)
-
-    def long(self) -> Compared:
-        """Return the same with the preset `demo`."""
-        return self._compared(self._scenes("demo", (1400, 20, 2)), OF_SCENES)
-
-    def _compared(self, problem: Problem, weights: Sequence[Sequence[float]]) -> Compared:
-        smoke = self.settings.effort == "smoke"
-        found = ways(weights[:1] if smoke else weights)
-        kept = [way for way in found if not smoke or way.one_of or way.name in LONG_WAYS]
-        return Compared(problem, {way.name: way for way in kept})
-
-    def _scenes(self, preset: str, iterations: tuple[int, int, int]) -> Scenes:
-        choose = self.settings.choose
-        tiny = {"size": (32, 64), "stages": 1, "aspp_channels": 4, "decoder_channels": 4}
-        return Scenes(
-            self.folder,
-            preset,
-            *choose((600, 60), (48, 8), (16, 2)),
-            iterations=choose(*iterations),
-            **choose({}, {}, tiny),
-        )
-
-    def named(self, name: str) -> Compared:
-        """Return one of them; scenes must have been rendered, as processes would do it at once."""
-        for compared in self.small():
-            if compared.problem.name == name:
-                return compared
-        scenes = self.scenes()
-        return scenes if scenes.problem.name == name else self.long()
+    for table in choose(TABLES, TABLES, TABLES[1:2]):
+        epochs = choose(table.epochs, table.epochs // 10, 1)
+        add(replace(table, epochs=epochs), drawn_weights(len(table.num_outputs), count))
+    add(Poisson(choose(3000, 300, 10)), drawn_weights(3, count))
+    tiny = {"size": (32, 64), "stages": 1, "aspp_channels": 4, "decoder_channels": 4}
+    for preset, full in (("quick", 600), ("demo", 1400)):
+        options = {"iterations": choose(full, 20, 2), **choose({}, {}, tiny)}
+        scenes = Scenes(folder, preset, *choose((600, 60), (48, 8), (16, 2)), **options)
+        add(scenes, choose(OF_SCENES, OF_SCENES, OF_SCENES[:1]))
+    return found
 
 
 def one_process_a_core() -> ProcessPoolExecutor:
     """Return the processes that train."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    # Forked processes could hang in PyTorch's threads.
     return ProcessPoolExecutor(
-        cores,
         mp_context=multiprocessing.get_context("spawn"),
         initializer=torch.set_num_threads,
         initargs=(1,),
     )
 
 
-def run_all(study: Study, jobs: Sequence[Job], file: Path, pool: Executor) -> dict[Job, Outcome]:
-    """Train what the file does not have yet, and return all outcomes."""
+def run_all(
+    settings: Settings, folder: Path, jobs: Sequence[Job], pool: Executor
+) -> dict[Job, Outcome]:
+    """Train what runs.jsonl does not have yet, and return all outcomes."""
+    file = folder / "runs.jsonl"
     found = finished(file)
-    running = {pool.submit(run_one, study, job): job for job in jobs if job not in found}
+    running = {pool.submit(run_one, settings, folder, j): j for j in jobs if j not in found}
     with file.open("a", encoding="utf-8") as lines:
         for future in tqdm(as_completed(running), "training", len(running), disable=None):
             job = running[future]
@@ -126,14 +90,14 @@ def run_all(study: Study, jobs: Sequence[Job], file: Path, pool: Executor) -> di
     return {job: found[job] for job in jobs}
 
 
-def run_one(study: Study, job: Job) -> Outcome:
+def run_one(settings: Settings, folder: Path, job: Job) -> Outcome:
     """Train once; called in a process of its own."""
-    problem, by_way = _opened(study, job.problem)
-    return train(problem, by_way[job.way].make(problem.likelihoods), job.seed)
+    problem, by_name = comparisons(settings, folder)[job.problem]
+    return train(problem, by_name[job.way].make(problem.likelihoods), job.seed)
 
 
 def finished(file: Path) -> dict[Job, Outcome]:
-    """Return the outcomes in a file; a line that was being written is left out."""
+    """Return the outcomes in a file, without a line that was being written."""
     found = {}
     for line in file.read_text(encoding="utf-8").splitlines() if file.is_file() else []:
         try:
@@ -143,8 +107,3 @@ def finished(file: Path) -> dict[Job, Outcome]:
         job = Job(*(entry.pop(name) for name in Job._fields))
         found[job] = Outcome(**entry)
     return found
-
-
-@lru_cache
-def _opened(study: Study, problem: str) -> Compared:
-    return study.named(problem)

@@ -17,6 +17,7 @@ import torch
 from examples.cityscapes.config import TrainConfig, load_config
 from examples.cityscapes.evaluation.evaluate import load_trained, measure
 from examples.cityscapes.evaluation.predictors import by_network, open_kept
+from examples.cityscapes.experiments.recipe import processor
 from examples.cityscapes.training.train import train
 from examples.common.checkpoint import write_atomically
 from examples.common.command_line import complain
@@ -72,21 +73,12 @@ def train_and_measure(config: TrainConfig) -> None:
 def setup(device: torch.device) -> dict[str, Any]:
     """Return what a run's figures and speed may depend on beside its settings."""
     return {
-        "hardware": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
+        "hardware": torch.cuda.get_device_name(device) if device.type == "cuda" else processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "torch": torch.__version__,
     }
-
-
-def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def _end_with_parent() -> None:

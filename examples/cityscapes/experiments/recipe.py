@@ -1,5 +1,6 @@
 """How to get the same tables again: command, commit, seeds, settings, versions, hardware."""
 
+import platform
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -91,3 +92,13 @@ def commit() -> str | None:
         arguments, cwd=Path(__file__).parent, capture_output=True, text=True, check=False
     )
     return found.stdout.strip() or None
+
+
+def processor() -> str:
+    """Return the name of the processor."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
