@@ -106,6 +106,7 @@ def test_a_single_run_has_no_interval():
     assert interval([]) == (None, None, 0)
     assert interval([2.5]).cell(1) == "2.5"
     assert interval([None]).cell(1) == ""
+    assert interval([-1e-15]).cell(2) == "0.00"
 
 
 def test_every_method_has_names_of_its_own_and_a_published_row_where_it_says_so():

@@ -24,7 +24,8 @@ class Interval(NamedTuple):
         if self.mean is None:
             return ""
         half = "" if self.half_width is None else f" ± {self.half_width:.{digits}f}"
-        return f"{self.mean:.{digits}f}{half}"
+        # Adding 0 turns the -0.0 that a mean of rounding errors may leave into 0.0.
+        return f"{round(self.mean, digits) + 0.0:.{digits}f}{half}"
 
 
 def interval(values: Iterable[float | None]) -> Interval:

@@ -129,7 +129,7 @@ Sources: table 3 of Navon et al., *Multi-Task Learning as a Bargaining Game* (Na
 arXiv 2202.01017); table 2 of Zhou et al., *Injecting Imbalance Sensitivity for Multi-Task Learning*
 (IMGrad), for FAMO. STL: a network for each task. LS: the sum of the losses. UW: uncertainty
 weighting. RLW: random weights. SI: the sum of the logarithms, whose gradient is that of the closed
-form with a momentum of 1.
+form `symmetric` with a momentum of 1.
 """
 
 
