@@ -89,8 +89,8 @@ def cut(path):
 def test_a_sound_dataset_has_no_problems(tree, capsys):
     assert status("check", "--data", tree) == 0
     assert capsys.readouterr().out.splitlines() == [
-        "train: 8 images; 8 with label ids, 8 with instance ids, 6 with disparity, 6 with camera",
-        "val: 2 images; 2 with label ids, 2 with instance ids, 2 with disparity, 2 with camera",
+        "train: 8 images (8 label ids, 8 instance ids, 6 disparity, 6 camera)",
+        "val: 2 images (2 label ids, 2 instance ids, 2 disparity, 2 camera)",
         f"{tree}: no problems",
     ]
 

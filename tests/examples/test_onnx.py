@@ -2,7 +2,9 @@
 
 import dataclasses
 import json
+import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -149,6 +151,22 @@ def assert_same_arrays(one, other):
                 np.testing.assert_allclose(found[name], expected[name], atol=1e-4)
             else:
                 assert np.mean(found[name] != expected[name]) < 0.001, name
+
+
+def test_the_program_on_the_page_runs_and_gives_what_its_comment_says(
+    config, file, tmp_path, monkeypatch
+):
+    page = Path(__file__).parents[2] / "docs/examples/cityscapes_prediction.md"
+    (code,) = re.findall(r"^```{code-block} python\n(.*?)^```", page.read_text(), re.M | re.S)
+    shutil.copy(file, tmp_path / "scenes.onnx")
+    shutil.copy(next(config.data.rglob("leftImg8bit/val/town/*.png")), tmp_path / "street.png")
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(code, names)  # noqa: S102
+    assert names["logits"].shape == (1, 19, 128, 256)
+    assert names["offsets"].shape == (1, 2, 128, 256)
+    assert names["disparity"].shape == (1, 1, 128, 256)
+    assert names["classes"].shape == (128, 256)
 
 
 def test_a_repeated_command_predicts_only_what_the_file_has_not_predicted(

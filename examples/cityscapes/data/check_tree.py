@@ -193,5 +193,5 @@ def _summary(split: str, frames: list[Frame]) -> str:
         "disparity": sum(f.disparity is not None for f in frames),
         "camera": sum(f.camera is not None for f in frames),
     }
-    parts = ", ".join(f"{count} with {name}" for name, count in with_file.items())
-    return f"{split}: {len(frames)} images; {parts}"
+    parts = ", ".join(f"{count} {name}" for name, count in with_file.items())
+    return f"{split}: {len(frames)} images ({parts})"

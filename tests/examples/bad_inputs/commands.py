@@ -201,6 +201,13 @@ PREDICTION: list[Refused | Accepted] = [
         line="photos/stripe.png: is 3000x3 (height x width), but one side should be at most 32 "
         "times as long as the other; cut it into parts",
     ),
+    Refused(
+        what="a file that is no ONNX file, as the network for `predict`",
+        spoil=nothing,
+        command="predict --model run/last.pt --image photos --out new",
+        line="--model: run/last.pt is not a readable ONNX file (...); give a file that `export` "
+        "has written",
+    ),
     Accepted(
         what="a photo with an EXIF orientation",
         spoil=add_turned_photo,

@@ -140,5 +140,25 @@ RUNS: list[Refused | Accepted] = [
         rule="The whole paths are recorded: the run can be resumed from any folder.",
         check=paths_are_whole,
     ),
+    Refused(
+        what="`--init-from` a run of a wider network",
+        spoil=lambda: None,
+        command=f"{TRAIN} --decoder-channels 8 --init-from run",
+        line="--init-from: run/last.pt does not fit this run's network (... has shape ... instead "
+        "of ...); --init-partly takes only the weights that fit",
+    ),
+    Refused(
+        what="`--init-from` a run that has saved no checkpoint",
+        spoil=lose_checkpoint,
+        command=f"{TRAIN} --init-from run",
+        line="--init-from: run/last.pt not found; give the folder of a run that has saved its "
+        "first checkpoint, or one of its checkpoints",
+    ),
+    Refused(
+        what="`--config` with a file that is no run's `config.json`",
+        spoil=lambda: None,
+        command=f"{TRAIN} --config copy/manifest.json",
+        line="copy/manifest.json: ...; --config takes the config.json of a run",
+    ),
     *COPIES,
 ]
