@@ -11,9 +11,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 CHROMIUM = next(
     filter(None, map(shutil.which, ["chromium", "chromium-browser", "google-chrome"])), None
 )
+needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium on the path")
 
 FLAGS = [
     "--headless=new",

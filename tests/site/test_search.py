@@ -1,0 +1,26 @@
+"""The search lists first the page that answers the question."""
+
+import pytest
+
+from tests.site.browser import needs_chromium
+
+FIRST = {
+    "LaplaceHead": "reference/heads.html#uncertainty_mtl.LaplaceHead",
+    "negative loss": "explanation/negative_loss.html",
+    "install": "how_to/install.html",
+    "BCE": "how_to/weigh_binary_tasks.html",
+    "GradNorm": "explanation/which_weighting.html",
+    "to device": "how_to/add_to_an_existing_model.html",
+    "learning rate": "how_to/sigma_learning_rate.html",
+}
+
+
+@needs_chromium
+@pytest.mark.parametrize(("query", "expected"), FIRST.items(), ids=list(FIRST))
+def test_the_search_lists_the_right_page_first(page, address, query, expected):
+    page.open(f"{address}/search.html?q={query.replace(' ', '+')}")
+    page.wait("document.querySelectorAll('#search-results li a').length > 0")
+    links = page.evaluate("[...document.querySelectorAll('#search-results li a')].map(a => a.href)")
+    found = links[0].removeprefix(f"{address}/").split("?")[0]
+    assert found.startswith(expected), links[:5]
+    assert not page.errors
