@@ -60,7 +60,7 @@ learn() {  # NAME OPTION...: trains, and evaluates what was learned
     shift
     part "train_$name" 60 "${limit[@]}" "$python" -m examples.cityscapes train \
         --data "$out/scenes" --out "$out/$name" "${run[@]}" --device "$device" "$@"
-    part "evaluate_$name" 40 "$python" -m examples.cityscapes evaluate --run "$out/$name" \
+    part "evaluate_$name" 60 "$python" -m examples.cityscapes evaluate --run "$out/$name" \
         --data "$out/scenes" --device "$device" --clustering hdbscan
     rm -f "$out/$name"/*.pt
 }

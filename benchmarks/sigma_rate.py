@@ -103,7 +103,7 @@ def measure(problem: Problem, rate: Rate, seed: int) -> dict[str, float]:
     train(problem, Weigher(wrong.total), seed)
     log_weights = np.log(plain.weights)
     log_lag = log_weights - np.log(optima(plain.losses))
-    apart = np.abs(np.log(wrong.weights)[half:, 0] - log_weights[half:, 0])
+    apart = np.abs(np.log(np.divide(wrong.weights, plain.weights)[half:, 0]))
     return {
         "early w / (c/L)": math.exp(log_lag[min(EARLY, half)].mean()),
         "later": math.exp(log_lag[half:].mean()),
