@@ -18,9 +18,7 @@ def write_pages(app: Sphinx, config: Config) -> None:
     pages.mkdir(parents=True, exist_ok=True)
     wanted = {path.name for path in results.glob("*.md")}
     for name in wanted:
-        text = (
-            f"```{{include}} ../../../benchmarks/results/{name}\n:relative-images:\n```\n"
-        )
+        text = f"```{{include}} ../../../benchmarks/results/{name}\n:relative-images:\n```\n"
         page = pages / name
         # An unchanged page keeps its date, so that Sphinx does not read it again.
         if not page.exists() or page.read_text() != text:

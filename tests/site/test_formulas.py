@@ -65,7 +65,9 @@ def test_the_bar_of_a_mean_spans_all_of_its_expression_and_nothing_else(page, ad
         assert bar["line"] > 0, bar
         assert bar["left"] <= bar["first"] + 0.5, bar
         assert bar["right"] >= bar["last"] - 0.5, bar
-        assert bar["right"] - bar["left"] < bar["last"] - bar["first"] + 4, bar  # space of an exponent
+        assert bar["right"] - bar["left"] < bar["last"] - bar["first"] + 4, (
+            bar
+        )  # space of an exponent
         assert bar["top"] + bar["line"] <= bar["highest"] + 0.5, bar
         assert bar["before"] <= bar["left"] + 0.5, bar
         assert bar["right"] <= bar["after"] + 0.5, bar

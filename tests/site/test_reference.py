@@ -55,7 +55,9 @@ def test_a_class_is_described_with_the_members_that_it_inherits(described):
             members = [
                 member
                 for member in dir(cls)
-                if member[0] != "_" and callable(getattr(cls, member)) and not hasattr(nn.Module, member)
+                if member[0] != "_"
+                and callable(getattr(cls, member))
+                and not hasattr(nn.Module, member)
             ]
             missing += [m for m in members if f"uncertainty_mtl.{name}.{m}" not in described]
     assert not missing
@@ -79,7 +81,16 @@ def test_what_is_described_links_to_its_source(site, page, name, line):
 def test_a_build_that_requires_links_fails_without_a_network(tmp_path):
     (tmp_path / "index.md").write_text("# A page\n")
     no_network = {"https_proxy": "http://127.0.0.1:1", "HTTPS_PROXY": "http://127.0.0.1:1"}
-    arguments = ["-c", ROOT / "docs", "-b", "dummy", "-W", "--keep-going", tmp_path, tmp_path / "out"]
+    arguments = [
+        "-c",
+        ROOT / "docs",
+        "-b",
+        "dummy",
+        "-W",
+        "--keep-going",
+        tmp_path,
+        tmp_path / "out",
+    ]
     strict = run_sphinx(*arguments, REQUIRE_LINKS="1", **no_network)
     assert strict.returncode != 0
     assert "docs.pytorch.org" in strict.stderr

@@ -29,6 +29,7 @@ TOO_WIDE = """
 """
 """What the screen cuts off, unless a box of its own lets one scroll to it."""
 
+
 def test_every_page_is_reached_from_the_contents(site):
     contents = (site / "index.html").read_text()
     for page in site.rglob("*.html"):
