@@ -1,25 +1,21 @@
-"""Make a Jupyter notebook of a page: its text, its code, and what the code prints.
+"""Make a Jupyter notebook of a page: its text, its code, and the output that the page shows.
 
-Run from the root: ``python docs/make_notebook.py``. It also updates the figure of the page.
+The tests run the page and compare what it prints. Run from the root:
+``python docs/make_notebook.py``.
 """
 
-import contextlib
-import io
 import json
-import os
 import re
-import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
 DOCS = Path(__file__).resolve().parent
-sys.path.insert(0, str(DOCS.parent))  # the package of this working tree, installed or not
-
 PAGE = DOCS / "tutorial/two_tasks.md"
-FIGURE = DOCS / "images/two_tasks.png"
 
-CODE = re.compile(r"^```python\n(.*?)^```\n(?:\n*```text\n.*?^```\n)?", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(
+    r"^```python\n(?P<code>.*?)^```\n(?:\n*```text\n(?P<output>.*?)^```\n)?",
+    re.MULTILINE | re.DOTALL,
+)
 ONLY_ON_THE_SITE = re.compile(r"^(?:\{download\}|!\[).*\n\n", re.MULTILINE)
 LINK = re.compile(r"\[([^\]]*)\]\(([^)#]*)[^)]*\)")
 
@@ -27,18 +23,18 @@ Cell = dict[str, Any]
 
 
 def cells_of(page: Path) -> list[Cell]:
-    """Return the text and the code of a page as cells that have not been run."""
+    """Return the text and the code of a page as cells, with the output that it shows."""
     text = ONLY_ON_THE_SITE.sub("", page.read_text(encoding="utf-8"))
-    # The pattern has one group, so every second part is the code of a block.
-    parts = enumerate(CODE.split(text))
-    return [
-        code_cell(part) if number % 2 else text_cell(part, page)
-        for number, part in parts
-        if part.strip()
-    ]
+    cells: list[Cell] = []
+    end = count = 0
+    for count, block in enumerate(BLOCK.finditer(text), start=1):
+        cells += text_cells(text[end : block.start()], page)
+        cells.append(code_cell(block["code"], block["output"], count))
+        end = block.end()
+    return cells + text_cells(text[end:], page)
 
 
-def text_cell(text: str, page: Path) -> Cell:
+def text_cells(text: str, page: Path) -> list[Cell]:
     """Return a cell of Markdown, in which every link becomes the path of a file in the clone."""
 
     def title_and_path(link: re.Match[str]) -> str:
@@ -46,16 +42,17 @@ def text_cell(text: str, page: Path) -> Cell:
         return f"{link[1]} (`{path.as_posix()}`)"
 
     source = lines(LINK.sub(title_and_path, text))
-    return {"cell_type": "markdown", "metadata": {}, "source": source}
+    return [{"cell_type": "markdown", "metadata": {}, "source": source}] if source else []
 
 
-def code_cell(code: str) -> Cell:
-    """Return a cell of Python code that has not been run."""
+def code_cell(code: str, output: str | None, count: int) -> Cell:
+    """Return a cell of Python code with what it printed."""
+    stream = {"name": "stdout", "output_type": "stream", "text": lines(output or "")}
     return {
         "cell_type": "code",
-        "execution_count": None,
+        "execution_count": count,
         "metadata": {},
-        "outputs": [],
+        "outputs": [stream] if output else [],
         "source": lines(code),
     }
 
@@ -63,19 +60,6 @@ def code_cell(code: str) -> Cell:
 def lines(text: str) -> list[str]:
     """Return a text as notebooks store it: a list of lines, each but the last with its end."""
     return text.strip("\n").splitlines(keepends=True)
-
-
-def run(cells: list[Cell]) -> None:
-    """Run the code cells one after another, and store in each what it prints."""
-    names: dict[str, Any] = {"__name__": "__main__"}
-    code_cells = [cell for cell in cells if cell["cell_type"] == "code"]
-    for count, cell in enumerate(code_cells, start=1):
-        printed = io.StringIO()
-        with contextlib.redirect_stdout(printed):
-            exec("".join(cell["source"]), names)  # noqa: S102 - the code of our own page
-        cell["execution_count"] = count
-        if text := lines(printed.getvalue()):
-            cell["outputs"] = [{"name": "stdout", "output_type": "stream", "text": text}]
 
 
 def notebook_of(cells: list[Cell]) -> dict[str, Any]:
@@ -90,14 +74,8 @@ def notebook_of(cells: list[Cell]) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Write the notebook beside its page, and the figure that the page draws."""
-    cells = cells_of(PAGE)
-    with tempfile.TemporaryDirectory() as folder:
-        os.chdir(folder)  # where the code of the page saves its figure
-        run(cells)
-        FIGURE.write_bytes(Path(FIGURE.name).read_bytes())
-        os.chdir(DOCS)
-    text = json.dumps(notebook_of(cells), indent=1, ensure_ascii=False) + "\n"
+    """Write the notebook beside its page."""
+    text = json.dumps(notebook_of(cells_of(PAGE)), indent=1, ensure_ascii=False) + "\n"
     PAGE.with_suffix(".ipynb").write_text(text, encoding="utf-8")
 
 
