@@ -16,7 +16,7 @@ from examples.cityscapes.model.start import initial_model
 from examples.cityscapes.training.distributed import Ranks
 from examples.cityscapes.training.loaders import load, training_data
 from examples.cityscapes.training.losses import base_losses
-from examples.cityscapes.training.validation import FIGURES, validate
+from examples.cityscapes.training.validation import validate
 
 RANKS = Ranks(torch.device("cpu"))
 
@@ -67,5 +67,8 @@ class SceneSession:
         config = self.config
         dataset = CityscapesDataset(self.folders[split], "val", config.size, config.tasks)
         figures = validate(self.model, batches(dataset, in_order(dataset), config.tasks), RANKS)
-        iou, vectors, disparity = (figures[name] for name in FIGURES)
-        return {"1 - IoU": 1 - iou, "vectors, px": vectors, "disparity, px": disparity}
+        return {
+            "1 - IoU": 1 - figures["semantic_iou_present"],
+            "vectors, px": figures["instance_error_px"],
+            "disparity, px": figures["depth_error_px"],
+        }
