@@ -65,6 +65,7 @@ html_title = f"uncertainty_mtl {release}"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_favicon = "_static/icon.svg"
+html_search_scorer = str(HERE / "search_scorer.js")
 pygments_style = "default"  # whose added lines are green and removed ones red
 html_math_renderer = "mathml"
 html_show_sphinx = False

@@ -7,8 +7,10 @@ import argparse
 import sys
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 import torch
+from figure_style import STYLE, WIDTH
 from matplotlib.figure import Figure
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
@@ -35,12 +37,12 @@ def draw_predictions(demo: Path, scenes: tuple[int, ...]) -> Figure:
     config = load_config(demo / "uncertainty")
     dataset = CityscapesDataset(demo / "scenes", "val", config.size, config.tasks)
     network = by_network(load_trained(config), torch.device("cpu"))
-    figure = Figure(figsize=(10, 2.9 * len(scenes)), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 2.2 * len(scenes)), layout="constrained")
     axes = figure.subplots(2 * len(scenes), len(COLUMNS), squeeze=False)
     for axis in axes.flat:
         axis.set_axis_off()
     for axis, title in zip(axes[0], COLUMNS, strict=True):
-        axis.set_title(title, fontsize=11)
+        axis.set_title(title)
     for row, index in enumerate(scenes):
         sample = dataset.read(index)
         found = to_arrays(network(sample.image.unsqueeze(0)))
@@ -66,7 +68,7 @@ def draw_predictions(demo: Path, scenes: tuple[int, ...]) -> Figure:
 def draw_training(demo: Path) -> Figure:
     """Draw loss, sigma and weight of every task, and where the weight should be."""
     lines = read_log(demo / "uncertainty" / "metrics.jsonl")
-    figure = Figure(figsize=(12, 3.4), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 3.0), layout="constrained")
     axes = figure.subplots(1, 3)
     for task, color in TASK_COLORS.items():
         kept = [line for line in lines if line["loss"][task] is not None]
@@ -76,10 +78,10 @@ def draw_training(demo: Path) -> Figure:
         axes[1].plot(steps, [line["sigma"][task] for line in kept], color=color, label=task)
         axes[2].plot(steps, [line["weight"][task] for line in kept], color=color, label=task)
         axes[2].plot(steps, 1 / loss, ":", color=color, label="1 / loss")
-    titles = ("loss (running mean of 50)", "sigma", "weight, and 1 / loss (dotted)")
+    titles = ("loss (mean of 50)", "sigma", "weight (dotted: 1 / loss)")
     for axis, title in zip(axes, titles, strict=True):
         axis.set(title=title, xlabel="iteration", yscale="log")
-    axes[0].legend()
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return figure
 
 
@@ -90,8 +92,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "images")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    draw_predictions(args.demo, (0, 39)).savefig(args.out / "demo_predictions.png", dpi=100)
-    draw_training(args.demo).savefig(args.out / "demo_training.png", dpi=100)
+    with matplotlib.rc_context(STYLE):
+        draw_predictions(args.demo, (0, 39)).savefig(args.out / "demo_predictions.png")
+        draw_training(args.demo).savefig(args.out / "demo_training.png")
 
 
 if __name__ == "__main__":

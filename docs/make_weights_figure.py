@@ -9,6 +9,7 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 import torch
+from figure_style import STYLE, WIDTH
 from matplotlib.figure import Figure
 from torch import nn
 
@@ -17,7 +18,6 @@ sys.path.insert(0, str(ROOT))
 
 from uncertainty_mtl import UncertaintyWeightedLoss  # noqa: E402 - of this working tree
 
-GREY = "#808080"  # readable on white and on black: the background is transparent
 COLORS = {"price": "#3182bd", "sold": "#e6550d"}
 STEPS, WINDOW = 600, 10
 LABELS = {"price": "price: 1 / (2 · 2²)", "sold": "sold"}
@@ -50,7 +50,7 @@ def train() -> dict[str, dict[str, list[float]]]:
 
 def draw(recorded: dict[str, dict[str, list[float]]]) -> Figure:
     """Draw the losses on the left, and the weights on the right beside their optima."""
-    figure = Figure(figsize=(7.2, 2.7), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 2.7), layout="constrained")
     left, right = figure.subplots(1, 2)
     for task, color in COLORS.items():
         errors = np.array(recorded["errors"][task])
@@ -78,12 +78,8 @@ def draw(recorded: dict[str, dict[str, list[float]]]) -> Figure:
 
 def main() -> None:
     """Write the figure."""
-    style = {"font.size": 10, "axes.titlesize": 10.5, "text.color": GREY}
-    style |= {f"{part}.color": GREY for part in ("xtick", "ytick")}
-    style |= {f"axes.{part}color": GREY for part in ("edge", "label", "title")}
-    with matplotlib.rc_context(style):
-        figure = draw(train())
-        figure.savefig(ROOT / "docs/images/weights.png", dpi=200, transparent=True)
+    with matplotlib.rc_context(STYLE):
+        draw(train()).savefig(ROOT / "docs/images/weights.png")
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -23,6 +24,15 @@ EPOCHS_BY_START = {0.05: 1000, 1.0: 500, 4.48: 500, 50.0: 500}
 """Epochs by initial sigma. Far below its optimum sigma first jumps, and Adam remembers that."""
 
 COLORS = {"y1": "tab:blue", "y2": "tab:orange"}
+GREY = "tab:gray"  # readable on white and on black, as the background is transparent
+STYLE = {
+    "savefig.dpi": 200,
+    "savefig.transparent": True,
+    "legend.framealpha": 0,
+    "text.color": GREY,
+    **{f"axes.{part}color": GREY for part in ("edge", "label", "title")},
+    **{f"{axis}tick.color": GREY for axis in "xy"},
+}
 
 
 @dataclass(frozen=True)
@@ -89,17 +99,16 @@ def train(init_sigma: float, epochs: int, seed: int = 0, progress: bool = False)
     return ToyRun(init_sigma, predictions, rms, losses, sigmas)
 
 
+@mpl.rc_context(STYLE)
 def plot(runs: list[ToyRun], path: Path, seed: int = 0) -> None:
     """Save the report's panels: data, prediction, loss, and sigma from the first two runs."""
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt  # after the choice of a backend without a screen
-
     x, targets = make_data(seed)
-    figure, axes = plt.subplots(1, 5, figsize=(20, 3.6), layout="constrained")
+    figure = Figure(figsize=(7.4, 5.2), layout="constrained")
+    axes = list(figure.subplot_mosaic("aabbcc;dddeee").values())
     for task, color in COLORS.items():
         axes[0].scatter(x[:, 0], targets[task], s=3, color=color, label=task)
         axes[1].scatter(x[:, 0], runs[0].predictions[task], s=3, color=color, label=task)
-    axes[2].plot(runs[0].loss, color="tab:gray", linewidth=0.8)
+    axes[2].plot(runs[0].loss, color=GREY, linewidth=0.8)
     for axis, run in zip(axes[3:], runs, strict=False):
         for task, color in COLORS.items():
             axis.plot(run.sigmas[task], color=color, label=rf"$\sigma$ of {task}")
@@ -107,12 +116,11 @@ def plot(runs: list[ToyRun], path: Path, seed: int = 0) -> None:
         axis.set(title=rf"$\sigma$ from {run.init_sigma:g}", xlabel="epoch", yscale="log")
     axes[0].set(title="data", xlabel="x", ylabel="y")
     axes[1].set(title="prediction", xlabel="x", ylim=axes[0].get_ylim())
-    axes[2].set(title="loss (last batch of each epoch)", xlabel="epoch")
+    axes[2].set(title="loss (last batch)", xlabel="epoch")
     for axis in (*axes[:2], *axes[3:]):
-        axis.legend(fontsize="small")
+        axis.legend(fontsize=9)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    figure.savefig(path)
 
 
 def main() -> None:

@@ -141,7 +141,7 @@ class SigmaHistory:
         """
         from matplotlib.figure import Figure  # not the core's: only whoever plots needs it
 
-        figure = Figure(figsize=(12, 3.4), layout="constrained")
+        figure = Figure(figsize=(7.5, 2.8), layout="constrained")
         panels = {"sigma": "sigma", "weight": "weight", "base_loss": "base loss"}
         for axis, (field, title) in zip(figure.subplots(1, 3), panels.items(), strict=True):
             for task in dict.fromkeys(row.task for row in self.rows):

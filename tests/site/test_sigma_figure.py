@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.site.browser import CHROMIUM, browser
+from tests.site.browser import browser, needs_chromium
 from uncertainty_mtl import GaussianHead, UncertaintyWeightedLoss
 
 SCRIPT = Path(__file__).parents[2] / "docs" / "_static" / "sigma_figure.js"
@@ -17,7 +17,7 @@ SETTINGS = [
     {"estimator": "closed_form", "noiseA": 0.03, "noiseB": 0.1, "unitsB": 0.01},
 ]
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium on the path")
+pytestmark = needs_chromium
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,29 @@
+"""How the figures of the site look: readable at the width of a page, on white and on black."""
+
+from typing import Any
+
+WIDTH = 7.4
+"""Inches. The text of a page is about as wide, so letters have on the screen the size given here."""
+
+GREY = "#808080"  # readable on white and on black, as the background is transparent
+
+STYLE: dict[str, Any] = {
+    "axes.edgecolor": GREY,
+    "axes.labelcolor": GREY,
+    "axes.titlecolor": GREY,
+    "axes.titlesize": 10.5,
+    "font.size": 10,
+    "legend.fontsize": 10,
+    "legend.framealpha": 0,
+    "savefig.dpi": 200,
+    "savefig.transparent": True,
+    "text.color": GREY,
+    "xtick.color": GREY,
+    "xtick.labelsize": 9,
+    "ytick.color": GREY,
+    "ytick.labelsize": 9,
+}
+"""For ``matplotlib.rc_context``, around drawing and saving.
+
+``images/two_tasks.png`` is what the code of that tutorial saves within it.
+"""
