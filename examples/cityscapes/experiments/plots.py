@@ -14,20 +14,32 @@ from examples.cityscapes.experiments.published import PublishedRow
 from examples.cityscapes.experiments.results import FIGURES, Summary, summaries, summarize
 from examples.cityscapes.report.curves import TASK_COLORS
 
+WIDTH = 7.4  # inches: that of a page's text, so that letters are as large as they are here
+GREY = "#808080"  # readable on white and on black, as the background is transparent
+STYLE: dict[str, Any] = {
+    "axes.titlesize": 10,
+    "font.size": 9,
+    "savefig.transparent": True,
+    "text.color": GREY,
+    **{f"axes.{part}color": GREY for part in ("edge", "label", "title")},
+    **{f"{axis}tick.color": GREY for axis in "xy"},
+}
+
 _TASK = {"semantic_iou": "semantic", "instance_error_px": "instance", "depth_error_px": "depth"}
 
 
+@matplotlib.rc_context(STYLE)
 def draw_sweep(tables: Mapping[str, Sequence[PublishedRow]], outcome: ExperimentOutcome) -> bytes:
-    """Draw figures of merit over the weight of the first task: ours above, the published below."""
-    figure = Figure(figsize=(5.6 * len(tables), 5.2), layout="constrained")
-    grid = figure.subplots(2, 2 * len(tables), squeeze=False)
-    for column, (name, rows) in enumerate(tables.items()):
+    """Draw figures of merit over the weight of the first task: ours left, the published right."""
+    figure = Figure(figsize=(WIDTH, 4.8 * len(tables)), layout="constrained")
+    grid = figure.subplots(2 * len(tables), 2, squeeze=False)
+    for number, (name, rows) in enumerate(tables.items()):
         for offset, merit in enumerate(f for f in FIGURES if f in rows[0].figures):
-            panels = grid[:, 2 * column + offset]
+            panels = grid[2 * number + offset]
             for axes, whose in zip(panels, ("ours", "published"), strict=True):
                 source = outcome if whose == "ours" else None
                 _draw_merit(axes, [(row, _merit(row, merit, source)) for row in rows], merit)
-                axes.set_title(f"figure 2{name}, {whose}", fontsize=9)
+                axes.set_title(f"figure 2{name}, {whose}")
     return png(figure)
 
 
@@ -49,43 +61,43 @@ def _draw_merit(axes: Axes, points: list[tuple[PublishedRow, Summary]], merit: s
         axes.errorbar(weights, means, spreads, fmt="o-", label="fixed", **style)
     for weight, (mean, spread, _) in known:
         if weight == "learned" and mean is not None:
-            axes.axhline(mean, color="0.25", linestyle="--", linewidth=1, label="learned")
+            axes.axhline(mean, color=GREY, linestyle="--", linewidth=1, label="learned")
             if spread:
-                axes.axhspan(mean - spread, mean + spread, color="0.25", alpha=0.15, linewidth=0)
-    axes.set_ylabel(FIGURES[merit], fontsize=8)
-    axes.set_xlabel(f"weight of the {first} task", fontsize=8)
+                axes.axhspan(mean - spread, mean + spread, color=GREY, alpha=0.15, linewidth=0)
+    axes.set_ylabel(FIGURES[merit])
+    axes.set_xlabel(f"weight of the {first} task")
     if known:
-        axes.legend(frameon=False, fontsize=7)
+        axes.legend(frameon=False)
     without_frame(axes)
 
 
+@matplotlib.rc_context(STYLE)
 def draw_starts(log_vars: Mapping[str, Mapping[float, Sequence[np.ndarray]]]) -> bytes:
     """Draw log sigma^2 over the iteration.
 
     Args:
         log_vars: By task and start, a trajectory for every seed.
     """
-    figure = Figure(figsize=(4.0 * len(log_vars), 3.4), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 2.8), layout="constrained")
     for axes, (task, starts) in zip(
         figure.subplots(1, len(log_vars), squeeze=False)[0], log_vars.items(), strict=True
     ):
-        shades = matplotlib.colormaps["viridis"](np.linspace(0, 0.9, len(starts)))
+        shades = matplotlib.colormaps["viridis"](np.linspace(0.25, 0.9, len(starts)))
         for shade, (start, trajectories) in zip(shades, starts.items(), strict=True):
             for index, values in enumerate(trajectories):
                 label = f"{start:g}" if index == 0 else None
                 axes.plot(values, color=shade, linewidth=0.9, label=label)
-        axes.set_title(task, fontsize=10)
-        axes.set_xlabel("iteration", fontsize=9)
+        axes.set_title(task)
+        axes.set_xlabel("iteration")
         without_frame(axes)
     lines = axes.get_legend_handles_labels()
-    figure.legend(*lines, loc="outside right", title="start", frameon=False, fontsize=8)
-    figure.axes[0].set_ylabel("log sigma^2", fontsize=9)
+    figure.legend(*lines, loc="outside right", title="start", frameon=False)
+    figure.axes[0].set_ylabel("log sigma^2")
     return png(figure)
 
 
 def without_frame(axes: Axes) -> None:
-    """Leave a panel its axes, small numbers and a pale grid."""
-    axes.tick_params(labelsize=8)
+    """Leave a panel its axes and a pale grid."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25, linewidth=0.5)
 
@@ -93,5 +105,5 @@ def without_frame(axes: Axes) -> None:
 def png(figure: Figure) -> bytes:
     """Return a picture as the bytes of a PNG file."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
+    figure.savefig(buffer, format="png", dpi=200, metadata={"Software": None})
     return buffer.getvalue()
