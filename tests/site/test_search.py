@@ -10,7 +10,7 @@ FIRST = {
     "install": "how_to/install.html",
     "BCE": "how_to/weigh_binary_tasks.html",
     "GradNorm": "explanation/which_weighting.html",
-    "to device": "how_to/add_to_an_existing_model.html",
+    "to device": "faq.html",
     "learning rate": "how_to/sigma_learning_rate.html",
 }
 
