@@ -3,7 +3,7 @@
 from typing import Any
 
 WIDTH = 7.4
-"""Inches. The text of a page is about as wide, so letters have on the screen the size given here."""
+"""Inches: about as wide as the text of a page, so that letters keep the size given here."""
 
 GREY = "#808080"  # readable on white and on black, as the background is transparent
 
