@@ -21,8 +21,8 @@ BARS = """
             first: Math.min(...letters.map(r => r.left)),
             last: Math.max(...letters.map(r => r.right)),
             highest: Math.min(...letters.map(r => r.top)),
-            before: row.previousElementSibling?.getBoundingClientRect().right ?? -Infinity,
-            after: row.nextElementSibling?.getBoundingClientRect().left ?? Infinity,
+            before: row.previousElementSibling?.getBoundingClientRect().right ?? -1e9,
+            after: row.nextElementSibling?.getBoundingClientRect().left ?? 1e9,
         };
     })
 """
