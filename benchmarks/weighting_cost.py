@@ -1,9 +1,11 @@
-"""Cost of weighing K reduced losses, against TorchJD's `UW` and our own plain call."""
+"""Cost of weighing K reduced losses, against TorchJD's `UW`, a loop and our own plain call."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import DeviceType
+from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.result_file import Goal, Report, Table
 from benchmarks.run_settings import Settings
@@ -23,6 +25,19 @@ class WrittenOut(nn.Module):
         return (0.5 * torch.exp(-self.log_var) * losses + 0.5 * self.log_var).sum()
 
 
+class Loop(nn.Module):
+    """What one writes without a library: a parameter for each task, and a loop."""
+
+    def __init__(self, num_tasks: int) -> None:
+        super().__init__()
+        self.log_vars = nn.ParameterList(torch.zeros(()) for _ in range(num_tasks))
+
+    def forward(self, losses: Sequence[Tensor]) -> Tensor:
+        """Return the weighted sum."""
+        pairs = zip(losses, self.log_vars, strict=True)
+        return sum(0.5 * torch.exp(-log_var) * loss + 0.5 * log_var for loss, log_var in pairs)
+
+
 try:
     from torchjd.scalarization import UW
 
@@ -31,7 +46,7 @@ except ImportError:
     UW, PEER = WrittenOut, "UW written out"
 
 LIKELIHOODS = ("gaussian", "laplace", "softmax")
-OURS, CHANNELS = "one head per task", "one head, K channels"
+OURS, CHANNELS, LOOP = "one head per task", "one head, K channels", "loop"
 ABSENT, PRIORITIES, DOUBLE = "one loss is None", "priorities", "float64"
 CLOSED_FORM, UNIT_SUM, ZERO = "closed form", "unit sum", "an exact 0 is missing"
 LIMITS = (
@@ -63,6 +78,9 @@ def run(settings: Settings) -> Report:
             for name in timings.seconds
         ]
         columns = ["candidate", f"over {PEER}", f"over {OURS}", "per call"]
+        if settings.device.type == "cuda":
+            columns.append("kernels")
+            rows = [[*row, kernels_of(calls[str(row[0])])] for row in rows]
         tables.append(Table(f"K = {k}", columns, rows))
         goals += [
             Goal(f"K = {k}: {name}, over {peer}", limit, timings.ratio(name, peer).median)
@@ -74,7 +92,7 @@ def run(settings: Settings) -> Report:
         "are dropped after every call. One head per task is given the losses by name, with "
         f"Gaussian, Laplace and softmax likelihoods in turn. {PEER} and the head with K channels "
         "are given `torch.stack(losses)`; stacking is part of their time. The candidates below "
-        f"{PEER} are one head per task with another option or input. Two steps were taken before, "
+        "the loop are one head per task with another option or input. Two steps were taken before, "
         f"so that every sigma has started from data. Medians of {rounds} paired rounds with the "
         f"range of the middle 80%; each candidate is called for {1e3 * seconds:g} ms a round."
     )
@@ -85,7 +103,7 @@ def candidates(k: int, device: torch.device) -> dict[str, Callable[[], None]]:
     """Return a step, forward and backward, for each way to weigh K losses."""
     losses = [(torch.rand((), device=device) + 0.5).requires_grad_() for _ in range(k)]
     by_name = {f"task{i}": loss for i, loss in enumerate(losses)}
-    peer = UW(k).to(device)
+    peer, loop = UW(k).to(device), Loop(k).to(device)
     channels = UncertaintyWeightedLoss({"all": GaussianHead(num_channels=k)}).to(device)
     start(channels, {"all": torch.stack(losses)})
     check_they_agree(channels, peer, torch.stack(losses).detach())
@@ -103,6 +121,7 @@ def candidates(k: int, device: torch.device) -> dict[str, Callable[[], None]]:
             lambda: channels({"all": torch.stack(losses)}).total, [*losses, *channels.parameters()]
         ),
         PEER: forward_backward(lambda: peer(torch.stack(losses)), [*losses, *peer.parameters()]),
+        LOOP: forward_backward(lambda: loop(losses), [*losses, *loop.parameters()]),
         ABSENT: ours(by_name | {"task0": None}),
         PRIORITIES: ours(priorities={name: 1.0 + i % 3 for i, name in enumerate(by_name)}),
         DOUBLE: ours({n: loss.detach().double().requires_grad_() for n, loss in by_name.items()}),
@@ -125,3 +144,12 @@ def check_they_agree(channels: UncertaintyWeightedLoss, peer: nn.Module, losses:
     # A head averages over its channels what the peer sums.
     total = channels({"all": losses}).total * len(losses)
     torch.testing.assert_close(total, peer(losses), rtol=1e-4, atol=1e-4)
+
+
+def kernels_of(call: Callable[[], object]) -> int:
+    """Return how many kernels a call starts on the GPU."""
+    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as recorded:
+        call()
+        torch.cuda.synchronize()
+    events = recorded.key_averages()
+    return sum(event.count for event in events if event.device_type == DeviceType.CUDA)
