@@ -114,7 +114,7 @@ def test_a_mask_for_an_unknown_task_is_refused():
 def test_a_name_too_many_is_to_be_left_out():
     losses = {"depth": torch.ones(()), "loss": torch.ones(())}
     with pytest.raises(
-        ValueError, match=r"unknown: \['loss'\]. Leave out what is no task"
+        ValueError, match=r"unknown: \['loss'\]. Leave out entries that belong to no task"
     ) as error:
         UncertaintyWeightedLoss({"depth": "laplace"})(losses)
     assert "None" not in str(error.value)

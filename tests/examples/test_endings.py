@@ -398,8 +398,9 @@ def test_ctrl_c_is_one_line_that_fits_the_command(command, capsys, monkeypatch, 
     monkeypatch.setattr(f"{COMMANDS[command].module}.run", press)
     flags = {"train": [], "predict": ["--run", "a", "--image", "b"], "report": ["--run", "a"]}
     flags["evaluate"] = ["--run", "a", "--data", "b"]
-    flags["prepare"] = ["--data", "b"]
-    out = [] if command in ("evaluate", "report") else ["--out", str(tmp_path)]
+    flags["prepare"] = flags["check"] = ["--data", "b"]
+    flags["export"] = ["--run", "a"]
+    out = [] if command in ("check", "evaluate", "report") else ["--out", str(tmp_path)]
     assert main([command, *flags.get(command, []), *out]) == 130
     line = the_line(capsys.readouterr().err)
     assert line.startswith("interrupted")
