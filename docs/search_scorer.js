@@ -1,12 +1,14 @@
-// How the search orders what it finds: a page whose title has all words of the query comes first.
+// How the search orders what it finds: a page whose title has all words of the query comes first,
+// unless it is a record of measurements.
 // `score` is called for every result; the numbers are the defaults of Sphinx.
 var Scorer = {
-  score: ([, title, , , score, , kind]) => {
+  score: ([page, title, , , score, , kind]) => {
     const query = new URLSearchParams(window.location.search).get("q") || "";
     const wordsOf = (text) => text.toLowerCase().split(/[^\w]+/).filter(Boolean);
     const pageTitle = title.split(" > ")[0]; // a section is listed as "Page > Section"
     const inTitle = (word) => wordsOf(pageTitle).some((found) => found.startsWith(word));
-    return kind !== "object" && wordsOf(query).every(inTitle) ? score + 20 : score;
+    const isAnswer = kind !== "object" && !page.startsWith("measurements/");
+    return isAnswer && wordsOf(query).every(inTitle) ? score + 20 : score;
   },
   objNameMatch: 11,
   objPartialMatch: 6,
