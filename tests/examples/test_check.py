@@ -11,6 +11,7 @@ from examples.cityscapes.__main__ import main
 from examples.cityscapes.data.check import check
 from examples.cityscapes.data.prepare import prepare
 from examples.rendered_scenes import synthesize
+from tests.examples.array_tree import write_arrays
 from tests.examples.tiny_tree import scene, write_frame, write_tree
 
 CAMERA = {"extrinsic": {"baseline": 0.2}, "intrinsic": {"fx": 40.0, "u0": 16.0}}
@@ -277,6 +278,68 @@ def test_every_problem_of_a_prepared_copy_is_listed(copy, tree, capsys):
 def test_what_cannot_be_checked_at_all_is_refused(tmp_path, capsys):
     assert status("check", "--data", tmp_path / "none") == 2
     assert "none: no such folder" in capsys.readouterr().err
-    (tmp_path / "train/image").mkdir(parents=True)
-    assert status("check", "--data", tmp_path) == 2
-    assert "holds arrays" in capsys.readouterr().err
+
+
+@pytest.fixture
+def arrays(tree, tmp_path):
+    """The scenes of the town as arrays, without instances."""
+    for path in list(tree.rglob("village*.png")):
+        path.unlink()
+    return write_arrays(tree, tmp_path / "arrays")
+
+
+def test_sound_arrays_have_no_problems(arrays, capsys):
+    assert status("check", "--data", arrays) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "train: 6 images (6 with label_7, 6 with depth)",
+        "val: 2 images (2 with label_7, 2 with depth)",
+        f"{arrays}: no problems",
+    ]
+
+
+def test_all_problems_of_arrays_are_listed_in_one_go(arrays, capsys):
+    train = arrays / "train"
+    cut(train / "image/0.npy")
+    np.save(train / "image/1.npy", np.full((16, 32, 3), 200.0))
+    for kind, shape in {"image": (8, 16, 3), "label_7": (8, 16), "depth": (8, 16, 1)}.items():
+        np.save(train / kind / "2.npy", np.ones(shape))
+    (train / "depth/3.npy").unlink()
+    (train / "label_7/3.npy").unlink()
+    (train / "image/4.npy").unlink()
+    np.save(train / "label_7/5.npy", np.full((16, 32), 7))
+    np.save(arrays / "val/depth/0.npy", np.full((16, 32, 1), np.inf))
+    assert status("check", "--data", arrays) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == [
+        "train: 5 images (3 with label_7, 4 with depth)",
+        "val: 2 images (2 with label_7, 1 with depth)",
+        "files that belong to no image (2):",
+        f"  {train / 'label_7/4.npy'}",
+        f"  {train / 'depth/4.npy'}",
+        "images that cannot be used (2):",
+        lines[6],
+        f"  {train / 'image/1.npy'}: should hold floating-point colours from 0 to 1; found "
+        "float64 from 200 to 200",
+        "images without classes (1):",
+        f"  {train / 'image/3.npy'}: has no {train / 'label_7/3.npy'}",
+        "images without depth (1):",
+        f"  {train / 'image/3.npy'}: has no {train / 'depth/3.npy'}",
+        "label files that cannot be used (1):",
+        f"  {train / 'label_7/5.npy'}: should hold whole numbers from 0 to 6, or -1 for no class; "
+        "found 7",
+        "disparity files that cannot be used (1):",
+        f"  {arrays / 'val/depth/0.npy'}: should hold finite inverse depths; found float32 from "
+        "inf to inf",
+        "images of another size than most (1):",
+        f"  {train / 'image/2.npy'}: is 8x16; most are 16x32",
+        f"{arrays}: 9 problems",
+    ]
+    assert lines[6].startswith(f"  {train / 'image/0.npy'}: not a readable array (")
+
+
+def test_arrays_without_a_kind_or_a_split_say_so(arrays):
+    shutil.rmtree(arrays / "train/depth")
+    shutil.rmtree(arrays / "val/image")
+    lines = problems_of(arrays)
+    assert lines[:2] == ["tasks without any label in the training images (1):", "depth"]
+    assert f"{arrays / 'val/image'}: holds no image N.npy" in lines

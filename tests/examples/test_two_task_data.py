@@ -140,7 +140,7 @@ def test_an_absent_split_is_named(arrays):
     [
         ("image", np.full((*SIZE, 3), 200.0), "colours from 0 to 1; found float32 from 200 to 200"),
         ("image", np.zeros((3, *SIZE)), "should hold colours from 0 to 1 of shape"),
-        ("image", np.zeros((16, 32, 3)), r"is 16x32 \(height x width\), not --size 32x64"),
+        ("image", np.zeros((16, 32, 3)), r"is 16x32 \(height x width\), but --size is 32x64"),
         ("label_7", np.full(SIZE, 7), "whole numbers from 0 to 6, or -1 for no class; found 7"),
         ("label_7", np.full(SIZE, 0.5), "found 0.5"),
         ("depth", np.full((*SIZE, 1), np.nan), "finite inverse depths"),

@@ -82,4 +82,4 @@ def test_every_result_of_the_benchmarks_is_a_page(pages):
     for result in (ROOT / "benchmarks" / "results").glob("*.md"):
         page = pages[f"measurements/results/{result.stem}.html"]
         title = result.read_text().splitlines()[0].removeprefix("# ")
-        assert page.h1.text.replace("’", "'").startswith(title)
+        assert page.h1.text.replace("\u2019", "'").startswith(title)

@@ -53,30 +53,38 @@ class ArraySplit:
     def __init__(self, root: Path, split: str, size: tuple[int, int], tasks: Iterable[str]) -> None:
         self.size = size
         folder = root / split
-        images = entries(folder / IMAGES) if (folder / IMAGES).is_dir() else []
-        numbered = {int(p.stem): p for p in images if p.suffix == ".npy" and p.stem.isdecimal()}
-        if not numbered:
+        images = numbered(folder / IMAGES)
+        if not images:
             raise InputError(f"{root}: no images found as {split}/{IMAGES}/N.npy")
         needed = [name for name, task in ((LABELS, "semantic"), (DEPTHS, "depth")) if task in tasks]
-        self.frames = [_frame(folder, numbered[number].name, needed) for number in sorted(numbered)]
+        self.frames = [_frame(folder, image.name, needed) for image in images]
         for frame in self.frames:
-            _opened(frame.image, (*size, 3), _COLORS)
+            open_image(frame.image, size)
 
     def read(self, index: int, box: Box | None = None) -> Sample:
         """Return an image with its labels, or a part of it."""
         frame, no_ids = self.frames[index], torch.zeros(self.size, dtype=torch.int32)
         sample = Sample(
-            image=torch.from_numpy(_read_image(frame.image, self.size)),
+            image=torch.from_numpy(read_colors(frame.image, self.size)),
             semantic=torch.full(self.size, IGNORE_INDEX, dtype=torch.uint8)
             if frame.label_ids is None
-            else torch.from_numpy(_read_classes(frame.label_ids, self.size)),
+            else torch.from_numpy(read_classes(frame.label_ids, self.size)),
             instance_ids=no_ids,
             centroids=find_centroids(no_ids),
             disparity=torch.full(self.size, torch.nan)
             if frame.disparity is None
-            else torch.from_numpy(_read_depth(frame.disparity, self.size)),
+            else torch.from_numpy(read_depth(frame.disparity, self.size)),
         )
         return sample if box is None else crop(sample, box)
+
+
+def numbered(folder: Path) -> list[Path]:
+    """Return the files `N.npy` of a folder, ordered by number."""
+    paths = entries(folder) if folder.is_dir() else ()
+    return sorted(
+        (path for path in paths if path.suffix == ".npy" and path.stem.isdecimal()),
+        key=lambda path: int(path.stem),
+    )
 
 
 def _frame(folder: Path, name: str, needed: list[str]) -> Frame:
@@ -87,17 +95,22 @@ def _frame(folder: Path, name: str, needed: list[str]) -> Frame:
     return Frame(folder / IMAGES / name, paths.get(LABELS), None, paths.get(DEPTHS))
 
 
-def _read_image(path: Path, size: tuple[int, int]) -> np.ndarray:
+def open_image(path: Path, size: tuple[int, int] | None = None) -> np.ndarray:
+    """Map the colours of an image into memory, of any size if None is given."""
+    return _opened(path, 3, _COLORS, size, "--size is")
+
+
+def read_colors(path: Path, size: tuple[int, int] | None = None) -> np.ndarray:
     """Read an image as uint8, (3, H, W)."""
-    pixels = np.array(_opened(path, (*size, 3), _COLORS))
+    pixels = np.array(open_image(path, size))
     if pixels.dtype.kind != "f" or not ((pixels >= 0) & (pixels <= 1)).all():
         raise InputError(f"{path}: should hold floating-point {_COLORS}; found {_range(pixels)}")
     return np.ascontiguousarray(np.rint(pixels * 255).astype(np.uint8).transpose(2, 0, 1))
 
 
-def _read_classes(path: Path, size: tuple[int, int]) -> np.ndarray:
+def read_classes(path: Path, size: tuple[int, int] | None = None) -> np.ndarray:
     """Read classes as uint8, (H, W), with 255 for what is ignored."""
-    classes = np.array(_opened(path, size, "classes"))
+    classes = np.array(_opened(path, None, "classes", size, "its image is"))
     highest = len(TWO_TASK.class_names) - 1
     known = (classes == np.rint(classes)) & (classes >= _UNKNOWN_CLASS) & (classes <= highest)
     if not known.all():
@@ -108,15 +121,18 @@ def _read_classes(path: Path, size: tuple[int, int]) -> np.ndarray:
     return np.where(classes == _UNKNOWN_CLASS, IGNORE_INDEX, classes).astype(np.uint8)
 
 
-def _read_depth(path: Path, size: tuple[int, int]) -> np.ndarray:
+def read_depth(path: Path, size: tuple[int, int] | None = None) -> np.ndarray:
     """Read inverse depths as float32, (H, W), with nan for what is unknown."""
-    depth = _opened(path, (*size, 1), "inverse depths")[..., 0].astype(np.float32)
+    opened = _opened(path, 1, "inverse depths", size, "its image is")
+    depth = opened[..., 0].astype(np.float32)
     if not np.isfinite(depth).all():
         raise InputError(f"{path}: should hold finite inverse depths; found {_range(depth)}")
     return np.where(depth > 0, depth, np.float32(np.nan))
 
 
-def _opened(path: Path, shape: tuple[int, ...], what: str) -> np.ndarray:
+def _opened(
+    path: Path, channels: int | None, what: str, size: tuple[int, int] | None, whose: str
+) -> np.ndarray:
     """Map an array of numbers into memory, of which nothing but the header has been read."""
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -125,11 +141,13 @@ def _opened(path: Path, shape: tuple[int, ...], what: str) -> np.ndarray:
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":
         found = getattr(array, "dtype", type(array).__name__)
         raise InputError(f"{path}: should be an array of numbers; found {found}")
-    if array.ndim == len(shape) and array.shape[2:] == shape[2:] and array.shape != shape:
-        found, wanted = ("x".join(map(str, each[:2])) for each in (array.shape, shape))
-        raise InputError(f"{path}: is {found} (height x width), not --size {wanted}")
-    if array.shape != shape:
-        raise InputError(f"{path}: should hold {what} of shape {shape}; found {array.shape}")
+    last = () if channels is None else (channels,)
+    if array.ndim != 2 + len(last) or array.shape[2:] != last or 0 in array.shape:
+        wanted = ", ".join(["H", "W", *map(str, last)])
+        raise InputError(f"{path}: should hold {what} of shape ({wanted}); found {array.shape}")
+    if size not in (None, array.shape[:2]):
+        found, wanted = ("x".join(map(str, each)) for each in (array.shape[:2], size))
+        raise InputError(f"{path}: is {found} (height x width), but {whose} {wanted}")
     return array
 
 

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from examples.cityscapes.data.arrays import is_array_tree
+from examples.cityscapes.data.check_arrays import check_arrays
 from examples.cityscapes.data.check_copy import check_copy
 from examples.cityscapes.data.check_tree import check_tree
 from examples.cityscapes.data.files import FINE
@@ -19,7 +20,7 @@ def check(data: Path, labels: str = FINE) -> tuple[list[str], Problems]:
     """Return what a dataset holds, a line for each split, and all that is wrong with it.
 
     Args:
-        data: Dataset in the official layout, or a prepared copy.
+        data: Dataset in the official layout, a prepared copy, or the arrays of other papers.
         labels: Of the training images in the official layout: `gtFine` or `gtCoarse`.
     """
     if not data.is_dir():
@@ -28,16 +29,14 @@ def check(data: Path, labels: str = FINE) -> tuple[list[str], Problems]:
     if is_prepared(data):
         return check_copy(data, problems), problems
     if is_array_tree(data):
-        raise InputError(
-            f"--data: {data} holds arrays; `check` reads the official layout and prepared copies"
-        )
+        return check_arrays(data, problems), problems
     return check_tree(data, problems, labels), problems
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command."""
     add = parser.add_argument
-    add("--data", type=Path, required=True, help="dataset in the official layout, or prepared")
+    add("--data", type=Path, required=True, help="dataset: official files, a copy, arrays")
     add("--labels", choices=LABELS, default=FINE, help="of the training images (gtFine)")
     text = "how many problems of each kind to list (10)"
     add("--show", type=positive_number, default=10, metavar="N", help=text)

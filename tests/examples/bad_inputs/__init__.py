@@ -9,6 +9,7 @@ a folder of its own, in which lie
     photos/    three images without labels: a.png, b.png, c.png
 """
 
+from tests.examples.bad_inputs.arrays import ARRAYS
 from tests.examples.bad_inputs.commands import COMMANDS
 from tests.examples.bad_inputs.full_disks import FULL_DISKS
 from tests.examples.bad_inputs.images import IMAGES
@@ -19,6 +20,7 @@ from tests.examples.bad_inputs.trees import TREES
 TABLE = {
     "Folders of a dataset": TREES,
     "Images and labels": IMAGES,
+    "Arrays of other papers": ARRAYS,
     "Runs, checkpoints and prepared copies": RUNS,
     "Settings and logs": RECORDS,
     "Commands": COMMANDS,
