@@ -20,6 +20,8 @@ class Protocol:
     """Number of the class by train id, uint8, shape (19,)."""
     palette: np.ndarray
     """RGB colour by number of the class, uint8."""
+    depth_label: str
+    """What the scale of a map of inverse depth says."""
     has_zero_depth: bool
     """Whether an inverse depth of 0 is a valid label, such as that of the sky."""
 
@@ -30,6 +32,7 @@ THREE_TASK = Protocol(
     CLASS_NAMES,
     np.arange(len(CLASS_NAMES), dtype=np.uint8),
     PALETTE,
+    depth_label="disparity, px",
     has_zero_depth=True,
 )
 """Of Kendall, Gal and Cipolla (CVPR 2018)."""
@@ -41,6 +44,7 @@ TWO_TASK = Protocol(
     CATEGORY_OF.astype(np.uint8),
     # The colour of its first class stands for a category.
     PALETTE[np.unique(CATEGORY_OF, return_index=True)[1]],
+    depth_label="inverse depth",  # papers do not say in which unit their arrays are
     has_zero_depth=False,
 )
 """Of the papers on multi-task learning since MTAN (Liu et al., CVPR 2019)."""

@@ -197,9 +197,19 @@ def test_a_two_task_run_that_saved_memory_and_digits_is_exported_in_float32(
     assert found[0].shape[1] == 7
     for values, task in zip(found, ("semantic", "depth"), strict=True):
         np.testing.assert_allclose(values, expected[task].numpy(), atol=1e-4, rtol=0)
-    flags = ["--image", config.data, "--out", tmp_path / "o"]
-    line = complaint(capsys, "predict", "--model", out, *flags)
-    assert "--model: predict needs a network with --protocol three-task" in line
+    common = ["--image", config.data, "--device", "cpu", "--out"]
+    assert status("predict", "--run", two.out, *common, tmp_path / "by_run") == 0
+    assert status("predict", "--model", out, *common, tmp_path / "by_file") == 0
+    names = sorted(path.name for path in (tmp_path / "by_run").rglob("*_arrays.npz"))
+    assert names == sorted(path.name for path in (tmp_path / "by_file").rglob("*_arrays.npz"))
+    for path in (tmp_path / "by_run").rglob("*_arrays.npz"):
+        other = tmp_path / "by_file" / path.relative_to(tmp_path / "by_run")
+        with np.load(path) as one, np.load(other) as two_arrays:
+            assert sorted(one) == sorted(two_arrays) == ["classes", "image", "inverse_depth"]
+            # The run still computes in bfloat16, the exported network in float32.
+            assert np.mean(one["classes"] != two_arrays["classes"]) < 0.05
+            scale = np.abs(one["inverse_depth"]).max()
+            assert np.abs(one["inverse_depth"] - two_arrays["inverse_depth"]).max() < 0.02 * scale
 
 
 @pytest.mark.parametrize("output", ["semantic", "instance", "depth", "depth_log_var"])

@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from scipy import stats
 from sklearn.metrics import accuracy_score, jaccard_score
 
@@ -120,10 +121,8 @@ def test_a_run_validates_and_evaluates_by_the_figures_of_the_protocol(config, tr
 
 def test_commands_for_three_tasks_refuse_the_run_in_a_line(config, tree, tmp_path, capsys):
     train(config)
-    image = next((tree / "leftImg8bit/val/town").iterdir())
     run = ["--run", str(config.out)]
     for command in (
-        ["predict", *run, "--image", str(image), "--out", str(tmp_path / "out")],
         ["report", *run],
         ["evaluate", *run, "--data", str(tree), "--official"],
     ):
@@ -132,6 +131,24 @@ def test_commands_for_three_tasks_refuse_the_run_in_a_line(config, tree, tmp_pat
         error = capsys.readouterr().err
         assert error.count("\n") == 1
         assert "needs a run with --protocol three-task" in error
+
+
+def test_predictions_have_seven_classes_in_the_colours_of_their_categories(config, tree, tmp_path):
+    train(config)
+    image = next((tree / "leftImg8bit/val/town").iterdir())
+    command = ["predict", "--run", config.out, "--image", image, "--out", tmp_path / "out"]
+    assert main([*map(str, command), "--device", "cpu"]) == 0
+    with np.load(tmp_path / f"out/{image.stem}_arrays.npz") as arrays:
+        assert sorted(arrays) == ["classes", "image", "inverse_depth"]
+        classes, pixels = arrays["classes"], arrays["image"].astype(int)
+    assert classes.max() < 7
+    # Official colours: road, building, pole, vegetation, sky, person, car.
+    colors = [(128, 64, 128), (70, 70, 70), (153, 153, 153), (107, 142, 35), (70, 130, 180)]
+    colors = np.array([*colors, (220, 20, 60), (0, 0, 142)])
+    with Image.open(tmp_path / f"out/{image.stem}_overlay.png") as overlay:
+        blended = np.array(overlay).astype(int)
+    assert np.abs(blended - (pixels + colors[classes]) / 2).max() <= 0.5
+    assert (tmp_path / "out/classes.png").is_file()
 
 
 # Random weights

@@ -104,7 +104,7 @@ def predict(
         for batch, size in clock.each("reading", batches):
             for name, arrays in _predict_batch(trained, batch, size, options, clock):
                 with clock.stage("writing"):
-                    files = write_files(out, name, arrays, kinds)
+                    files = write_files(out, name, arrays, kinds, trained.protocol)
                 record.add(name, files)
                 bad.num_done += 1
                 yield Predicted(files, is_new=True, is_reduced=batch[name].is_reduced)

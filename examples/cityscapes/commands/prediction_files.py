@@ -7,6 +7,7 @@ from pathlib import Path, PurePath
 
 import numpy as np
 
+from examples.cityscapes.protocols import THREE_TASK, Protocol
 from examples.cityscapes.report.pictures import (
     draw_key,
     draw_overlay,
@@ -51,7 +52,13 @@ def files_to_write(
     return tuple(kind for kind in FILES if kind in (asked or set(FILES) - set(needs)))
 
 
-def write_files(out: Path, name: PurePath, arrays: Arrays, kinds: tuple[str, ...]) -> list[Path]:
+def write_files(
+    out: Path,
+    name: PurePath,
+    arrays: Arrays,
+    kinds: tuple[str, ...],
+    protocol: Protocol = THREE_TASK,
+) -> list[Path]:
     """Draw a prediction and write its files, or none of them if anything fails.
 
     Args:
@@ -59,13 +66,14 @@ def write_files(out: Path, name: PurePath, arrays: Arrays, kinds: tuple[str, ...
         name: Of the image, relative to the folder.
         arrays: The image and what was predicted.
         kinds: Which files; see `files_to_write`.
+        protocol: Has the names and colours of the classes.
     """
     contents = {}
     if "panels" in kinds:
-        contents["panels.png"] = draw_panels(arrays)
+        contents["panels.png"] = draw_panels(arrays, protocol)
     if "overlay" in kinds:
         contents["overlay.png"] = draw_overlay(
-            arrays["image"], arrays["classes"], arrays.get("instances")
+            arrays["image"], arrays["classes"], arrays.get("instances"), protocol
         )
     if "uncertainty" in kinds:
         contents["uncertainty.png"] = draw_uncertainty(arrays)
@@ -78,7 +86,7 @@ def write_files(out: Path, name: PurePath, arrays: Arrays, kinds: tuple[str, ...
     folder.mkdir(parents=True, exist_ok=True)
     key = out / "classes.png"
     if "overlay" in kinds and not key.exists():
-        write_atomically(key, draw_key())
+        write_atomically(key, draw_key(protocol))
     paths = [folder / f"{name.name}_{ending}" for ending in contents]
     # Only when the last one is written do they take their places, all at once.
     with ExitStack() as stack:

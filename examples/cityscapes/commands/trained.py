@@ -9,9 +9,8 @@ import torch
 from examples.cityscapes.config import load_config
 from examples.cityscapes.evaluation.evaluate import load_trained
 from examples.cityscapes.model.network import SceneNet
-from examples.cityscapes.protocols import THREE_TASK
+from examples.cityscapes.protocols import PROTOCOLS, Protocol
 from examples.cityscapes.scene.onnx_network import OnnxNetwork, read_onnx
-from examples.cityscapes.settings import check_three_tasks
 from examples.common.device import pick_device
 from examples.common.errors import InputError
 
@@ -20,6 +19,7 @@ class Trained(NamedTuple):
     """A network, ready to predict, and what has to be known of it."""
 
     network: SceneNet | OnnxNetwork
+    protocol: Protocol
     tasks: tuple[str, ...]
     size: tuple[int, int]
     """Height and width of the images in training."""
@@ -40,13 +40,13 @@ def network_of_run(run: Path, checkpoint: str, device: str) -> Trained:
         device: `auto`, `cpu` or `cuda`.
     """
     config, where = load_config(run), pick_device(device)
-    check_three_tasks(config, "predict")
     model = load_trained(config, checkpoint)
     model.to(where).to(memory_format=torch.channels_last).eval()
     settings = {k: v for k, v in vars(config).items() if k not in ("data", "out", "init_from")}
     saved = zlib.crc32((run / f"{checkpoint}.pt").read_bytes())
     origin = {"checkpoint": saved, "config": settings}
-    return Trained(model, config.tasks, config.size, where, {}, origin)
+    protocol = PROTOCOLS[config.protocol]
+    return Trained(model, protocol, config.tasks, config.size, where, {}, origin)
 
 
 def exported_network(file: Path, checkpoint: str, device: str) -> Trained:
@@ -54,15 +54,12 @@ def exported_network(file: Path, checkpoint: str, device: str) -> Trained:
     if checkpoint != "last":
         raise InputError("--checkpoint: an exported network has only one; leave out the flag")
     network, description = read_onnx(file, device)
-    if description["protocol"] != THREE_TASK.name:
-        raise InputError(
-            f"--model: predict needs a network with --protocol {THREE_TASK.name}; {file} was "
-            f"trained with --protocol {description['protocol']}"
-        )
     origin = {"onnx": zlib.crc32(file.read_bytes())}
-    tasks, (height, width) = tuple(description["tasks"]), description["size"]
+    protocol, tasks = PROTOCOLS[description["protocol"]], tuple(description["tasks"])
+    height, width = description["size"]
     where = torch.device("cpu")  # also if it computes on a GPU, to which it copies by itself
-    return Trained(network, tasks, (height, width), where, description["grouping"], origin)
+    grouping = description["grouping"]
+    return Trained(network, protocol, tasks, (height, width), where, grouping, origin)
 
 
 def check_can_sample(network: SceneNet | OnnxNetwork) -> SceneNet:

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from PIL import Image
 
-from examples.cityscapes.labels import CLASS_NAMES, NUM_CLASSES, PALETTE
+from examples.cityscapes.protocols import THREE_TASK, Protocol
 from examples.cityscapes.scene.colors import color_classes, color_instances
 from examples.cityscapes.scene.maps import Arrays
 
@@ -27,13 +27,13 @@ _TALLEST = 9.0  # inches, of one picture: those of tall images become narrower i
 _NO_MAP = "one sigma for all pixels\n(--depth-noise per-pixel learns a map)"
 
 
-def draw_panels(arrays: Arrays) -> bytes:
+def draw_panels(arrays: Arrays, protocol: Protocol = THREE_TASK) -> bytes:
     """Draw input, classes, instances and inverse depth as one PNG, with a key of the colours."""
     figure = _figure(arrays["image"], rows=2, extra=1.1)
     panels = {"input": arrays["image"], "classes": None, "instances": None, "inverse depth": None}
     if "classes" in arrays:
-        panels["classes"] = color_classes(arrays["classes"])
-        _add_key(figure, np.unique(arrays["classes"]))
+        panels["classes"] = color_classes(arrays["classes"], protocol.palette)
+        _add_key(figure, protocol, np.unique(arrays["classes"]))
     if "instances" in arrays:
         panels["instances"] = color_instances(arrays["instances"])
     if "inverse_depth" in arrays:
@@ -42,7 +42,7 @@ def draw_panels(arrays: Arrays) -> bytes:
         axes.set_axis_off()
         axes.set_title(title if picture is not None else f"{title}: not trained", fontsize=11)
         if title == "inverse depth" and picture is not None:
-            _show_scale(figure, axes, picture, "disparity, px", "magma", picture.max())
+            _show_scale(figure, axes, picture, protocol.depth_label, "magma", picture.max())
         elif picture is not None:
             axes.imshow(picture, interpolation="nearest")
     return _png(figure)
@@ -73,9 +73,14 @@ def draw_uncertainty(arrays: Arrays) -> bytes:
     return _png(figure)
 
 
-def draw_overlay(image: np.ndarray, classes: np.ndarray, instances: np.ndarray | None) -> bytes:
+def draw_overlay(
+    image: np.ndarray,
+    classes: np.ndarray,
+    instances: np.ndarray | None,
+    protocol: Protocol = THREE_TASK,
+) -> bytes:
     """Blend the colours of the classes over an image, and outline instances, as a PNG."""
-    blended = (image.astype(np.uint16) + color_classes(classes)) // 2
+    blended = (image.astype(np.uint16) + color_classes(classes, protocol.palette)) // 2
     if instances is not None:
         blended[outlines(instances, thickness=1 + image.shape[0] // 400)] = 255
     return _encoded(blended.astype(np.uint8))
@@ -91,10 +96,10 @@ def outlines(instances: np.ndarray, thickness: int = 1) -> np.ndarray:
     return (instances > 0) & ~inner
 
 
-def draw_key() -> bytes:
+def draw_key(protocol: Protocol = THREE_TASK) -> bytes:
     """Draw the key of all class colours as a PNG."""
     figure = Figure(figsize=(_WIDTH, 1.0), dpi=120)
-    _add_key(figure, np.arange(NUM_CLASSES), location="center")
+    _add_key(figure, protocol, np.arange(len(protocol.class_names)), location="center")
     return _png(figure)
 
 
@@ -124,11 +129,21 @@ def _show_scale(
     beside.tick_params(labelsize=8)
 
 
-def _add_key(figure: Figure, classes: np.ndarray, location: str = "outside lower center") -> None:
+def _add_key(
+    figure: Figure,
+    protocol: Protocol,
+    classes: np.ndarray,
+    location: str = "outside lower center",
+) -> None:
     handles = [
-        Patch(facecolor=PALETTE[k] / 255, edgecolor="0.4", linewidth=0.5, label=CLASS_NAMES[k])
+        Patch(
+            facecolor=protocol.palette[k] / 255,
+            edgecolor="0.4",
+            linewidth=0.5,
+            label=protocol.class_names[k],
+        )
         for k in classes
-        if k < NUM_CLASSES
+        if k < len(protocol.class_names)
     ]
     figure.legend(handles=handles, loc=location, ncols=7, frameon=False, fontsize=9)
 
