@@ -13,8 +13,9 @@ help: ## Show this list.
 demo: $(VENV)/.examples ## Render scenes, train on them, write runs/demo/report.html (5 to 15 minutes on 2 cores).
 	$(BIN)/python -m examples.cityscapes demo --out runs/demo
 
+# Files keep their order: those with few tests, which would come last, are often the longest.
 test: lint types ## Lint, type-check and run all tests.
-	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 # What needs another library's training loop, a browser, a dataset or minutes is left out.
 NOT_FAST := tests/neighbours tests/site tests/examples tests/test_benchmarks.py \

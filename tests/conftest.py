@@ -20,7 +20,9 @@ settings.load_profile("ci" if os.environ.get("CI") else "dev")
 
 
 # The tensors of tests are small: sharing them between threads costs more than it saves. The cores
-# are shared between test processes instead, see the Makefile.
+# are shared between test processes instead, see the Makefile. The variable is for the programs
+# that tests start.
+os.environ["OMP_NUM_THREADS"] = "1"
 torch.set_num_threads(1)
 
 
