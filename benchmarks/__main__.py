@@ -15,7 +15,15 @@ from examples.common.checkpoint import write_atomically
 from examples.common.command_line import positive_number
 from examples.common.errors import InputError
 
-NAMES = ("weighting_cost", "dense_maps", "memory", "training_step", "weighting", "sigma_rate")
+NAMES = (
+    "weighting_cost",
+    "dense_maps",
+    "memory",
+    "training_step",
+    "weighting",
+    "weighting_scenes",
+    "sigma_rate",
+)
 """One module each. The first line of its docstring is its summary."""
 
 

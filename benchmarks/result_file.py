@@ -18,19 +18,6 @@ RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("torch", "torchvision", "torchjd", "numpy", "scikit-learn", "pillow")
 
 
-class Goal(NamedTuple):
-    """A limit that was aimed at, and what was measured."""
-
-    what: str
-    limit: float
-    measured: float
-
-    @property
-    def met(self) -> bool:
-        """Whether the measured number is within the limit; nan never is."""
-        return self.measured <= self.limit
-
-
 class Table(NamedTuple):
     """A table of the result."""
 
@@ -47,22 +34,14 @@ class Report:
     about: str
     """What was measured and how, including the warm-up and the number of repeats."""
     tables: Sequence[Table]
-    goals: Sequence[Goal] = ()
     files: Mapping[str, str | bytes] = field(default_factory=dict)
     """Further files beside the result, by the ending of their names, such as `png`."""
 
 
 def markdown(report: Report, recipe: dict[str, str]) -> str:
     """Return the text of a result file."""
-    tables = list(report.tables)
-    if report.goals:
-        rows = [
-            [g.what, f"at most {g.limit:g}", f"{g.measured:.4g}", "met" if g.met else "**not met**"]
-            for g in report.goals
-        ]
-        tables.append(Table("Goals", ["goal", "limit", "measured", ""], rows))
     parts = [f"# {report.title}", report.about]
-    for table in tables:
+    for table in report.tables:
         lines = [table.columns, ["---"] * len(table.columns), *table.rows]
         text = "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
         parts += [f"## {table.title}", text]

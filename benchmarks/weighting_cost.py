@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
-from benchmarks.result_file import Goal, Report, Table
+from benchmarks.result_file import Report, Table
 from benchmarks.run_settings import Settings
 from benchmarks.timing import forward_backward, take_turns
 from uncertainty_mtl import GaussianHead, UncertaintyWeightedLoss
@@ -49,27 +49,13 @@ LIKELIHOODS = ("gaussian", "laplace", "softmax")
 OURS, CHANNELS, LOOP = "one head per task", "one head, K channels", "loop"
 ABSENT, PRIORITIES, DOUBLE = "one loss is None", "priorities", "float64"
 CLOSED_FORM, UNIT_SUM, ZERO = "closed form", "unit sum", "an exact 0 is missing"
-LIMITS = (
-    (3, OURS, PEER, 1.7),
-    (10, OURS, PEER, 2.1),
-    (100, OURS, PEER, 3.0),
-    (10, CHANNELS, PEER, 2.0),
-    (100, CHANNELS, PEER, 1.0),
-    (10, ABSENT, OURS, 1.3),
-    (10, PRIORITIES, OURS, 1.3),
-    (10, DOUBLE, OURS, 1.3),
-    (10, ZERO, OURS, 1.5),
-    (10, CLOSED_FORM, OURS, 2.0),
-    (10, UNIT_SUM, OURS, 2.0),
-)
-"""K, candidate, what its time is divided by, and the most that this should be."""
 
 
 def run(settings: Settings) -> Report:
     """Measure every K."""
     rounds = settings.repeats or settings.choose(60, 15, 2)
     seconds = settings.choose(5e-2, 2e-3, 0.0)
-    tables, goals = [], []
+    tables = []
     for k in (3, 10, 100):
         calls = candidates(k, settings.device)
         timings = take_turns(calls, settings, rounds=rounds, seconds=seconds)
@@ -82,11 +68,6 @@ def run(settings: Settings) -> Report:
             columns.append("kernels")
             rows = [[*row, kernels_of(calls[str(row[0])])] for row in rows]
         tables.append(Table(f"K = {k}", columns, rows))
-        goals += [
-            Goal(f"K = {k}: {name}, over {peer}", limit, timings.ratio(name, peer).median)
-            for of_k, name, peer, limit in LIMITS
-            if of_k == k
-        ]
     about = (
         "Forward and backward of the total of K losses, which are 0-dim leaf tensors; gradients "
         "are dropped after every call. One head per task is given the losses by name, with "
@@ -96,7 +77,7 @@ def run(settings: Settings) -> Report:
         f"so that every sigma has started from data. Medians of {rounds} paired rounds with the "
         f"range of the middle 80%; each candidate is called for {1e3 * seconds:g} ms a round."
     )
-    return Report("Weighting reduced losses", about, tables, goals)
+    return Report("Weighting reduced losses", about, tables)
 
 
 def candidates(k: int, device: torch.device) -> dict[str, Callable[[], None]]:

@@ -10,7 +10,6 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 import torch
-from figure_style import STYLE, WIDTH
 from matplotlib.figure import Figure
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
@@ -28,6 +27,7 @@ from examples.cityscapes.scene.colors import (
 )
 from examples.cityscapes.scene.maps import to_arrays
 from examples.cityscapes.training.log import read_log
+from examples.common.figure_style import STYLE, WIDTH
 
 COLUMNS = ("image", "classes", "instances", "inverse depth")
 

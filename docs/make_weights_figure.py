@@ -9,13 +9,13 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 import torch
-from figure_style import STYLE, WIDTH
 from matplotlib.figure import Figure
 from torch import nn
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
+from examples.common.figure_style import STYLE, WIDTH  # noqa: E402
 from uncertainty_mtl import UncertaintyWeightedLoss  # noqa: E402 - of this working tree
 
 COLORS = {"price": "#3182bd", "sold": "#e6550d"}

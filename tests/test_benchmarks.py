@@ -3,7 +3,6 @@
 import dataclasses
 import importlib.util
 import json
-import math
 import os
 import re
 import subprocess
@@ -20,7 +19,7 @@ from torchjd.scalarization import UW
 from benchmarks import map_cases as maps
 from benchmarks.__main__ import NAMES, main
 from benchmarks.peak_memory import peak_bytes
-from benchmarks.result_file import RESULTS, Goal, result_path
+from benchmarks.result_file import RESULTS, result_path
 from benchmarks.run_settings import Settings
 from benchmarks.timing import WARM_UP, take_turns
 
@@ -99,12 +98,6 @@ def test_peak_memory_counts_what_is_alive_at_once_and_not_what_was_there():
 
     assert peak_bytes(one_after_the_other) == pytest.approx(mebibyte, rel=1e-3)
     assert peak_bytes(chain) == pytest.approx(2 * mebibyte, rel=1e-3)
-
-
-def test_a_goal_is_judged_by_the_number_beside_it():
-    assert Goal("", 1.1, 1.1).met
-    assert not Goal("", 1.1, 1.2).met
-    assert not Goal("", 1.1, math.nan).met
 
 
 def test_a_quick_result_never_takes_the_place_of_a_full_one():

@@ -128,13 +128,13 @@ def test_what_has_ended_is_not_trained_again(tmp_path, monkeypatch):
     settings, file = Settings(effort="smoke"), tmp_path / "runs.jsonl"
     jobs = [study.Job("diabetes", EQUAL, seed) for seed in (0, 1)]
     with ThreadPoolExecutor(1) as pool:
-        found = study.run_all(settings, tmp_path, jobs, pool)
+        found = study.run_all(study.small_problems, settings, tmp_path, jobs, pool)
         entries = [json.loads(line) for line in file.read_text().splitlines()]
         assert {entry["seed"] for entry in entries} == {0, 1}
         with file.open("a") as lines:
             lines.write('{"problem": "half a li')
         monkeypatch.setattr(study, "run_one", None)  # calling it fails now
-        assert study.run_all(settings, tmp_path, jobs, pool) == found
+        assert study.run_all(study.small_problems, settings, tmp_path, jobs, pool) == found
 
 
 def test_a_sigma_with_its_own_optimizer_moves_by_its_rate():

@@ -8,14 +8,15 @@ from matplotlib.ticker import NullFormatter, ScalarFormatter
 
 from benchmarks.weighting.one_training import geometric_mean
 from benchmarks.weighting.paired import Ratios, interval, over_all
+from examples.common.figure_style import GREY, STYLE, WIDTH
 
 
 def ratios_figure(ratios: Ratios) -> bytes:
     """Return a PNG of all ratios to equal weights, with their 95% intervals."""
     means = {way: geometric_mean(over_all(ratios, way)) for way in next(iter(ratios.values()))}
     ways = sorted(means, key=means.get, reverse=True)
-    with rc_context({"font.size": 9}):
-        figure = Figure(figsize=(7.5, 0.34 * len(ways) + 2.2), layout="constrained")
+    with rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH, 0.34 * len(ways) + 2.2), layout="constrained")
         axes = figure.subplots()
         for number, (problem, of_ways) in enumerate(ratios.items()):
             color, shift = f"C{number % 10}", 0.6 * (number + 0.5) / len(ratios) - 0.3
@@ -25,8 +26,8 @@ def ratios_figure(ratios: Ratios) -> bytes:
                 axes.plot([low, high], [row + shift] * 2, color=color, linewidth=1)
                 axes.plot(middle, row + shift, "o", color=color, markersize=4, label=label)
         for row, way in enumerate(ways):
-            axes.plot([means[way]] * 2, [row - 0.4, row + 0.4], color="black", linewidth=2)
-        axes.axvline(1.0, color="0.6", linewidth=1, zorder=0)
+            axes.plot([means[way]] * 2, [row - 0.4, row + 0.4], color=GREY, linewidth=2)
+        axes.axvline(1.0, color=GREY, linewidth=1, zorder=0)
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter(ScalarFormatter())
         axes.xaxis.set_minor_formatter(NullFormatter())
@@ -36,5 +37,5 @@ def ratios_figure(ratios: Ratios) -> bytes:
         axes.set_xlabel("error over that of equal weights: left is better (bar: all problems)")
         figure.legend(loc="outside lower center", ncols=2, frameon=False)
         buffer = io.BytesIO()
-        figure.savefig(buffer, dpi=160)
+        figure.savefig(buffer)
     return buffer.getvalue()

@@ -2,7 +2,7 @@
 
 import json
 import multiprocessing
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
 from dataclasses import asdict, replace
 from functools import lru_cache
@@ -38,30 +38,52 @@ class Compared(NamedTuple):
     ways: dict[str, Way]
 
 
+Problems = Callable[[Settings, Path], dict[str, Compared]]
+"""Returns what is compared, by the name of the problem; the folder is for data."""
+
+
 @lru_cache
-def comparisons(settings: Settings, folder: Path) -> dict[str, Compared]:
-    """Return what can be trained, by the name of the problem; the preset `demo` comes last.
+def small_problems(settings: Settings, folder: Path) -> dict[str, Compared]:
+    """Return the tables, and the physics-informed network."""
+    choose, found = settings.choose, {}
+    for table in choose(TABLES, TABLES, TABLES[1:2]):
+        epochs = choose(table.epochs, table.epochs // 10, 1)
+        weights = drawn_weights(len(table.num_outputs), choose(7, 3, 1))
+        found[table.name] = compared(settings, replace(table, epochs=epochs), weights)
+    poisson, weights = Poisson(choose(3000, 300, 10)), drawn_weights(3, choose(7, 3, 1))
+    return {**found, poisson.name: compared(settings, poisson, weights)}
+
+
+@lru_cache
+def scene_problems(settings: Settings, folder: Path) -> dict[str, Compared]:
+    """Return the presets `quick` and `demo`.
 
     The first call renders the scenes. Processes that call it at once need them to be there.
     """
-    choose = settings.choose
-    is_smoke, count = settings.effort == "smoke", choose(7, 3, 1)
-    found = {}
-
-    def add(problem: Problem, weights: Sequence[Sequence[float]]) -> None:
-        chosen = [w for w in ways(weights) if not is_smoke or w.one_of or w.name in LONG_WAYS]
-        found[problem.name] = Compared(problem, {way.name: way for way in chosen})
-
-    for table in choose(TABLES, TABLES, TABLES[1:2]):
-        epochs = choose(table.epochs, table.epochs // 10, 1)
-        add(replace(table, epochs=epochs), drawn_weights(len(table.num_outputs), count))
-    add(Poisson(choose(3000, 300, 10)), drawn_weights(3, count))
+    choose, found = settings.choose, {}
     tiny = {"size": (32, 64), "stages": 1, "aspp_channels": 4, "decoder_channels": 4}
     for preset, full in (("quick", 600), ("demo", 1400)):
         options = {"iterations": choose(full, 20, 2), **choose({}, {}, tiny)}
         scenes = Scenes(folder, preset, *choose((600, 60), (48, 8), (16, 2)), **options)
-        add(scenes, choose(OF_SCENES, OF_SCENES, OF_SCENES[:1]))
+        weights = choose(OF_SCENES, OF_SCENES, OF_SCENES[:1])
+        found[scenes.name] = compared(settings, scenes, weights)
     return found
+
+
+def compared(
+    settings: Settings, problem: Problem, fixed_weights: Sequence[Sequence[float]]
+) -> Compared:
+    """Return a problem with the ways that learn it, few of them to test that it runs."""
+    chosen = ways(fixed_weights)
+    if settings.effort == "smoke":
+        chosen = [way for way in chosen if way.one_of or way.name in LONG_WAYS]
+    return Compared(problem, {way.name: way for way in chosen})
+
+
+def jobs_of(compared: Iterable[Compared], seeds: Sequence[int]) -> list[Job]:
+    """Return the trainings, seed by seed, so that an interrupted comparison has whole seeds."""
+    compared = list(compared)
+    return [Job(c.problem.name, way, seed) for seed in seeds for c in compared for way in c.ways]
 
 
 def one_process_a_core() -> ProcessPoolExecutor:
@@ -75,12 +97,13 @@ def one_process_a_core() -> ProcessPoolExecutor:
 
 
 def run_all(
-    settings: Settings, folder: Path, jobs: Sequence[Job], pool: Executor
+    problems: Problems, settings: Settings, folder: Path, jobs: Sequence[Job], pool: Executor
 ) -> dict[Job, Outcome]:
     """Train what runs.jsonl does not have yet, and return all outcomes."""
     file = folder / "runs.jsonl"
     found = finished(file)
-    running = {pool.submit(run_one, settings, folder, j): j for j in jobs if j not in found}
+    waiting = [job for job in jobs if job not in found]
+    running = {pool.submit(run_one, problems, settings, folder, job): job for job in waiting}
     with file.open("a", encoding="utf-8") as lines:
         for future in tqdm(as_completed(running), "training", len(running), disable=None):
             job = running[future]
@@ -90,9 +113,9 @@ def run_all(
     return {job: found[job] for job in jobs}
 
 
-def run_one(settings: Settings, folder: Path, job: Job) -> Outcome:
+def run_one(problems: Problems, settings: Settings, folder: Path, job: Job) -> Outcome:
     """Train once; called in a process of its own."""
-    problem, by_name = comparisons(settings, folder)[job.problem]
+    problem, by_name = problems(settings, folder)[job.problem]
     return train(problem, by_name[job.way].make(problem.likelihoods), job.seed)
 
 

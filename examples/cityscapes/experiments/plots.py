@@ -13,17 +13,7 @@ from examples.cityscapes.experiments.experiment import ExperimentOutcome
 from examples.cityscapes.experiments.published import PublishedRow
 from examples.cityscapes.experiments.results import FIGURES, Summary, summaries, summarize
 from examples.cityscapes.report.curves import TASK_COLORS
-
-WIDTH = 7.4  # inches: that of a page's text, so that letters are as large as they are here
-GREY = "#808080"  # readable on white and on black, as the background is transparent
-STYLE: dict[str, Any] = {
-    "axes.titlesize": 10,
-    "font.size": 9,
-    "savefig.transparent": True,
-    "text.color": GREY,
-    **{f"axes.{part}color": GREY for part in ("edge", "label", "title")},
-    **{f"{axis}tick.color": GREY for axis in "xy"},
-}
+from examples.common.figure_style import GREY, STYLE, WIDTH
 
 _TASK = {"semantic_iou": "semantic", "instance_error_px": "instance", "depth_error_px": "depth"}
 

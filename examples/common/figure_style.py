@@ -1,4 +1,4 @@
-"""How the figures of the site look: readable at the width of a page, on white and on black."""
+"""How figures look on the site: readable at the width of a page, on white and on black."""
 
 from typing import Any
 
