@@ -1,6 +1,5 @@
 """Everything that decides a training run, as one checked and saved dataclass."""
 
-import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,20 +7,9 @@ from typing import Any
 
 from examples.cityscapes.presets import PRESETS
 from examples.cityscapes.protocols import PROTOCOLS
-from examples.cityscapes.settings import TASKS, are_learned, check_choices, check_config, flag_of
+from examples.cityscapes.settings import TASKS, are_learned, check_choices, check_config
 from examples.common.errors import InputError
 from examples.common.records import read_object
-
-_FREE_ON_RESUME = {
-    "data",
-    "iterations",
-    "checkpoint_every",
-    "eval_every",
-    "tensorboard",
-    "device",
-    "num_workers",
-    "cache_mb",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,11 +142,11 @@ def new_config(given: dict[str, Any]) -> TrainConfig:
 
 def to_json(config: TrainConfig) -> str:
     """Return the text of config.json."""
-    fields = {name: _recorded(name, value) for name, value in vars(config).items()}
+    fields = {name: recorded(name, value) for name, value in vars(config).items()}
     return json.dumps(fields, indent=2) + "\n"
 
 
-def _recorded(name: str, value: Any) -> Any:
+def recorded(name: str, value: Any) -> Any:
     """Return a field as it is recorded: a run may go on from another folder, so paths are whole."""
     if name == "backbone_weights" and value not in ("auto", "imagenet", "none"):
         value = Path(value)
@@ -196,28 +184,3 @@ def read_fields(path: Path, way_out: str) -> dict[str, Any]:
         # today's check would refuse them, as the defaults have changed since.
         fields = {k: v for k, v in fields.items() if k not in ("form", "sigma_init")}
     return fields
-
-
-def resume_config(run: Path, given: dict[str, Any]) -> TrainConfig:
-    """Return a run's configuration with the flags `given` on resuming it.
-
-    Only what leaves the weights alone may differ from the recorded run, and `iterations`, which
-    stretches the schedule.
-    """
-    recorded = load_config(run)
-    for name, value in given.items():
-        before = getattr(recorded, name)
-        is_same = _recorded(name, value) == _recorded(name, before)
-        if name not in _FREE_ON_RESUME and name != "out" and not is_same:
-            raise InputError(
-                f"{flag_of(name)}: {run} was started with {before!r}; "
-                f"--resume cannot change it to {value!r}"
-            )
-    if "data" not in given and not recorded.data.is_dir():
-        # Older runs recorded what they were given.
-        whence = "" if recorded.data.is_absolute() else " from this folder"
-        raise InputError(
-            f"{run / 'config.json'}: the run was started on {recorded.data}, which is not there"
-            f"{whence}; pass the dataset by --data"
-        )
-    return dataclasses.replace(recorded, **{**given, "out": run})

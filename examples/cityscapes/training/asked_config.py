@@ -1,10 +1,23 @@
 """The configuration that the command line of `train` asks for."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
-from examples.cityscapes.config import TrainConfig, new_config, read_fields, resume_config
+from examples.cityscapes.config import TrainConfig, load_config, new_config, read_fields, recorded
+from examples.cityscapes.settings import flag_of
 from examples.common.errors import InputError
+
+_FREE_ON_RESUME = {
+    "data",
+    "iterations",
+    "checkpoint_every",
+    "eval_every",
+    "tensorboard",
+    "device",
+    "num_workers",
+    "cache_mb",
+}
 
 
 def asked_config(given: dict[str, Any], *, resume: bool, file: Path | None) -> TrainConfig:
@@ -33,3 +46,28 @@ def asked_config(given: dict[str, Any], *, resume: bool, file: Path | None) -> T
     if "data" not in given:
         raise InputError("--data: needed, unless a run is resumed or --config names a dataset")
     return new_config(given)
+
+
+def resume_config(run: Path, given: dict[str, Any]) -> TrainConfig:
+    """Return a run's configuration with the flags `given` on resuming it.
+
+    Only what leaves the weights alone may differ from the recorded run, and `iterations`, which
+    stretches the schedule.
+    """
+    before = load_config(run)
+    for name, value in given.items():
+        was = getattr(before, name)
+        is_same = recorded(name, value) == recorded(name, was)
+        if name not in _FREE_ON_RESUME and name != "out" and not is_same:
+            raise InputError(
+                f"{flag_of(name)}: {run} was started with {was!r}; "
+                f"--resume cannot change it to {value!r}"
+            )
+    if "data" not in given and not before.data.is_dir():
+        # Older runs recorded what they were given.
+        whence = "" if before.data.is_absolute() else " from this folder"
+        raise InputError(
+            f"{run / 'config.json'}: the run was started on {before.data}, which is not there"
+            f"{whence}; pass the dataset by --data"
+        )
+    return dataclasses.replace(before, **{**given, "out": run})
