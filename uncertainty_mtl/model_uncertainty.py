@@ -116,7 +116,7 @@ def mc_dropout(
 
 
 def _sample(model: nn.Module, inputs: Any, samples: int, at_once: int) -> list[Any]:
-    """Return one output per sample, each as if the model had been called for it alone."""
+    """Return one output per sample, each as if the model had been called for that sample only."""
     outputs = []
     for start in range(0, samples, at_once):
         copies = min(at_once, samples - start)

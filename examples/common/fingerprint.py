@@ -36,7 +36,7 @@ def fingerprint_of_names(names: Iterable[str]) -> str:
 def is_unchanged(path: Path, recorded: Fingerprint) -> bool:
     """Whether a file still has the content that was recorded.
 
-    Copying a dataset changes the times of its files, so that a new time alone is no change: the
+    Copying a dataset changes the times of its files, so a new time by itself is not a change: the
     content decides, and is read in that case only.
     """
     status = path.stat()

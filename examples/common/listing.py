@@ -27,7 +27,7 @@ def files_below(folder: Path) -> Iterator[Path]:
 
 def _files_below(folder: Path, above: tuple[Path, ...]) -> Iterator[Path]:
     here = folder.resolve()
-    if here in above:  # a link to a folder that holds it would lead round for ever
+    if here in above:  # a link to a folder that holds it would lead round without end
         return
     for path in entries(folder):
         if path.is_dir():

@@ -104,7 +104,7 @@ class Camera:
         """The camera in the structure of the official `camera` files.
 
         The angles are those of the camera in the vehicle: the vehicle's own turn towards the
-        street is no part of it, so the yaw is 0.
+        street is not part of it, so the yaw is 0.
         """
         return {
             "extrinsic": {

@@ -25,7 +25,7 @@ from examples.rendered_scenes.street import sample_street
 from examples.rendered_scenes.things import Painter
 
 MIN_INSTANCES = 3
-"""A scene with fewer instances in sight is drawn anew."""
+"""A scene with fewer instances in sight is drawn again."""
 
 CLEAR_DAY = Conditions()
 

@@ -63,7 +63,7 @@ def synthesize(
     image and nothing else, noise its labels or its disparity. The folder appears when it is
     complete: until then everything is in a folder beside it, removed if anything goes wrong.
 
-    Noise is for training scenes alone, so that figures on the validation split are measured
+    Only training scenes have noise, so that figures on the validation split are measured
     against the truth. What was there before it is then in ``gtFine_clean/`` and
     ``disparity_clean/``, and ``noise.json`` says how much it is.
 

@@ -37,7 +37,7 @@ class Augmentation(NamedTuple):
     def draw(self, seed: int, size: tuple[int, int]) -> tuple[Box | None, bool]:
         """Return the part of an image of `size` that is shown, and whether it is mirrored.
 
-        Both follow from the seed alone.
+        Both follow from the seed only.
         """
         mirrored = self.flip and seed % 2 == 1
         if self.crop is None and self.scale == (1.0, 1.0):

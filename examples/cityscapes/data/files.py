@@ -38,7 +38,7 @@ def find_frames(
         split: `train`, `val` or `test`.
         labels: `gtFine` or `gtCoarse`. With coarse labels, those images of `train_extra` which have
             no others are part of `train`.
-        need_instances: Whether `labelIds` alone are not enough.
+        need_instances: Whether `labelIds` without instance ids are not enough.
 
     Raises:
         InputError: If the split holds no image, or an image has no labels.

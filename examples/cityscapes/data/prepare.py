@@ -44,7 +44,7 @@ def prepare(
 ) -> dict[str, int]:
     """Write a copy of the `train` and `val` splits at `size`; finishes or renews an earlier one.
 
-    What is there already and still fits its source is left alone, so that a killed run goes on
+    What is there already and still fits its source is kept, so that a killed run goes on
     where it was and a changed file costs only the shard that it belongs to.
 
     Args:

@@ -54,7 +54,7 @@ def evaluated_instances(instance_ids: Tensor) -> Tensor:
 
 
 def find_centroids(instance_ids: Tensor) -> Centroids:
-    """Return the mean pixel coordinates of every instance; id 0 is no instance."""
+    """Return the mean pixel coordinates of every instance; id 0 is not an instance."""
     rows, columns = torch.nonzero(instance_ids, as_tuple=True)
     ids, member = torch.unique(instance_ids[rows, columns], return_inverse=True)
     pixels = torch.stack([columns, rows], dim=1).double()

@@ -64,6 +64,6 @@ def _start_worker() -> None:
         parent.join()
         os._exit(1)
 
-    # If the parent is killed, a worker would otherwise wait for work for ever.
+    # If the parent is killed, a worker would otherwise wait for work without end.
     parent = multiprocessing.parent_process()
     threading.Thread(target=follow, args=(parent,), daemon=True).start()

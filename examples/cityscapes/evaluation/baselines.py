@@ -1,4 +1,4 @@
-"""What a pixel's position alone tells: the baseline that any network should beat."""
+"""A prediction from the position of a pixel: the baseline that any network should beat."""
 
 from typing import NamedTuple
 

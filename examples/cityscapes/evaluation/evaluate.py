@@ -60,7 +60,7 @@ def evaluate(
         grouping: How votes become instances.
         checkpoint: `last`, or `best` of the validations during training.
         limit: How many images are measured, the first by name, without the baselines. Figures of a
-            part are no figures of the split, so that nothing is written. None: all.
+            part are not figures of the split, so that nothing is written. None: all.
 
     Returns:
         The network's figures, and under `position_prior` and `untrained` those of the baselines,

@@ -164,7 +164,7 @@ def measure_files(frames: list[Frame], predictions: Path) -> Metrics:
 
 
 def largest_difference(own: Metrics, theirs: dict[str, Any]) -> float:
-    """Return the largest difference of any figure that both compute, inf if one has it alone."""
+    """Return the largest difference of any figure that both compute, inf if only one has it."""
     pairs = [(own[name], theirs[official]) for name, official in OWN_FIGURES.items()]
     for name, official in (
         ("semantic_iou_per_class", "classScores"),

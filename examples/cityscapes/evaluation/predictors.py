@@ -37,7 +37,7 @@ def by_network(model: SceneNet, device: torch.device) -> Predictor:
 
 
 def by_position(train: CityscapesDataset) -> Predictor:
-    """Predict by position alone, and no offset at all."""
+    """Predict from the position only, and offsets of 0."""
     prior = position_prior(train)
 
     def predict(image: Tensor) -> dict[str, Tensor]:

@@ -27,7 +27,7 @@ from examples.common.lock import locked
 
 def run_one(config: TrainConfig, num_threads: int) -> None:
     """Bring a run from where it is to its figures.json; what it prints goes to its log.txt."""
-    # Ctrl-C reaches every process of a terminal. The parent alone answers it, by SIGTERM to us,
+    # Ctrl-C reaches every process of a terminal. Only the parent answers it, by SIGTERM to us,
     # upon which training saves: it has started us without Ctrl-C, and training is not to note it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()

@@ -21,14 +21,14 @@ Recorded = Setting | list[Setting] | dict[str, Setting]
 """What an experiment.json has of every setting."""
 
 _FREE = {"checkpoint_every", "tensorboard", "num_workers", "cache_mb"}
-"""Settings that leave the figures alone, and may change from one call to the next."""
+"""Settings that do not change the figures, and may change from one call to the next."""
 
 
 @contextmanager
 def experiment_folder(
     out: Path, command: str, settings: dict[str, Any], data: Path | None, scenes: dict[str, int]
 ) -> Iterator[Path]:
-    """Create or reopen the folder, hold it for this process alone, and give the dataset.
+    """Create or reopen the folder, lock it for this process, and give the dataset.
 
     Args:
         out: The folder.

@@ -47,7 +47,7 @@ def summaries(results: Sequence[dict[str, Any]]) -> dict[str, Summary]:
 
 
 def cell(summary: Summary, digits: int) -> str:
-    """Return what a table shows: `mean ± spread`, the mean alone, or nothing."""
+    """Return what a table shows: `mean ± spread`, only the mean, or nothing."""
     if summary.mean is None:
         return ""
     spread = "" if summary.spread is None else f" ± {summary.spread:.{digits}f}"

@@ -30,7 +30,7 @@ def sweep(
     tables = {name: published_rows(FIGURES_2[name]) for name in chosen}
     trainings = distinct([row.training for rows in tables.values() for row in rows])
     seeds = seeds or (QUICK_SEEDS if quick else SEEDS)
-    # The paper's for this experiment alone; the other presets are tuned to rates of their own.
+    # The paper's, only for this experiment; the other presets are tuned to rates of their own.
     is_paper = not quick and options.get("preset", "tiny" if options.get("data") else "") == "tiny"
     defaults = {"learning_rate": 0.01} if is_paper else {}
     outcome = run_experiment(

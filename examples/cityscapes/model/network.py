@@ -78,7 +78,7 @@ class SceneNet(nn.Module):
             return self.apply_layer(self.aspp, self.trunk(pixels, self.apply_layer))
 
     def decode(self, shared: Tensor, size: Sequence[int]) -> dict[str, Output]:
-        """Return every task's output at a size; dropout, where there is any, is in here alone."""
+        """Return every task's output at a size. Dropout, where there is any, happens only here."""
         with self._autocast(shared.device.type):
             outputs = {t: self.apply_layer(decode, shared) for t, decode in self.decoders.items()}
         # In float32 from here on: bfloat16 has three digits, and an offset of 200 px needs more.
@@ -99,7 +99,7 @@ class SceneNet(nn.Module):
 
 
 def without_noise(outputs: dict[str, Output]) -> dict[str, Tensor]:
-    """Return every task's prediction alone."""
+    """Return every task's prediction, without its predicted noise."""
     return {task: y[0] if isinstance(y, tuple) else y for task, y in outputs.items()}
 
 

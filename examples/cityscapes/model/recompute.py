@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 
 def recomputed(module: nn.Module, features: Tensor) -> Tensor:
-    """Apply a module, keeping its input alone; gradients and statistics are those of plain use."""
+    """Apply a module and keep only its input; gradients and statistics are those of plain use."""
     return checkpoint(
         module,
         features,

@@ -118,7 +118,7 @@ def last_layer(model: SceneNet, task: str) -> Any:
 
 @contextmanager
 def _patience(seconds: float) -> Iterator[None]:
-    # urllib waits for ever by default.
+    # urllib waits without end by default.
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(seconds)
     try:

@@ -107,7 +107,7 @@ def group_pixels(
         method=grouping.clustering,
     )
     groups = pairwise_distances_argmin(votes, centres.astype(np.float32))
-    # A centre that no pixel is nearest to is no instance.
+    # A centre that no pixel is nearest to is not an instance.
     return np.unique(groups, return_inverse=True)[1]
 
 

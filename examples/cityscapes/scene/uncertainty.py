@@ -56,7 +56,7 @@ def predict_with_uncertainty(
         if it does.
     """
     inputs = resize_rgb(pixels, size).unsqueeze(0).to(device)
-    # At sigma 1: a sigma that weighs a loss is no temperature of the probabilities.
+    # At sigma 1: a sigma that weighs a loss is not a temperature of the probabilities.
     heads: dict[str, TaskHead] = {"semantic": ScaledSoftmaxHead()}
     if model.predicts_noise:
         heads["depth"] = HeteroscedasticLaplaceHead()

@@ -51,7 +51,7 @@ def asked_config(given: dict[str, Any], *, resume: bool, file: Path | None) -> T
 def resume_config(run: Path, given: dict[str, Any]) -> TrainConfig:
     """Return a run's configuration with the flags `given` on resuming it.
 
-    Only what leaves the weights alone may differ from the recorded run, and `iterations`, which
+    Only what does not change the weights may differ from the recorded run, and `iterations`, which
     stretches the schedule.
     """
     before = load_config(run)
@@ -65,9 +65,9 @@ def resume_config(run: Path, given: dict[str, Any]) -> TrainConfig:
             )
     if "data" not in given and not before.data.is_dir():
         # Older runs recorded what they were given.
-        whence = "" if before.data.is_absolute() else " from this folder"
+        from_here = "" if before.data.is_absolute() else " from this folder"
         raise InputError(
             f"{run / 'config.json'}: the run was started on {before.data}, which is not there"
-            f"{whence}; pass the dataset by --data"
+            f"{from_here}; pass the dataset by --data"
         )
     return dataclasses.replace(before, **{**given, "out": run})

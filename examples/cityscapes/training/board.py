@@ -35,7 +35,7 @@ def progress_bar(config: TrainConfig, first: int, ranks: Ranks) -> tqdm:
 
 def show_progress(bar: tqdm, log: MetricLog, batch_size: int) -> None:
     """Advance the bar; the losses beside it are those last written."""
-    with suppress(OSError):  # a terminal that was closed is no reason to end a run
+    with suppress(OSError):  # a terminal that was closed is not a reason to end a run
         bar.update()
     losses = log.latest.get("loss", {})
     shown = {task: f"{value:.3g}" for task, value in losses.items() if value is not None}

@@ -1,4 +1,4 @@
-"""Training on several processes at once, as `torchrun` starts them, or on one alone."""
+"""Training on several processes at once, as `torchrun` starts them, or on one."""
 
 import os
 from collections.abc import Iterable, Iterator

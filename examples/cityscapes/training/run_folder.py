@@ -22,7 +22,7 @@ def check_run_folder(out: Path, resume: bool) -> None:
 
 
 def _check_nothing_is_lost(out: Path) -> None:
-    """Raise if a run without a last checkpoint has had one, and would start anew over its logs."""
+    """Raise if a run without a last checkpoint has had one, and would start again over its logs."""
     if (out / "best.pt").exists():
         raise InputError(
             f"{out / 'last.pt'}: not found, but best.pt is there; copy best.pt to last.pt to "

@@ -181,7 +181,7 @@ def namesakes_keep_their_endings() -> None:
 
 PREDICTION: list[Refused | Accepted] = [
     Refused(
-        what="a file that is no image, among images for `predict`",
+        what="a file that is not an image, among images for `predict`",
         spoil=write_text_as_image,
         command=PREDICT,
         line="photos/b.png: not a readable image (...); 0 of 3 images are done; "

@@ -79,7 +79,7 @@ IMAGES: list[Refused | Accepted] = [
         line=f"{INSTANCE_IDS}: should have at most 134,217,728 pixels; found far more",
     ),
     Refused(
-        what="a file that is no image",
+        what="a file that is not an image",
         spoil=lambda: Path(PHOTO).write_text("no image"),
         command=TRAIN,
         line=f"{PHOTO}: not a readable image (its format is not known)",

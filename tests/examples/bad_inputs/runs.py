@@ -155,7 +155,7 @@ RUNS: list[Refused | Accepted] = [
         "first checkpoint, or one of its checkpoints",
     ),
     Refused(
-        what="`--config` with a file that is no run's `config.json`",
+        what="`--config` with a file that is not a run's `config.json`",
         spoil=lambda: None,
         command=f"{TRAIN} --config copy/manifest.json",
         line="copy/manifest.json: ...; --config takes the config.json of a run",
