@@ -21,7 +21,7 @@ class Draw(NamedTuple):
 class TrainingOrder:
     """Batches of draws for the iterations `start` to `stop`: a new permutation every epoch.
 
-    Every draw follows from nothing but the seed and the iteration, so resuming needs no other state.
+    Every draw follows from the seed and the iteration, so resuming needs no other state.
     """
 
     def __init__(
