@@ -11,6 +11,7 @@ import matplotlib
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
@@ -81,6 +82,9 @@ def draw_training(demo: Path) -> Figure:
     titles = ("loss (mean of 50)", "sigma", "weight (dotted: 1 / loss)")
     for axis, title in zip(axes, titles, strict=True):
         axis.set(title=title, xlabel="iteration", yscale="log")
+        axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.yaxis.set_major_formatter("{x:g}")
+        axis.yaxis.set_minor_locator(NullLocator())
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return figure
 

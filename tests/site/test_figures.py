@@ -5,7 +5,7 @@ from PIL import Image
 
 from tests.site.conftest import ROOT
 
-FIGURES = ["toy_regression", "two_tasks", "weights"]
+FIGURES = ["demo_training", "toy_regression", "two_tasks", "weights"]
 TEXT_IN_PIXELS = 736  # at 1280 pixels, where a point is 96/72 of a pixel
 
 
@@ -16,8 +16,10 @@ def figure(request):
         return opened
 
 
-def test_letters_of_a_figure_are_shown_at_the_size_that_they_were_given(figure):
-    inches = figure.width / figure.info["dpi"][0]
+@pytest.mark.parametrize("name", [*FIGURES, "demo_predictions"])
+def test_letters_of_a_figure_are_shown_at_the_size_that_they_were_given(name):
+    with Image.open(ROOT / "docs" / "images" / f"{name}.png") as figure:
+        inches = figure.width / figure.info["dpi"][0]
     shown = TEXT_IN_PIXELS / (96 * inches)
     assert 0.95 < shown < 1.1
 
