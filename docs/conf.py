@@ -85,7 +85,7 @@ ogp_social_cards = {"enable": False}
 notfound_context = {
     "title": "Page not found",
     "body": "<h1>Page not found</h1>\n<p>There is no page at this address. It may have moved: "
-    "the search and the contents on the left list every page.</p>",
+    "the search and the menu list every page.</p>",
 }
 html_theme_options = {}
 if SITE:
@@ -133,3 +133,13 @@ if not os.environ.get("REQUIRE_LINKS"):
 nitpick_ignore_regex = [(r"py:.*", names) for _, names in NEIGHBOURS.values()]
 # Named in the signature of a class that is described; private itself.
 nitpick_ignore = [("py:class", "uncertainty_mtl._tasks.HeadsByName")]
+
+
+def skip_bare_fields(app, what, name, obj, skip, options):
+    """Leave out fields of named tuples that have no text of their own."""
+    return skip or (getattr(obj, "__doc__", None) or "").startswith("Alias for field number")
+
+
+def setup(app):
+    """Connect what is above."""
+    app.connect("autodoc-skip-member", skip_bare_fields)

@@ -1,14 +1,26 @@
-// How the search orders what it finds: a page whose title has all words of the query comes first,
-// unless it is a record of measurements.
-// `score` is called for every result; the numbers are the defaults of Sphinx.
+// How the search orders what it finds. A page comes first if its title has all words of the query;
+// after that count the share of the words in its title, and whether one of its headings has all.
+// Words such as "my" and "to" do not count. Records of measurements get nothing on top.
+// `score` is called for every result; the numbers at the end are the defaults of Sphinx.
 var Scorer = {
   score: ([page, title, , , score, , kind]) => {
-    const query = new URLSearchParams(window.location.search).get("q") || "";
-    const wordsOf = (text) => text.toLowerCase().split(/[^\w]+/).filter(Boolean);
-    const pageTitle = title.split(" > ")[0]; // a section is listed as "Page > Section"
-    const inTitle = (word) => wordsOf(pageTitle).some((found) => found.startsWith(word));
-    const isAnswer = kind !== "object" && !page.startsWith("measurements/");
-    return isAnswer && wordsOf(query).every(inTitle) ? score + 20 : score;
+    if (kind === "object" || page.startsWith("measurements/")) return score;
+    const stemmer = new Stemmer();
+    const stemsOf = (text) =>
+      text.toLowerCase().split(/[^\w]+/).filter((word) => word && !stopwords.has(word))
+        .map((word) => stemmer.stemWord(word));
+    const query = stemsOf(new URLSearchParams(window.location.search).get("q") || "");
+    const shareIn = (text) => {
+      const found = stemsOf(text);
+      const hits = query.filter((word) => found.some((other) => other.startsWith(word)));
+      return hits.length / (query.length || 1);
+    };
+    const share = shareIn(title.split(" > ")[0]); // a section is listed as "Page > Section"
+    const file = Search._index.docnames.indexOf(page);
+    const inSection = Object.entries(Search._index.alltitles).some(
+      ([section, places]) => places.some(([where]) => where === file) && shareIn(section) === 1,
+    );
+    return score + (share === 1 ? 20 : Math.max(10 * share, inSection ? 18 : 0));
   },
   objNameMatch: 11,
   objPartialMatch: 6,

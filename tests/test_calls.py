@@ -111,6 +111,30 @@ def test_a_mask_for_an_unknown_task_is_refused():
         scene_loss()(predictions, targets, {"dept": None})
 
 
+@pytest.mark.parametrize(
+    ("shapes", "hint"),
+    [
+        (((64, 1), (64,)), "Drop the extra axis of `prediction`"),
+        (((64,), (64, 1)), "Drop the extra axis of `target`"),
+        (((8,), (7,)), None),
+        (((2, 3), (3, 2)), None),
+    ],
+)
+def test_an_extra_axis_is_named_where_there_is_one(shapes, hint):
+    prediction, target = map(torch.zeros, shapes)
+    with pytest.raises(ValueError, match="same shape") as error:
+        LaplaceHead()(prediction, target)
+    assert (hint or "Found") in str(error.value)
+    assert ("squeeze" in str(error.value)) == (hint is not None)
+
+
+def test_an_unknown_likelihood_is_answered_with_the_losses_that_the_names_stand_for():
+    with pytest.raises(ValueError, match=r"'gaussian' \(mean squared error\).*Found 'mse'"):
+        UncertaintyWeightedLoss({"depth": "mse"})
+    with pytest.raises(TypeError, match=r"such as \{'depth': 'laplace'\}. Found list"):
+        UncertaintyWeightedLoss(["depth"])
+
+
 def test_a_name_too_many_is_to_be_left_out():
     losses = {"depth": torch.ones(()), "loss": torch.ones(())}
     with pytest.raises(

@@ -40,10 +40,13 @@ def check_same_shape(
 ) -> None:
     """Raise unless the shapes are equal."""
     if prediction.shape != target.shape:
+        longer = names[0] if prediction.ndim > target.ndim else names[1]
+        has_extra = prediction.ndim != target.ndim and prediction.numel() == target.numel()
         raise ValueError(
             f"`{names[0]}` and `{names[1]}` should have the same shape; they are never broadcast. "
             f"Found `{names[0]}.shape = {tuple(prediction.shape)}` and `{names[1]}.shape = "
-            f"{tuple(target.shape)}`. An extra channel axis can be dropped with `.squeeze(1)`."
+            f"{tuple(target.shape)}`."
+            + (f" Drop the extra axis of `{longer}`, as in `.squeeze(1)`." if has_extra else "")
         )
 
 

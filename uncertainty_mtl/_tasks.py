@@ -30,8 +30,8 @@ class HeadsByName(nn.Module):
         super().__init__()
         if not isinstance(heads, Mapping):
             raise TypeError(
-                "`heads` should be a mapping from task name to head, such as {'depth': "
-                f"LaplaceHead()}}. Found {type(heads).__name__}."
+                "`heads` should be a mapping from task name to likelihood, such as {'depth': "
+                f"'laplace'}}. Found {type(heads).__name__}."
             )
         if not heads:
             raise ValueError("`heads` should hold at least one task. Found none.")
@@ -48,8 +48,9 @@ def as_head(task: str, head: object) -> nn.Module:
     if isinstance(head, str):
         if head not in LIKELIHOODS:
             raise ValueError(
-                f"The likelihood of task {task!r} should be one of {list(LIKELIHOODS)}, or a head. "
-                f"Found {head!r}."
+                f"The likelihood of task {task!r} should be 'gaussian' (mean squared error), "
+                "'laplace' (mean absolute error, L1), 'softmax' (cross-entropy), 'sigmoid' (binary "
+                f"cross-entropy, BCE) or a head. Found {head!r}."
             )
         return LIKELIHOODS[head]()
     # A group is a loss, which is defined further down the list of imports.

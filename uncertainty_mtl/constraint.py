@@ -111,7 +111,7 @@ class UnitSum(Constraint):
     ``sigma_bounds`` are not used, because a sum of 1 already bounds the weights.
 
     Args:
-        num_tasks: K.
+        num_tasks: The number of tasks.
     """
 
     last_log_weights: Tensor

@@ -12,6 +12,7 @@ from sphinx.util.math import get_node_equation_number
 # The converter sets a function's name tight against its neighbours: "2logx".
 FUNCTION = re.compile(r"<mi>(log|exp|max|min)</mi>(<mo stretchy)?")
 NAMESPACE = ' xmlns="http://www.w3.org/1998/Math/MathML"'
+WORD_JOINER = "&#8288;"
 BAR = "\N{HORIZONTAL BAR}"
 
 
@@ -46,6 +47,11 @@ def _with_bars(mathml: str) -> str:
 def visit_math(self, node: nodes.math) -> None:
     """Write a formula within a line."""
     self.body.append(to_mathml(node.astext(), "inline"))
+    following = node.next_node(nodes.Text, descend=False, siblings=True)
+    if following is not None and following.astext()[:1] in tuple(
+        ",.;:)\N{RIGHT DOUBLE QUOTATION MARK}"
+    ):
+        self.body.append(WORD_JOINER)  # no line begins with a comma
     raise nodes.SkipNode
 
 

@@ -12,6 +12,18 @@ FIRST = {
     "GradNorm": "explanation/which_weighting.html",
     "to device": "faq.html",
     "learning rate": "how_to/sigma_learning_rate.html",
+    "my loss gets negative": "explanation/negative_loss.html",
+    "which learning rate for sigma": "how_to/sigma_learning_rate.html",
+    "why are my weights not changing": "faq.html",
+    "nan targets": "how_to/leave_labels_out.html",
+    "BCEWithLogits": "how_to/weigh_binary_tasks.html",
+    "multi gpu": "how_to/train_on_several_processes.html",
+    "fp16": "how_to/use_mixed_precision_and_compile.html",
+    "load checkpoint": "how_to/resume.html",
+    "pinn": "how_to/losses_that_reach_zero.html",
+    "freeze a task": "how_to/freeze_warm_up_and_prioritise.html",
+    "custom loss": "how_to/weigh_reduced_losses.html",
+    "tensorboard": "how_to/what_to_monitor.html",
 }
 
 
