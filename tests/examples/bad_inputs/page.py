@@ -10,7 +10,7 @@ from tests.examples.bad_inputs.row import Accepted, Refused
 PAGE = Path(__file__).parents[3] / "docs" / "examples" / "cityscapes_inputs.md"
 
 INTRODUCTION = """\
-# What it accepts and what it refuses
+# Street scenes: inputs that are accepted and refused
 
 Here you find out why a command of the street-scene example has refused an input, and which unusual
 inputs it accepts. [The data](cityscapes_data.md) describes the inputs that it expects.

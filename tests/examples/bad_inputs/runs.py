@@ -158,7 +158,7 @@ RUNS: list[Refused | Accepted] = [
         what="`--config` with a file that is not a run's `config.json`",
         spoil=lambda: None,
         command=f"{TRAIN} --config copy/manifest.json",
-        line="copy/manifest.json: ...; --config takes the config.json of a run",
+        line="copy/manifest.json: `data` is missing; --config takes the config.json of a run",
     ),
     *COPIES,
 ]
