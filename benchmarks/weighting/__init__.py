@@ -29,4 +29,4 @@ def run(settings: Settings) -> Report:
         ratios[name] = {way: over_equal(found, way, "score") for way in found}
     files = {"runs.jsonl": lines, "png": ratios_figure(ratios)}
     about = f"Seeds {seeds[0]} to {seeds[-1]}. {ABOUT}"
-    return Report("Ways to weigh", about, [overview(ratios), *tables], files=files)
+    return Report("Ways to weigh", about, [overview(ratios, apart=name), *tables], files=files)

@@ -93,15 +93,19 @@ def over_equal(found: ByWay, way: str, what: str) -> list[float]:
     return [getattr(outcome, what) / getattr(equal, what) for outcome, equal in pairs]
 
 
-def overview(ratios: Ratios) -> Table:
-    """Return every way on every problem, the best over all of them first."""
+def overview(ratios: Ratios, apart: str) -> Table:
+    """Return every way on every problem, the best over all problems but one first.
+
+    That one is apart because its ratios are so far from 1 that no other problem would count.
+    """
+    most = {name: of_ways for name, of_ways in ratios.items() if name != apart}
     rows = []
-    for way in next(iter(ratios.values())):
-        of_problems = [interval(of_ways[way]).median for of_ways in ratios.values()]
+    for way in ratios[apart]:
+        of_problems = [interval(of_ways[way]).median for of_ways in most.values()]
         numbers = [f"{ratio:.2f}" for ratio in (max(of_problems), *of_problems)]
-        rows.append([way, interval(over_all(ratios, way)), *numbers])
+        rows.append([way, interval(over_all(most, way)), *numbers, interval(ratios[apart][way])])
     rows.sort(key=lambda row: row[1])
-    columns = ["way to weigh", "over all problems", "worst", *ratios]
+    columns = ["way to weigh", "over all but the last", "worst of them", *most, apart]
     return Table("Score over that of equal weights", columns, rows)
 
 
