@@ -27,6 +27,7 @@ def run(settings: Settings) -> Report:
         found, chosen = with_choices(list(one.ways.values()), by_way(one, seeds, outcomes))
         tables.append(errors_table(name, found, chosen))
         ratios[name] = {way: over_equal(found, way, "score") for way in found}
-    files = {"runs.jsonl": lines, "png": ratios_figure(ratios)}
+    shown = {problem: ratios[problem] for problem in ratios if problem != name}  # as in the table
+    files = {"runs.jsonl": lines, "png": ratios_figure(shown)}
     about = f"Seeds {seeds[0]} to {seeds[-1]}. {ABOUT}"
     return Report("Ways to weigh", about, [overview(ratios, apart=name), *tables], files=files)
