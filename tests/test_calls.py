@@ -174,8 +174,8 @@ def test_unusable_calls_say_what_was_expected(inputs, error, message):
     ("heads", "error", "message"),
     [
         ({}, ValueError, "at least one task"),
-        ([LaplaceHead()], TypeError, "a mapping from task name to head.*Found list"),
-        ({"depth": "laplacian"}, ValueError, r"'gaussian', 'laplace', 'softmax'.*'laplacian'"),
+        ([LaplaceHead()], TypeError, "a mapping from task name to likelihood.*Found list"),
+        ({"depth": "laplacian"}, ValueError, r"'gaussian' .*'laplace' .*'softmax' .*'laplacian'"),
         ({"depth": LaplaceHead}, TypeError, "Found the class LaplaceHead. Call it"),
         ({"depth": 1.0}, TypeError, "Found float"),
         ({"": "laplace"}, ValueError, "non-empty strings. Found ''"),
