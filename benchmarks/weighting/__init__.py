@@ -1,4 +1,4 @@
-"""Does learning the weights help: every way to weigh, on ten small problems, over seeds."""
+"""Does learning the weights help: every way to weigh, on nine small problems, over seeds."""
 
 from benchmarks.result_file import Report
 from benchmarks.run_settings import Settings

@@ -39,7 +39,7 @@ class Compared(NamedTuple):
 
 
 Problems = Callable[[Settings, Path], dict[str, Compared]]
-"""Returns what is compared, by the name of the problem; the folder is for data."""
+"""A function that builds the problems of a comparison by name, and keeps their data in a folder."""
 
 
 @lru_cache

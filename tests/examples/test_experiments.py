@@ -340,7 +340,7 @@ def test_an_experiment_that_a_scheduler_ends_says_how_to_go_on(tmp_path, tree):
     os.killpg(process.pid, signal.SIGTERM)
     _, error = process.communicate(timeout=120)
     assert process.returncode == 143
-    assert "the same command goes on" in error
+    assert "interrupted with 0 of 11 runs finished; the same command goes on" in error
     assert read_checkpoint(run / "last.pt")["iteration"] > 0
 
 

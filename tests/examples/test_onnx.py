@@ -201,6 +201,7 @@ def test_a_two_task_run_that_saved_memory_and_digits_is_exported_in_float32(
     assert status("predict", "--run", two.out, *common, tmp_path / "by_run") == 0
     assert status("predict", "--model", out, *common, tmp_path / "by_file") == 0
     names = sorted(path.name for path in (tmp_path / "by_run").rglob("*_arrays.npz"))
+    assert names
     assert names == sorted(path.name for path in (tmp_path / "by_file").rglob("*_arrays.npz"))
     for path in (tmp_path / "by_run").rglob("*_arrays.npz"):
         other = tmp_path / "by_file" / path.relative_to(tmp_path / "by_run")

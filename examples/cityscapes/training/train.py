@@ -16,6 +16,7 @@ from examples.cityscapes.data.dataset import Batch, CityscapesDataset
 from examples.cityscapes.data.order import in_order
 from examples.cityscapes.flags import add_config_flags
 from examples.cityscapes.model.start import initial_model, start_model
+from examples.cityscapes.training import run_folder
 from examples.cityscapes.training.asked_config import asked_config
 from examples.cityscapes.training.board import open_board, progress_bar, show_progress
 from examples.cityscapes.training.distributed import (
@@ -27,11 +28,6 @@ from examples.cityscapes.training.loaders import load, training_data, validation
 from examples.cityscapes.training.log import MetricLog, append_lines
 from examples.cityscapes.training.losses import draw_weights
 from examples.cityscapes.training.measured import measure_part, measurements
-from examples.cityscapes.training.run_folder import (
-    check_not_beyond,
-    check_run_folder,
-    prepare_run_folder,
-)
 from examples.cityscapes.training.saving import Run, is_to_save, save, save_and_stop
 from examples.cityscapes.training.state import (
     Progress,
@@ -67,7 +63,7 @@ def train(config: TrainConfig, *, resume: bool = False, deadline: float | None =
         NonFiniteLossError: If a loss becomes infinite or nan; it names the images.
         KeyboardInterrupt: After Ctrl-C; the last iteration has been saved.
     """
-    check_run_folder(config.out, resume)
+    run_folder.check_run_folder(config.out, resume)
     with joined_ranks(config.device) as ranks:
         torch.manual_seed(config.seed + ranks.index)
         dataset, val = training_data(config), validation_data(config)
@@ -80,11 +76,11 @@ def train(config: TrainConfig, *, resume: bool = False, deadline: float | None =
             model, config = start_model(config, dataset)
         state = build_state(model, config, ranks)
         progress = restore(checkpoint, state, dataset.frames, ranks) if resume else Progress()
-        check_not_beyond(config, progress)
+        run_folder.check_not_beyond(config, progress)
         ranks.wait()  # all have looked at the folder; from here on it is written to
 
         if ranks.is_main:
-            prepare_run_folder(config, progress)
+            run_folder.prepare_run_folder(config, progress)
         with (
             open_board(config, progress.iteration, ranks) as board,
             noted_signals(signal.SIGINT, *TERMINATIONS) as signals,
