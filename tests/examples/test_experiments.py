@@ -160,7 +160,9 @@ def test_the_page_shows_the_same_and_says_how_it_came_about_without_a_path(table
     page = (table1 / "table1.md").read_text()
     depth_only = rows_of(table1 / "table1.csv")[2]
     mean, spread = (float(depth_only[f"depth_error_px_{kind}"]) for kind in ("mean", "std"))
-    assert f"| {mean:.3f} ± {spread:.3f} |" in page
+    assert f"| {mean:.3f} ± {spread:.3f} (0.640) |" in page
+    assert (table1 / "table1.png").read_bytes().startswith(b"\x89PNG")
+    assert "](table1.png)" in page
     for word in ("--iterations 2", "--seeds 0,1", "--size 16x32", "torch", "0.522", "55.40"):
         assert word in page
     for folder in (table1, tree, Path.cwd()):
@@ -268,7 +270,27 @@ def test_inits_start_where_they_say_and_report_their_difference(tmp_path, tree):
         assert float(line["difference_at_end"]) == pytest.approx(np.ptp(values[:, -1]))
         assert line["agree_within_0.1_from"] == ""  # six steps are too few
     assert (out / "inits.png").read_bytes().startswith(b"\x89PNG")
-    assert "| semantic | 1 |" in (out / "inits.md").read_text()
+    page = (out / "inits.md").read_text()
+    assert "| seeds | 1 | 1 | 1 |" in page
+    assert "| sigma² at the end, published | 0.075 | 20.4 | 3.25 |" in page
+
+
+def test_the_plot_of_weights_holds_their_optimum(monkeypatch):
+    from examples.cityscapes.experiments import plots
+
+    drawn = []
+    monkeypatch.setattr(plots, "png", lambda figure: drawn.append(figure) or b"")
+    losses = [4.0, 2.0, None, 0.5]  # without labels, a step has no loss of the task
+    log = [
+        {"iteration": k, "loss": {"depth": loss}, "weight": {"depth": 2.0}}
+        for k, loss in enumerate(losses)
+    ]
+    plots.draw_weights([log], ["depth"], "nll", window=2)
+    learned, optimum = drawn[0].axes[0].lines
+    assert list(learned.get_xdata()) == list(optimum.get_xdata()) == [0, 1, 3]
+    assert list(learned.get_ydata()) == [2, 2, 2]
+    # c is 1 for the Laplace loss of depth: 1 / 4, 1 / mean(4, 2) and 1 / mean(2, 0.5).
+    np.testing.assert_allclose(optimum.get_ydata(), [1 / 4, 1 / 3, 1 / 1.25])
 
 
 # Failures and interruptions

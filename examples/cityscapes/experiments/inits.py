@@ -101,52 +101,46 @@ def agree_from(between: np.ndarray, tolerance: float) -> int | None:
 def page(rows: list[RowOfStarts]) -> str:
     """Return the page without its recipe."""
     published = published_sigmas()
-    lines = []
-    for task in TASKS:
-        own = [row for row in rows if row["task"] == task]
+    own = {task: [row for row in rows if row["task"] == task] for task in TASKS}
 
-        def shown(name: str, digits: int, own: list[RowOfStarts] = own) -> str:
-            summary = summarize(row[name] for row in own)
-            known = summary.num_values
-            some = f" ({known} of {len(own)} seeds)" if known < len(own) else ""
-            return cell(summary, digits) + some if known else "-"
+    def ours(label: str, name: str, digits: int) -> list[str]:
+        return [label, *(_shown([row[name] for row in own[task]], digits) for task in TASKS)]
 
-        lines.append(
-            [
-                task,
-                str(len(own)),
-                shown("difference_at_end", 3),
-                *(shown(f"agree_within_{t:g}_from", 0) for t in TOLERANCES),
-                f"{published[task]['agree_from_iteration']:g}",
-                shown("variance_at_500", 3),
-                f"{published[task]['variance_at_500']:g}",
-                shown("variance_at_end", 3),
-                f"{published[task]['variance_at_end']:g}",
-            ]
-        )
-    columns = ["task", "seeds", "difference at the end"]
-    columns += [f"agree within {t:g} from iteration" for t in TOLERANCES]
-    columns += [
-        "published, about",
-        "sigma^2 at 500",
-        "published",
-        "sigma^2 at the end",
-        "published",
+    def theirs(label: str, name: str) -> list[str]:
+        return [f"{label}, published", *(f"{published[task][name]:g}" for task in TASKS)]
+
+    starts_agree = "starts agree within {} from iteration"
+    lines = [
+        ["seeds", *(str(len(own[task])) for task in TASKS)],
+        ours("difference at the end", "difference_at_end", 3),
+        *(ours(starts_agree.format(f"{t:g}"), f"agree_within_{t:g}_from", 0) for t in TOLERANCES),
+        theirs("starts agree from iteration, about", "agree_from_iteration"),
+        ours("sigma² at iteration 500", "variance_at_500", 3),
+        theirs("sigma² at iteration 500", "variance_at_500"),
+        ours("sigma² at the end", "variance_at_end", 3),
+        theirs("sigma² at the end", "variance_at_end"),
     ]
-    return _INTRODUCTION + "\n" + markdown_table(columns, lines)
+    return _INTRODUCTION + "\n" + markdown_table(["", *TASKS], lines)
+
+
+def _shown(values: list[float | None], digits: int) -> str:
+    summary = summarize(values)
+    known = summary.num_values
+    some = f" ({known} of {len(values)} seeds)" if known < len(values) else ""
+    return cell(summary, digits) + some if known else "-"
 
 
 _INTRODUCTION = f"""\
 # Starts of sigma
 
-![log sigma^2 over the iteration](inits.png)
+![log sigma² over the iteration](inits.png)
 
-Three tasks, learned weights, log sigma^2 of all tasks started at
+Three tasks, learned weights, log sigma² of all tasks started at
 {", ".join(f"{start:g}" for start in STARTS)}.
 For one seed all starts see the same network and the same images. The difference is that of the
-largest and the smallest log sigma^2 of all starts; they agree from the iteration after which it
+largest and the smallest log sigma² of all starts; they agree from the iteration after which it
 never exceeds the tolerance again ("-": not until the end). Mean ± sample standard deviation over
-seeds; sigma^2, which is in units of the errors of a setting and its data, is averaged over the
+seeds; sigma², which is in units of the errors of a setting and its data, is averaged over the
 starts first.
 """
 

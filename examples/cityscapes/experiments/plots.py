@@ -8,11 +8,13 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
 
 from examples.cityscapes.experiments.experiment import ExperimentOutcome
 from examples.cityscapes.experiments.published import PublishedRow
 from examples.cityscapes.experiments.results import FIGURES, Summary, summaries, summarize
-from examples.cityscapes.report.curves import TASK_COLORS
+from examples.cityscapes.report.curves import TASK_COLORS, LogLines, running_mean
+from examples.cityscapes.report.weights import optimal_weight
 from examples.common.figure_style import GREY, STYLE, WIDTH
 
 _TASK = {"semantic_iou": "semantic", "instance_error_px": "instance", "depth_error_px": "depth"}
@@ -83,6 +85,41 @@ def draw_starts(log_vars: Mapping[str, Mapping[float, Sequence[np.ndarray]]]) ->
     lines = axes.get_legend_handles_labels()
     figure.legend(*lines, loc="outside right", title="start", frameon=False)
     figure.axes[0].set_ylabel("log sigma^2")
+    return png(figure)
+
+
+@matplotlib.rc_context(STYLE)
+def draw_weights(
+    runs: Sequence[LogLines], tasks: Sequence[str], form: str, window: int = 100
+) -> bytes:
+    """Draw learned weights over the iteration, beside their optimum for the recent losses.
+
+    Args:
+        runs: The lines of metrics.jsonl of every seed.
+        tasks: A panel each.
+        form: Of the total.
+        window: Losses that the optimum is computed for the mean of.
+    """
+    figure = Figure(figsize=(WIDTH, 2.8), layout="constrained")
+    for axes, task in zip(figure.subplots(1, len(tasks), squeeze=False)[0], tasks, strict=True):
+        for lines in runs:
+            known = [line for line in lines if line["loss"][task] and line["weight"][task]]
+            steps = [line["iteration"] for line in known]
+            losses = running_mean(np.array([line["loss"][task] for line in known]), window)
+            weights = [line["weight"][task] for line in known]
+            axes.plot(steps, weights, color=TASK_COLORS[task], linewidth=0.9, label="learned")
+            optimum = optimal_weight(task, losses, form)
+            axes.plot(steps, optimum, color=GREY, linewidth=0.9, linestyle="--", label="optimum")
+        axes.set_title(task)
+        axes.set_xlabel("iteration")
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_locator(NullLocator())
+        without_frame(axes)
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles[:2], labels[:2], loc="outside right", frameon=False)
+    figure.axes[0].set_ylabel("weight")
     return png(figure)
 
 

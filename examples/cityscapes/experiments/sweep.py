@@ -62,9 +62,9 @@ _INTRODUCTION = """\
 ![Figures of merit over the weight of the first task](sweep.png)
 
 Mean ± sample standard deviation over seeds, after the last iteration, on the validation split. A
-task of weight 0 is left out of the network. The published numbers are of CityScapes at 128x256 by
-ResNet-101: they are there for the comparison of rows with rows, and comparable with ours only where
-the recipe below names that setting. Errors are in pixels of the network's input.
+task of weight 0 is left out of the network. The published numbers, in brackets, are of CityScapes
+at 128x256 by ResNet-101: they are there for the comparison of rows with rows, and comparable with
+ours only where the recipe below names that setting. Errors are in pixels of the network's input.
 """
 
 
