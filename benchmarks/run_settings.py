@@ -25,7 +25,7 @@ class Settings:
     data: Path | None = None
     """A dataset in the official layout; None generates scenes."""
     work: Path | None = None
-    """Where scenes and trainings are kept for the next run; None keeps nothing."""
+    """Folder that keeps scenes and trainings for the next run; None keeps nothing."""
 
     def choose(self, full: Any, quick: Any, smoke: Any) -> Any:
         """Return the one for this effort."""

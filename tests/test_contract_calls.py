@@ -170,6 +170,6 @@ def test_a_model_that_holds_the_loss_can_be_scripted(options):
     loss_fn = UncertaintyWeightedLoss(heads, **options)
     if "constraint" not in options:
         loss_fn = UncertaintyWeightedLoss({"g": loss_fn, "c": "laplace"})
-    loss_fn(dict.fromkeys(loss_fn))  # what a call leaves behind is no hindrance either
+    loss_fn(dict.fromkeys(loss_fn))  # also after the calls above
     model, x = HoldsLoss(loss_fn), torch.ones(3, 2)
     torch.testing.assert_close(torch.jit.script(model)(x), model(x))

@@ -58,7 +58,7 @@ HEADS = {
     "softmax": Case(
         ScaledSoftmaxHead,
         classification_batches(torch.float32),
-        # The paper's form, which is no normalised density.
+        # The paper's form, which is not a normalised density.
         lambda f, y, sigma: F.cross_entropy(f, y, reduction="none") / sigma**2 + math.log(sigma),
         lambda ce: math.sqrt(2 * ce),
         0.5,

@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from benchmarks.weighting.ways import Losses, Weigher
 
 Errors = Mapping[str, float]
-"""By name, each above 0, lower is better."""
+"""Test errors by name, each above 0, lower is better."""
 
 
 class Session(Protocol):
@@ -34,7 +34,7 @@ class Problem(Protocol):
 
     name: str
     likelihoods: Mapping[str, str]
-    """By task."""
+    """The likelihood of each task."""
     steps: int
     epoch: int
     """Steps in which all training data are seen once."""

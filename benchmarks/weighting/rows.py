@@ -37,12 +37,12 @@ class TableProblem:
     name: str
     load: Callable[[int], Splits]
     num_outputs: Mapping[str, int]
-    """By task: classes, or 1 for a number."""
+    """Outputs of each task: its number of classes, or 1 for a regression."""
     hidden: tuple[int, ...] = (64, 64)
     epochs: int = 80
     batch_size: int = 32
     num_rows: int = 1024
-    """Of the training data."""
+    """How many rows the training data has."""
     learning_rate: float = 3e-3
 
     @property

@@ -14,7 +14,7 @@ from torchjd.scalarization import DWA, IMTLL, UW, Random
 from uncertainty_mtl import UncertaintyWeightedLoss
 
 Losses = Mapping[str, Tensor | None]
-"""By task; None for a task that has no label in the batch."""
+"""Losses by task; None for a task that has no label in the batch."""
 
 EQUAL, NLL, SYMMETRIC = "equal", "learned, nll", "learned, symmetric"
 CLOSED_NLL, CLOSED_SYMMETRIC = "closed form, nll", "closed form, symmetric"

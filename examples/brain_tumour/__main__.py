@@ -17,7 +17,7 @@ COMMANDS = {
     "evaluate": Command(f"{ROOT}.brain_evaluation", "measure a run on the validation cases"),
     "compare": Command(f"{ROOT}.compare", "manual against learned, on generated volumes"),
 }
-"""By name."""
+"""The commands by name."""
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -77,7 +77,7 @@ COMMANDS = {
         SMALLER_BATCHES,
     ),
 }
-"""By name."""
+"""The commands by name."""
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -29,7 +29,7 @@ class TrainConfig:
     tasks: tuple[str, ...] = TASKS
     """The tasks to train; the order is the one that `fixed:` weights follow."""
     labels: str = "gtFine"
-    """Of the training images: `gtFine`, or `gtCoarse`, which adds the images of `train_extra`."""
+    """Labels of the training images: `gtFine`, or `gtCoarse`, which adds those of `train_extra`."""
     weighting: str = "uncertainty"
     """`uncertainty` (learned), `equal` (1/K each), `fixed:w1,w2,...` in the order of `tasks`, or
     `random` (new ones in every step, a control)."""
@@ -43,9 +43,9 @@ class TrainConfig:
     """`unit_sum` keeps the sum of the learned weights at 1; `softmax`, in closed form, takes the
     softmax of 1 / (loss * temperature)."""
     temperature: float | None = None
-    """Of `softmax`: it depends on the units of the losses, and has to be tuned."""
+    """T of `softmax`: the best one depends on the units of the losses, and has to be searched."""
     sigma_init: str = "data"
-    """Where every sigma starts: `data` is the optimum of its first labelled batch; or a number."""
+    """Start of every sigma: `data` is the optimum of its first labelled batch; or a number."""
     size: tuple[int, int] = (128, 256)
     """Height and width of the network's input; the images are resized to it."""
     flip: bool = True
@@ -85,11 +85,11 @@ class TrainConfig:
     optimizer: str = "sgd"
     """`sgd` (Nesterov momentum 0.9) or `adamw`, for the network; sigma always has plain SGD."""
     learning_rate: float = 2.5e-3
-    """Of the network, before the schedule `(1 - i / iterations) ** 0.9`."""
+    """Learning rate of the network, before the schedule `(1 - i / iterations) ** 0.9`."""
     warmup: int = 0
     """Iterations over which the learning rate first rises linearly."""
     weight_decay: float = 1e-4
-    """Of the network; sigma is never decayed."""
+    """Weight decay of the network; sigma is never decayed."""
     clip_grad_norm: float | None = None
     """Largest norm of the network's gradient: a longer one is scaled down to it. None: no limit."""
     sigma_lr: float = 2e-2

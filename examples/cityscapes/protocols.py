@@ -35,7 +35,7 @@ THREE_TASK = Protocol(
     depth_label="disparity, px",
     has_zero_depth=True,
 )
-"""Of Kendall, Gal and Cipolla (CVPR 2018)."""
+"""The tasks of Kendall, Gal and Cipolla (CVPR 2018)."""
 
 TWO_TASK = Protocol(
     "two-task",
@@ -47,7 +47,7 @@ TWO_TASK = Protocol(
     depth_label="inverse depth",  # papers do not say in which unit their arrays are
     has_zero_depth=False,
 )
-"""Of the papers on multi-task learning since MTAN (Liu et al., CVPR 2019)."""
+"""The tasks of papers on multi-task learning since MTAN (Liu et al., CVPR 2019)."""
 
 PROTOCOLS = {protocol.name: protocol for protocol in (THREE_TASK, TWO_TASK)}
-"""By name, as `--protocol` takes it."""
+"""All protocols by the name that `--protocol` takes."""

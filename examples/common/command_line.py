@@ -18,9 +18,9 @@ class Command(NamedTuple):
     summary: str
     """What the command does."""
     interrupted: str = ""
-    """What it says after Ctrl-C, if that is always the same."""
+    """The message after Ctrl-C, if that is always the same."""
     less_memory: str = "try a smaller --size"
-    """What it says after "needs more memory"."""
+    """The advice that follows "needs more memory"."""
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -38,9 +38,9 @@ def run_program(
 
     Args:
         prog: How the program is called.
-        text: What it is.
-        commands: By name.
-        arguments: Of the command line; those of this process by default.
+        text: Description of the program.
+        commands: Its commands by name.
+        arguments: Arguments of the command line; those of this process by default.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     parser = OneLineParser(prog=prog, description=text, allow_abbrev=False)

@@ -1,4 +1,4 @@
-"""Where to compute."""
+"""Picks the device to compute on."""
 
 import torch
 

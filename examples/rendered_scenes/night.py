@@ -14,7 +14,7 @@ _BRIGHTEST_BY_DAY = 300.0
 
 @dataclass(frozen=True)
 class View:
-    """Where every pixel's point is.
+    """The point in the world that every pixel shows.
 
     Args:
         camera: Where the picture is taken from.

@@ -80,7 +80,7 @@ def noisy_labels(
     Args:
         label_ids: Official label ids, uint8, shape (H, W).
         instance_ids: Official instance ids, uint16, shape (H, W).
-        share: Of the pixels whose class is to be wrong, 0..0.5; 0 changes nothing.
+        share: The share of pixels whose class is to be wrong, 0..0.5; 0 changes nothing.
         rng: Decides where.
 
     Returns:
@@ -103,7 +103,7 @@ _FARTHEST = 0.02
 def _jittered(
     label_ids: np.ndarray, goal: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Where to look labels up so that at most ``goal`` of them, and about as many, change."""
+    """Return the pixel to copy each label from, so that about ``goal`` labels change, not more."""
     height, width = label_ids.shape
     rows, columns = np.indices(label_ids.shape)
     stretch = TILE / width  # a tile across the image, whatever its size

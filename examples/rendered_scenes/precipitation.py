@@ -8,7 +8,7 @@ from examples.rendered_scenes.night import View
 from examples.rendered_scenes.texture import look_up, noise_tile
 
 _BARE = (*s.GROUND, s.PERSON, s.RIDER, s.BICYCLE, s.MOTORCYCLE, s.SKY)
-"""Where no snow lies upon edges: what moves sheds it, and spokes are too thin to bear it."""
+"""Classes without snow on their edges: what moves sheds it, and spokes are too thin to bear it."""
 
 
 def lay_snow(

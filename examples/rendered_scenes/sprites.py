@@ -41,8 +41,8 @@ class Pen:
     """Draws parts in metres, x to the right and y upwards from the lower left corner.
 
     Args:
-        width: Of the shape, in metres.
-        height: Of the shape, in metres.
+        width: Width of the shape in metres.
+        height: Height of the shape in metres.
         scale: Cells per metre.
     """
 

@@ -15,7 +15,7 @@ class Crossing:
 
 @dataclass(frozen=True)
 class Street:
-    """Where road and sidewalks run.
+    """The course of road and sidewalks.
 
     Lateral positions are metres to the right of the street's line through the camera, which bends
     with ``curvature`` (1/m); a sidewalk lies between an edge of the road and the wall beyond it.

@@ -31,7 +31,7 @@ FIRST_INSTANCE = 64
 """Numbers below are label ids; from here on each instance has a number of its own."""
 
 MAX_INSTANCES = 25
-"""As many things stand in a scene at most."""
+"""Most instances in one scene."""
 
 
 def ids_from_surfaces(surface: np.ndarray, classes: list[int]) -> tuple[np.ndarray, np.ndarray]:

@@ -37,7 +37,7 @@ class Painter:
         self.classes: list[int] = []
         """Label id of each instance drawn so far."""
         self.lamps: list[np.ndarray] = []
-        """Where the street lamps drawn so far shine from, in world coordinates."""
+        """The positions of the street lamps drawn so far, in world coordinates."""
         self._shadows: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
 
     def draw(self, things: list[Standing]) -> None:

@@ -130,7 +130,7 @@ def sample_scene(
         split: ``"train"`` or ``"val"``.
         index: Number of the scene, from 0.
         size: Height and width in pixels.
-        seed: Of the data set.
+        seed: Seed of the data set.
         weather: One of ``WEATHERS``, or ``"mixed"``.
         time: One of ``TIMES``, or ``"mixed"``.
         classes: ``"all"`` 19, or the ``"common"`` 12.
@@ -184,7 +184,7 @@ def write_scene(
     """Write the files of one scene under ``root``.
 
     Args:
-        root: Of the data set.
+        root: Folder of the data set.
         split: ``"train"`` or ``"val"``.
         index: Number of the scene.
         scene: What to write.

@@ -159,7 +159,7 @@ def read_targets(root: Path, path: str, suffix: str) -> dict[str, np.ndarray]:
     """Offsets (2, H, W) and disparities (1, H, W) in pixels of the image; nan is unlabelled.
 
     Args:
-        root: Of the data set.
+        root: Folder of the data set.
         path: City and stem.
         suffix: ``"_clean"`` for what was there before the noise.
     """

@@ -54,7 +54,7 @@ def start(
     A server that has imported torch once forks it: importing would take seconds every time.
 
     Args:
-        arguments: Of the command line.
+        arguments: Arguments of the command line.
         environment: Added to that of the tests.
         errors: The file for what it prints to stderr.
     """

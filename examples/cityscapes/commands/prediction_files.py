@@ -63,7 +63,7 @@ def write_files(
 
     Args:
         out: Folder of all predictions.
-        name: Of the image, relative to the folder.
+        name: Name of the image, relative to the folder.
         arrays: The image and what was predicted.
         kinds: Which files; see `files_to_write`.
         protocol: Has the names and colours of the classes.

@@ -24,7 +24,7 @@ class Trained(NamedTuple):
     size: tuple[int, int]
     """Height and width of the images in training."""
     device: torch.device
-    """Where its inputs have to be."""
+    """The device that its inputs have to be on."""
     grouping: dict[str, Any]
     """How votes become instances, where an exported network says so."""
     origin: dict[str, Any]

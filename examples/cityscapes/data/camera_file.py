@@ -15,8 +15,8 @@ def read_baseline_fx(path: Path, width: int) -> float:
 
     Args:
         path: The file.
-        width: Of the image. The principal point of a camera is near the middle, so that its column
-            `u0` tells if the file belongs to an image of another size.
+        width: Width of the image. The principal point of a camera is near the middle, so that its
+            column `u0` tells if the file belongs to an image of another size.
 
     Raises:
         InputError: If the file is not readable, or belongs to an image of another size.

@@ -21,7 +21,7 @@ def check(data: Path, labels: str = FINE) -> tuple[list[str], Problems]:
 
     Args:
         data: Dataset in the official layout, a prepared copy, or the arrays of other papers.
-        labels: Of the training images in the official layout: `gtFine` or `gtCoarse`.
+        labels: Labels of the training images in the official layout: `gtFine` or `gtCoarse`.
     """
     if not data.is_dir():
         raise InputError(f"{data}: no such folder")

@@ -52,7 +52,7 @@ def check_tree(root: Path, problems: Problems, labels: str = FINE) -> list[str]:
     Args:
         root: Folder of the dataset.
         problems: Gets what is found.
-        labels: Of the training images: `gtFine` or `gtCoarse`.
+        labels: Labels of the training images: `gtFine` or `gtCoarse`.
 
     Returns:
         A line for each split, which says what there is.

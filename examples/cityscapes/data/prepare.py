@@ -51,7 +51,7 @@ def prepare(
         data: Dataset in the official layout.
         out: Folder of the copy.
         size: Height and width of the copy, of the same shape as the images.
-        labels: Of the training images: `gtFine` or `gtCoarse`.
+        labels: Labels of the training images: `gtFine` or `gtCoarse`.
         limit: How many images of each split are copied, the first by name; None: all.
         workers: Processes that decode; by default one per core.
         per_shard: Frames that are written together.

@@ -35,7 +35,7 @@ class Kind(NamedTuple):
 
     format: str
     bits: int
-    """Of one channel."""
+    """Bits of one channel."""
     color: str
 
     def __str__(self) -> str:

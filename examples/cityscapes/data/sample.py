@@ -48,7 +48,7 @@ class RawLabels(NamedTuple):
     instance_ids: Tensor
     """Ids of single instances of thing classes, int32, (H, W); 0 elsewhere."""
     raw_disparity: Tensor
-    """As in the files but for sky and ego vehicle, int32, (H, W); 0 is unknown."""
+    """Disparity as in the files, but for sky and ego vehicle, int32, (H, W); 0 is unknown."""
     baseline_fx: float
     """Disparity of a point at one metre in pixels of the original; nan where it is not known."""
     factor: float

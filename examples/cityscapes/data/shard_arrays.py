@@ -69,8 +69,8 @@ def checksum(
 
     Args:
         arrays: Those of `DTYPES`.
-        row: Of the frame.
-        centroids: Of the frame.
+        row: Row of the frame in the arrays.
+        centroids: Centres of the instances of the frame.
         entry: What the index records of the frame.
     """
     recorded = [entry[name] for name in ("num_centroids", "baseline_fx", "factor")]

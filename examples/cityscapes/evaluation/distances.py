@@ -11,7 +11,7 @@ from examples.cityscapes.data.read_image import read_disparity
 
 
 class Distance(NamedTuple):
-    """Of one true instance."""
+    """The distance of one true instance from the camera."""
 
     median: float
     """In metres, over the pixels with a valid disparity; inf at a disparity of 0."""

@@ -11,7 +11,7 @@ class InstanceError:
 
     def __init__(self) -> None:
         self.sums = torch.zeros(5, dtype=torch.float64)
-        """Of `|dx|`, `|dy|`, the length, its square, and 1, over the pixels."""
+        """Sums over the pixels of `|dx|`, `|dy|`, the length, its square, and 1."""
 
     def add(self, predicted: Tensor, target: Tensor, mask: Tensor) -> None:
         """Add offsets (B, 2, H, W) and the mask (B, H, W) of instance pixels."""
@@ -40,7 +40,7 @@ class DepthError:
 
     def __init__(self) -> None:
         self.sums = torch.zeros(5, dtype=torch.float64)
-        """Of the error, its square, and 1; of the error in 1/m and 1 where the camera is known."""
+        """Sums of the error, its square, and 1, and, for known cameras, of the error in 1/m and 1."""
 
     def add(
         self,

@@ -26,9 +26,9 @@ class ExperimentOutcome(NamedTuple):
     results: dict[tuple[Training, int], dict[str, Any]]
     """The figures.json of every finished run, by training and seed."""
     folders: dict[tuple[Training, int], Path]
-    """Where all runs are, finished or not."""
+    """The folders of all runs, finished or not."""
     failures: dict[str, str]
-    """Why runs failed, by their names."""
+    """The reasons for which runs failed, by the names of the runs."""
     recipe: str
     """How to get the same again; the last section of the page."""
 
@@ -54,11 +54,11 @@ def run_experiment(
     """Run every training from every seed, or what an earlier call has left of that.
 
     Args:
-        command: Of the experiment.
+        command: Command of the experiment.
         trainings: What to train, each once.
         out: Folder of the experiment.
         data: A dataset; None renders one.
-        seeds: Of the runs.
+        seeds: Seeds of the runs.
         quick: Whether to use the preset `quick`, and few scenes.
         workers: Runs side by side; None for one per core, or one at a time on a GPU.
         defaults: Settings of the experiment where `given` has none.
@@ -105,7 +105,7 @@ def write_page(
 
     Args:
         out: Folder of the experiment.
-        command: Of the experiment.
+        command: Command of the experiment.
         body: The page, without its last section.
         rows: What the page shows, for programs.
         outcome: The runs.

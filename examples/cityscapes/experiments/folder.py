@@ -32,7 +32,7 @@ def experiment_folder(
 
     Args:
         out: The folder.
-        command: Of the experiment.
+        command: Command of the experiment.
         settings: Every field of `TrainConfig` that the runs share.
         data: The dataset; None renders one into `out`.
         scenes: How many to render, as `train` and `val`.

@@ -21,9 +21,9 @@ from examples.common.errors import InputError
 from examples.common.records import read_lines
 
 STARTS = tuple(float(start) for start in range(-2, 6))
-"""Of log sigma^2, for all tasks alike."""
+"""Starts of log sigma^2, the same for all tasks."""
 TOLERANCES = (0.5, 0.2, 0.1)
-"""Largest less smallest log sigma^2 with which the starts count as agreeing."""
+"""Starts agree if the largest and the smallest log sigma^2 differ by no more than this."""
 SEEDS = (0, 1, 2)
 QUICK_SEEDS = (0, 1)
 

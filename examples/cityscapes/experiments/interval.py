@@ -16,7 +16,7 @@ class Interval(NamedTuple):
     mean: float | None
     """None without values."""
     half_width: float | None
-    """Of the 95% t-interval; None for fewer than two values."""
+    """Half the width of the 95% t-interval; None for fewer than two values."""
     num_values: int
 
     def cell(self, digits: int) -> str:

@@ -29,7 +29,7 @@ def methods(temperatures: tuple[float, ...]) -> list[Method]:
     """Return all rows.
 
     Args:
-        temperatures: Of UW-SO, each of which is a row of its own.
+        temperatures: Temperatures of UW-SO; each is a row of its own.
     """
     closed_form = (("estimator", "closed_form"),)
     found = [

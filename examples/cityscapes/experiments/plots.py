@@ -96,9 +96,9 @@ def draw_weights(
 
     Args:
         runs: The lines of metrics.jsonl of every seed.
-        tasks: A panel each.
-        form: Of the total.
-        window: Losses that the optimum is computed for the mean of.
+        tasks: The tasks to draw, each in a panel of its own.
+        form: How a loss and its log term are added, as in `UncertaintyWeightedLoss`.
+        window: How many losses are averaged for the optimum.
     """
     figure = Figure(figsize=(WIDTH, 2.8), layout="constrained")
     for axes, task in zip(figure.subplots(1, len(tasks), squeeze=False)[0], tasks, strict=True):

@@ -22,9 +22,9 @@ class PublishedRow(NamedTuple):
 
     loss: str
     weights: dict[str, str]
-    """By task, as they were printed; a task that was not trained has 0, or nothing."""
+    """Weights by task, as they were printed; a task that was not trained has 0, or nothing."""
     figures: dict[str, str]
-    """As they were printed, by the names of our own; empty where there is none. IoU in percent."""
+    """Figures as they were printed, by our names; empty where there is none. IoU in percent."""
 
     @property
     def training(self) -> Training:

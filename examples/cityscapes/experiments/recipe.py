@@ -21,7 +21,7 @@ def recipe(
     """Return the last section of a page.
 
     Args:
-        command: Of the experiment.
+        command: Command of the experiment.
         given: Its options, as they were given.
         settings: Every field of `TrainConfig` that the runs share.
         scenes: How many were rendered; None for a dataset of the user's.

@@ -28,11 +28,11 @@ class Training(NamedTuple):
     tasks: tuple[str, ...]
     weighting: str
     log_var_init: float | None = None
-    """Where log sigma^2 of every task starts; None leaves it to the settings."""
+    """Start of log sigma^2 of every task; None leaves it to the settings."""
     variant: str = ""
-    """What the changes make of it, as part of a file name."""
+    """A name for the changes, as part of a file name."""
     changes: tuple[tuple[str, Any], ...] = ()
-    """Fields of `TrainConfig` that this training has otherwise than its experiment."""
+    """Fields of `TrainConfig` that differ from the rest of the experiment."""
 
     @property
     def name(self) -> str:
@@ -50,7 +50,7 @@ def config_of(
 
     Args:
         training: What to train.
-        seed: Of the run.
+        seed: Seed of the run.
         settings: Fields of `TrainConfig`; those on learning sigma reach only who learns it.
         data: The dataset.
         runs: The folder of all runs.

@@ -19,7 +19,7 @@ def draw_methods(figures: Mapping[str, BySeed], titles: Mapping[str, str]) -> by
 
     Args:
         figures: By method and seed.
-        titles: Of the figures, by name.
+        titles: Title of each figure, by its name.
     """
     figure = Figure(figsize=(WIDTH, 0.36 * len(figures) + 1.1))
     figure.set_layout_engine("constrained")

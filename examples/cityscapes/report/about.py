@@ -16,7 +16,7 @@ def about(
     """Return what and its value, for each line.
 
     Args:
-        configs: Of the runs, by their name.
+        configs: The configuration of every run by its name.
         data: The dataset of the pictures; None for a page without.
         rendered: Whether the page is the demo's. Its folders have not reached their place when it
             is written, so that only their names are shown.

@@ -37,7 +37,7 @@ class ReportedRun(NamedTuple):
     iterations: int
     """Fewer than asked for if the time ran out, or it still goes on."""
     seconds: float | None = None
-    """Of training; None if nobody took the time."""
+    """How long training took; None if it was not measured."""
 
 
 def write_report(config: TrainConfig, data: Path | None, checkpoint: str = "last") -> Path:

@@ -33,7 +33,7 @@ def draw_scenes(
     """Draw what runs predict for some validation images, beside the truth.
 
     Args:
-        configs: Of the runs, by their name; the first decides size and tasks.
+        configs: The configuration of every run by its name; the first decides size and tasks.
         data: The dataset.
         checkpoint: `last` or `best`.
 

@@ -97,7 +97,7 @@ def group_pixels(
     # Not random: the same prediction always gives the same instances.
     sample = np.linspace(0, len(votes) - 1, budget).astype(int)
     # By the area, not the width: the network sees every image at about as many pixels, so that its
-    # errors grow with the root of the area, and a portrait image is no narrower in them.
+    # errors grow with the root of the area, whatever the shape of the image.
     reach = grouping.reach * math.sqrt(2 * mask.size)
     smallest = grouping.min_area * typical_area(vectors[sample], finest=reach)
     centres = find_centres(

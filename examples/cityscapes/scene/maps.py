@@ -27,7 +27,7 @@ class PredictedScene(NamedTuple):
     instances: np.ndarray | None
     """Numbers from 1 up, (H, W), 0 outside of things; None where the task is not trained."""
     confidence: np.ndarray | None
-    """By instance, its mean probability of the class that it is given, shape (K,)."""
+    """Mean probability of the class that each instance is given, shape (K,)."""
 
 
 def predict_scene(

@@ -17,7 +17,7 @@ from examples.cityscapes.scene.onnx_network import (
 from examples.common.errors import InputError
 
 TOLERANCE = 1e-4
-"""By how much an output may differ from PyTorch's, plus as much of its own value."""
+"""Largest difference from PyTorch's output: absolute, plus this share of the value."""
 
 _OLDEST_TORCH = (2, 7)
 """Older ones cannot name the axes whose lengths are free."""

@@ -33,7 +33,7 @@ class Description(TypedDict):
     grouping: Grouping
     """How votes become instances, unless the command line says otherwise."""
     version: str
-    """Of uncertainty_mtl."""
+    """The version of uncertainty_mtl that exported the network."""
 
 
 class OnnxNetwork:

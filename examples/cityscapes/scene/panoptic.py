@@ -64,7 +64,7 @@ def panoptic_image(ids: np.ndarray) -> np.ndarray:
 
 
 def segments_info(ids: np.ndarray) -> list[dict[str, Any]]:
-    """Describe each segment of a map as the official panoptic files do; 0 is no segment.
+    """Describe each segment of a map as the official panoptic files do; 0 means no segment.
 
     A thing class without number is a crowd: several instances that nobody separated.
     """

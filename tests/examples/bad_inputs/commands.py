@@ -202,7 +202,7 @@ PREDICTION: list[Refused | Accepted] = [
         "times as long as the other; cut it into parts",
     ),
     Refused(
-        what="a file that is no ONNX file, as the network for `predict`",
+        what="a file that is not an ONNX file, as the network for `predict`",
         spoil=nothing,
         command="predict --model run/last.pt --image photos --out new",
         line="--model: run/last.pt is not a readable ONNX file (...); give a file that `export` "
