@@ -40,7 +40,7 @@ class DepthError:
 
     def __init__(self) -> None:
         self.sums = torch.zeros(5, dtype=torch.float64)
-        """Sums of the error, its square, and 1, and, for known cameras, of the error in 1/m and 1."""
+        """Sums of the error, its square, 1 and, for known cameras, of the error in 1/m and 1."""
 
     def add(
         self,
