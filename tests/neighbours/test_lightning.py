@@ -1,10 +1,13 @@
 """Lightning's trainer: its callback records every step and checks the optimizers."""
 
+import csv
 import json
+from pathlib import Path
 
 import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.loggers import CSVLogger
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -20,18 +23,18 @@ pytestmark = pytest.mark.filterwarnings(
 class Module(LightningModule):
     """The smallest module with the loss as an attribute."""
 
-    def __init__(self, decay: float = 0.0) -> None:
+    def __init__(self, decay: float = 0.0, tasks: tuple[str, ...] = ("y",)) -> None:
         super().__init__()
-        self.model, self.loss_fn, self.decay = (
-            nn.Linear(2, 1),
-            UncertaintyWeightedLoss({"y": "gaussian"}),
-            decay,
-        )
+        self.model, self.decay = nn.Linear(2, 1), decay
+        self.loss_fn = UncertaintyWeightedLoss(dict.fromkeys(tasks, "gaussian"))
 
     def training_step(self, batch, batch_idx):
         """Return the loss and its parts."""
         x, y = batch
-        losses = self.loss_fn({"y": self.model(x)}, {"y": y})
+        predicted = self.model(x)
+        losses = self.loss_fn(
+            dict.fromkeys(self.loss_fn, predicted), dict.fromkeys(self.loss_fn, y)
+        )
         return {"loss": losses.total, "losses": losses}
 
     def configure_optimizers(self):
@@ -46,13 +49,14 @@ class Module(LightningModule):
 def fit(tmp_path):
     data = DataLoader(TensorDataset(torch.randn(32, 2), torch.randn(32, 1)), batch_size=4)
 
-    def run_trainer(module, callback):
+    def run_trainer(module, callback, logger=False):
         trainer = Trainer(
             default_root_dir=tmp_path,
             max_epochs=2,
             accelerator="cpu",
             callbacks=[callback],
-            logger=False,
+            logger=logger,
+            log_every_n_steps=1,
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
@@ -71,6 +75,18 @@ def test_the_callback_records_every_step(fit, tmp_path):
     assert rows[0].sigma ** 2 == pytest.approx(rows[0].base_loss), "the first batch has set it"
     assert (tmp_path / "sigma.csv").read_text().count("\n") == 17
     assert json.dumps(rows[0]._asdict())
+
+
+def test_the_logger_gets_one_row_for_every_step(fit, tmp_path):
+    callback, logger = SigmaCallback(flush_every=3), CSVLogger(tmp_path, flush_logs_every_n_steps=1)
+    fit(Module(tasks=("a", "b")), callback, logger)
+    with (Path(logger.log_dir) / "metrics.csv").open() as file:
+        logged = [row for row in csv.DictReader(file) if row["sigma/a"]]
+    assert [int(row["step"]) for row in logged] == list(range(1, 17))
+    for field in ("sigma", "weight", "nll"):
+        for task in ("a", "b"):
+            recorded = [getattr(r, field) for r in callback.history.rows if r.task == task]
+            assert [float(row[f"{field}/{task}"]) for row in logged] == pytest.approx(recorded)
 
 
 def test_the_callback_tells_of_weight_decay(fit):

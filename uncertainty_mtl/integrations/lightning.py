@@ -1,5 +1,6 @@
 """A Lightning callback that records and logs sigmas, weights and losses."""
 
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ from lightning.pytorch.callbacks import Callback
 from uncertainty_mtl.history import Row, SigmaHistory
 from uncertainty_mtl.loss import UncertaintyWeightedLoss
 from uncertainty_mtl.result import MultiTaskLoss
+
+LOGGED = ("sigma", "weight", "nll")
 
 
 class SigmaCallback(Callback):
@@ -47,10 +50,10 @@ class SigmaCallback(Callback):
         self.history = SigmaHistory(loss_fn, flush_every=self.flush_every)
 
         def log(rows: list[Row]) -> None:
-            for row in rows:
-                values = {f"{f}/{row.task}": getattr(row, f) for f in ("sigma", "weight", "nll")}
+            for step, of_step in groupby(rows, key=lambda row: row.step):
+                fields = [(f"{f}/{r.task}", getattr(r, f)) for r in of_step for f in LOGGED]
                 for logger in trainer.loggers:
-                    logger.log_metrics(values, step=row.step)
+                    logger.log_metrics(dict(fields), step=step)
 
         self.history.listeners.append(log)
 
