@@ -29,7 +29,7 @@ torch.set_num_threads(1)
 @pytest.fixture(autouse=True)
 def _seed():
     torch.manual_seed(0)
-    # Code that Inductor of torch 2.4 has compiled makes the whole process flush them, when loaded.
+    # Loading code that Inductor of torch 2.4 has compiled makes the whole process flush denormals.
     torch.set_flush_denormal(False)
 
 

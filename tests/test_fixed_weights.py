@@ -122,7 +122,7 @@ OPTIONS = [
 @pytest.mark.parametrize("one", OPTIONS)
 @pytest.mark.parametrize("other", OPTIONS)
 def test_a_checkpoint_of_one_way_to_weigh_loads_into_every_other(one, other):
-    """So that one run can go on with another way, and compare with fixed weights."""
+    """A run can then continue with another weighting, or be compared with fixed weights."""
     before = UncertaintyWeightedLoss({"a": "gaussian", "b": "laplace"}, **one)
     before({"a": leaf(2.0), "b": leaf(3.0)})
     after = UncertaintyWeightedLoss({"a": "gaussian", "b": "laplace"}, **other)

@@ -30,12 +30,12 @@ class BrainConfig:
     size: tuple[int, int, int] = (24, 32, 32)
     """Voxels along each axis of the network's input; volumes are cropped or padded to it."""
     cases: int = 40
-    """Generated volumes to train on; as many for validation as a quarter of it."""
+    """Generated volumes to train on; a quarter as many are generated for validation."""
 
     weighting: str = "uncertainty"
     """`uncertainty` (learned) or `manual:SEGMENTATION,SYNTHESIS`, such as `manual:0.1,1.0`."""
     class_weight: tuple[float, float, float, float] = (1.0, 4.0, 4.0, 4.0)
-    """Weight in the cross-entropy of background and of the labels 1, 2 and 4."""
+    """Weights of the background and of the labels 1, 2 and 4 in the cross-entropy."""
     base_width: int = 4
     """k of the network; its first resolution has 2k channels."""
     dropout: float = 0.1
@@ -50,7 +50,7 @@ class BrainConfig:
     batch_size: int = 1
     """Volumes per step."""
     seed: int = 0
-    """Decides the initial weights, dropout and the order of the volumes, not the volumes."""
+    """Decides the initial weights, dropout and the order of the volumes, but not the volumes."""
     checkpoint_every: int = 100
     """Iterations between checkpoints; the last iteration is always saved."""
     device: str = "auto"
@@ -135,9 +135,9 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
     add("--cases", type=int, metavar="N", help="generated volumes to train on (40)")
     add("--iterations", type=int, metavar="N", help="optimizer steps (400)")
     add("--batch-size", type=int, metavar="B", help="volumes per step (1)")
-    add("--base-width", type=int, metavar="K", help="of the network (4)")
-    add("--lr", type=float, metavar="X", help="of the network (2e-4)")
-    add("--sigma-lr", type=float, metavar="X", help="of the log variances (1e-2)")
+    add("--base-width", type=int, metavar="K", help="width of the network (4)")
+    add("--lr", type=float, metavar="X", help="learning rate of the network (2e-4)")
+    add("--sigma-lr", type=float, metavar="X", help="learning rate of the log variances (1e-2)")
     add("--device", choices=DEVICES)
 
 

@@ -31,7 +31,7 @@ def evaluate(config: BrainConfig) -> Metrics:
     metrics = measure(model.to(device), open_split(config, "val"), config.missing, device)
     metrics["weight"] = weight = numbers(loss_fn.weights())
     metrics["sigma"] = numbers(learned_sigmas(loss_fn))
-    # The weight of segmentation where that of synthesis is 1, as the report's table gives it.
+    # The weight of segmentation relative to that of synthesis, as in the report's table.
     synthesis = weight["synthesis"]
     metrics["weight_ratio"] = weight["segmentation"] / synthesis if synthesis else None
     write_atomically(config.out / "metrics.json", json.dumps(metrics, indent=2) + "\n")

@@ -87,7 +87,7 @@ def build_optimizer(
 
 
 def numbers(tensors: dict[str, torch.Tensor]) -> dict[str, float]:
-    """Read 0-dim tensors; a 3-D step takes far longer than the GPU waits for this."""
+    """Read 0-dim tensors; a 3-D step takes far longer than this makes the host wait."""
     return {task: tensor.item() for task, tensor in tensors.items()}
 
 

@@ -35,12 +35,12 @@ def compare(out: Path, seeds: Sequence[int], **settings: Any) -> str:
 
     Args:
         out: New folder for the runs, comparison.md and comparison.csv.
-        seeds: Both weightings start from the same network and see the same volumes for each.
+        seeds: For each seed, both weightings start from the same network and see the same volumes.
         settings: Fields of `BrainConfig`.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"--out: {out} should be a new or an empty folder")
-    configs = [  # all of them now: a wrong setting is to be found before the first hour
+    configs = [  # build all now, so that a wrong setting is found before the first hour
         (name, BrainConfig(out=out / f"{name}-{s}", weighting=weighting, seed=s, **settings))
         for s in seeds
         for name, weighting in WEIGHTINGS.items()

@@ -15,7 +15,7 @@ from examples.brain_tumour.volumes import LABELS, Volume
 from examples.common.errors import InputError
 
 Split = list[Callable[[], Volume]]
-"""Cases to be read when they are called for: a hundred of them do not fit into memory."""
+"""Functions that each read one case: a hundred cases do not fit into memory."""
 
 _CLASS_OF_LABEL = torch.zeros(max(LABELS) + 1, dtype=torch.long)
 _CLASS_OF_LABEL[list(LABELS)] = torch.arange(len(LABELS))

@@ -49,7 +49,7 @@ class RSNet(nn.Module):
 
 
 class UNet(nn.Module):
-    """Down and up again, each resolution joined to its equal on the way down."""
+    """Each resolution on the way up is joined with the same resolution on the way down."""
 
     def __init__(self, in_channels: int, base_width: int, dropout: float) -> None:
         super().__init__()

@@ -5,8 +5,8 @@ import sys
 
 from examples.common.command_line import Command, run_program
 
-# Read when torch is imported, further down. Its threads otherwise wait for each other by spinning,
-# and on a CPU that something else uses as well, that makes training 10 to 40 times slower.
+# torch reads this when it is imported, further down. By default its threads wait for each other in
+# busy loops, which makes training 10 to 40 times slower on a CPU that other programs use as well.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 ROOT = "examples.cityscapes"
@@ -45,7 +45,7 @@ COMMANDS = {
     "report": Command(
         f"{ROOT}.report.page",
         "write the page of a run, finished or not",
-        less_memory="close other programs, or leave --data away: the page then has no pictures",
+        less_memory="close other programs, or leave out --data: the page then has no pictures",
     ),
     "demo": Command(
         f"{ROOT}.commands.demo",

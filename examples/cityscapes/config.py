@@ -22,30 +22,31 @@ class TrainConfig:
     out: Path
     """Folder of the run: config.json, metrics.jsonl, last.pt and more."""
     preset: str = "tiny"
-    """The named setting that the other fields started from: `tiny`, `full`, `demo` or `quick`."""
+    """Named settings for the fields that are not given: `tiny`, `full`, `demo` or `quick`."""
     protocol: str = "three-task"
-    """`three-task` is the paper's; `two-task` has 7 classes and inverse depth, of which 0 counts as
-    unknown. It decides the tasks where `tasks` are not given."""
+    """`three-task` is the paper's protocol; `two-task` has 7 classes, and inverse depth in which 0
+    means unknown. The protocol decides the tasks if `tasks` is not given."""
     tasks: tuple[str, ...] = TASKS
-    """The tasks to train; the order is the one that `fixed:` weights follow."""
+    """The tasks to train; the weights of `fixed:` are given in this order."""
     labels: str = "gtFine"
-    """Labels of the training images: `gtFine`, or `gtCoarse`, which adds those of `train_extra`."""
+    """Labels of the training images: `gtFine`, or `gtCoarse`, which also uses `train_extra`."""
     weighting: str = "uncertainty"
     """`uncertainty` (learned), `equal` (1/K each), `fixed:w1,w2,...` in the order of `tasks`, or
-    `random` (new ones in every step, a control)."""
+    `random` (new weights in every step, as a control)."""
     estimator: str = "learned"
     """How sigma is found: `learned` by gradient, or `closed_form` from a running mean."""
     closed_form_momentum: float = 0.1
     """Share of the newest batch in the running mean of `closed_form`."""
     form: str = "symmetric"
-    """`symmetric` fits the paper's own curves; `nll`, `paper`, `libmtl`, `liebel_koerner`."""
+    """How a task's loss and its sigma are combined: `symmetric` (which fits the paper's own
+    curves), `nll`, `paper`, `libmtl` or `liebel_koerner`."""
     constraint: str = "none"
-    """`unit_sum` keeps the sum of the learned weights at 1; `softmax`, in closed form, takes the
-    softmax of 1 / (loss * temperature)."""
+    """`none`; `unit_sum`, which keeps the sum of the learned weights at 1; or, with the estimator
+    `closed_form`, `softmax`: the weights are the softmax of 1 / (loss * temperature)."""
     temperature: float | None = None
-    """T of `softmax`: the best one depends on the units of the losses, and has to be searched."""
+    """Temperature of `softmax`; search for the best one, as it depends on the losses' units."""
     sigma_init: str = "data"
-    """Start of every sigma: `data` is the optimum of its first labelled batch; or a number."""
+    """Initial sigma of every task: a number, or `data`, the optimum of its first labelled batch."""
     size: tuple[int, int] = (128, 256)
     """Height and width of the network's input; the images are resized to it."""
     flip: bool = True
@@ -53,18 +54,19 @@ class TrainConfig:
     scale: tuple[float, float] = (1.0, 1.0)
     """Smallest and largest factor by which a training image of `size` is scaled."""
     crop: tuple[int, int] | None = None
-    """Height and width of what is cut out of the scaled training image; None: all of it."""
+    """Height and width of the crop from the scaled training image; None: as large as `size`."""
 
     backbone: str = "resnet101"
     """The ResNet whose convolutions make the trunk."""
     backbone_weights: str = "auto"
-    """`imagenet`, `none`, the path of a ResNet state dict, or `auto`: `imagenet`, but `none` where
-    there is no network connection."""
+    """Initial weights of the trunk: `imagenet`, `none`, the path of a ResNet state dict, or `auto`,
+    which is `imagenet`, or `none` if there is no network connection."""
     init_from: Path | None = None
-    """Folder of a run, or one of its checkpoints, whose network's weights this run starts with;
-    None: the trunk starts with `backbone_weights`, and all else as `seed` decides."""
+    """Another run's folder, or one of its checkpoints: this run starts with that network's weights.
+    None: the trunk starts with `backbone_weights`, and `seed` decides all other weights."""
     init_partly: bool = False
-    """Whether weights that `init_from` lacks, or has in another shape, start as without it."""
+    """Whether `init_from` may lack weights or have them in another shape; these weights then start
+    as they would without `init_from`."""
     stages: int = 4
     """How many of the four ResNet stages to keep, counted from the input."""
     output_stride: int = 8
@@ -80,7 +82,7 @@ class TrainConfig:
     dropout: float = 0.0
     """Probability that a hidden channel of a decoder is dropped before its last convolution."""
     depth_noise: str = "shared"
-    """`shared`: one sigma for all pixels, learned; `per-pixel`: the network predicts it as well."""
+    """`shared`: one learned sigma for all pixels; `per-pixel`: the network predicts each sigma."""
 
     optimizer: str = "sgd"
     """`sgd` (Nesterov momentum 0.9) or `adamw`, for the network; sigma always has plain SGD."""
@@ -91,15 +93,15 @@ class TrainConfig:
     weight_decay: float = 1e-4
     """Weight decay of the network; sigma is never decayed."""
     clip_grad_norm: float | None = None
-    """Largest norm of the network's gradient: a longer one is scaled down to it. None: no limit."""
+    """Largest norm of the network's gradient: larger gradients are scaled down. None: no limit."""
     sigma_lr: float = 2e-2
-    """Learning rate of the log variances, constant: sigma has to follow the losses to the end."""
+    """Constant learning rate of the log variances: sigma has to follow the losses to the end."""
     iterations: int = 50_000
     """Optimizer steps."""
     batch_size: int = 8
     """Images per optimizer step, over all processes and all parts."""
     accumulate: int = 1
-    """Parts into which a step's batch is cut, to go through the network one after another."""
+    """Parts into which a step's batch is split; they go through the network one after another."""
     freeze_batch_norm: bool = False
     """Whether batch norm keeps its running statistics as they are and normalises by them."""
     seed: int = 0
@@ -108,9 +110,9 @@ class TrainConfig:
     checkpoint_every: int = 500
     """Iterations between checkpoints; the last iteration is always saved."""
     eval_every: int = 2_500
-    """Iterations between validations, which choose best.pt; 0 never looks at that split."""
+    """Iterations between validations, which choose best.pt; 0 turns validation off."""
     tensorboard: bool = True
-    """Whether scalars and pictures go to the folder `tensorboard` too."""
+    """Whether to write scalars and pictures for TensorBoard too, to the folder `tensorboard`."""
     device: str = "auto"
     """`auto` takes the GPU if there is one."""
     num_workers: int = 2
@@ -122,20 +124,20 @@ class TrainConfig:
     checkpoint_activations: bool = False
     """Whether activations are computed again in the backward pass, to save memory."""
     cache_mb: int = 512
-    """Decode every image once and keep it, if all of them fit into so many megabytes."""
+    """Decode every image only once and keep it in memory, if all fit into this many megabytes."""
 
     def __post_init__(self) -> None:
         check_config(self)
 
 
 def new_config(given: dict[str, Any]) -> TrainConfig:
-    """Return the configuration of a new run: a preset, and the fields `given` instead of its."""
+    """Return the configuration of a new run: a preset, in which the fields `given` are replaced."""
     preset = given.get("preset", "tiny")
     check_choices("--preset", (preset,), tuple(PRESETS))
     protocol = given.get("protocol", "three-task")
     check_choices("--protocol", (protocol,), tuple(PROTOCOLS))
     given = {"tasks": PROTOCOLS[protocol].tasks, **given}
-    if given.get("depth_noise") == "per-pixel":  # no other form reaches its scale
+    if given.get("depth_noise") == "per-pixel":  # the only form that allows it
         given = {"form": "nll", **given}
     return TrainConfig(**{**PRESETS[preset], **given})
 
@@ -147,7 +149,7 @@ def to_json(config: TrainConfig) -> str:
 
 
 def recorded(name: str, value: Any) -> Any:
-    """Return a field as it is recorded: a run may go on from another folder, so paths are whole."""
+    """Return a field as recorded; paths become absolute, as a resume may be in another folder."""
     if name == "backbone_weights" and value not in ("auto", "imagenet", "none"):
         value = Path(value)
     return str(value.absolute()) if isinstance(value, Path) else value
@@ -169,7 +171,7 @@ def load_config(run: Path) -> TrainConfig:
 
 
 def read_fields(path: Path, way_out: str) -> dict[str, Any]:
-    """Read the fields of a config.json by name, which may lack those of newer versions.
+    """Read the fields of a config.json by name; the file of an older version may lack some.
 
     Args:
         path: The file.
@@ -180,7 +182,7 @@ def read_fields(path: Path, way_out: str) -> dict[str, Any]:
         is_path = name in ("data", "out", "init_from") and value is not None
         fields[name] = Path(value) if is_path else tuple(value) if type(value) is list else value
     if not are_learned(fields.get("weighting", "uncertainty")):
-        # Runs with fixed weights recorded the defaults of their day, which meant nothing to them;
-        # today's check would refuse them, as the defaults have changed since.
+        # Runs with fixed weights recorded the defaults of these fields, which they do not use. The
+        # defaults have changed since, so today's check would refuse the recorded ones.
         fields = {k: v for k, v in fields.items() if k not in ("form", "sigma_init")}
     return fields

@@ -20,8 +20,8 @@ def add_config_flags(add: Callable[..., Any]) -> None:
     """Add `--field-name` for every field of `TrainConfig`; its docstring is the help.
 
     Args:
-        add: `add_argument` of a parser that leaves out what is not given: a preset, or the
-            recorded run, decides that.
+        add: `add_argument` of a parser that leaves out the flags that are not given: a preset, or
+            the recorded run, decides their values.
     """
     kinds, texts = get_type_hints(TrainConfig), field_docstrings()
     for field in dataclasses.fields(TrainConfig):
@@ -47,17 +47,17 @@ def add_config_flags(add: Callable[..., Any]) -> None:
 
 def add_checkpoint_flag(add: Callable[..., Any]) -> None:
     """Add `--checkpoint`."""
-    text = "of the run: last (default), or best of its validations"
+    text = "the run's last checkpoint (default), or the best by validation"
     add("--checkpoint", choices=("last", "best"), default="last", help=text)
 
 
 def add_grouping_flags(add: Callable[..., Any]) -> None:
     """Add the options of `Grouping`, which keeps its defaults where they are not given."""
     nothing = {"default": argparse.SUPPRESS}
-    add("--clustering", metavar="M", help="of votes: optics (default) or hdbscan", **nothing)
-    text = "of a vote, part of sqrt(2 * area), the width of a 2:1 image (0.012)"
+    add("--clustering", metavar="M", help="clusters votes: optics (default) or hdbscan", **nothing)
+    text = "distance of neighbouring votes, as part of sqrt(2 * area), the width if 2:1 (0.012)"
     add("--reach", type=float, metavar="X", help=text, **nothing)
-    text = "smallest instance, part of a typical one (0.06)"
+    text = "area of the smallest instance, as a fraction of a typical one (0.06)"
     add("--min-area", type=float, metavar="X", help=text, **nothing)
 
 

@@ -21,7 +21,7 @@ LABEL_ID = {c.name: c.id for c in Cityscapes.classes}
 HIGHEST_LABEL_ID = max(LABEL_ID.values())
 
 LICENCE_PLATE_ID = 255
-"""What stands in `labelIds` files for the id -1, as they hold bytes."""
+"""The value that stands for the id -1 in `labelIds` files, which hold bytes."""
 
 THING_TRAIN_IDS = tuple(c.train_id for c in TRAIN_CLASSES if c.has_instances)
 """Train ids of the 8 classes whose instances are evaluated, person to bicycle."""

@@ -21,7 +21,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "size": (64, 128),
         "backbone": "resnet18",
         "backbone_weights": "none",
-        # Half a trunk at twice the resolution: at stride 8, poles and people are gone.
+        # Half of the trunk at twice the resolution: at stride 8, poles and people would vanish.
         "stages": 2,
         "output_stride": 4,
         "aspp_channels": 64,
@@ -51,7 +51,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "optimizer": "adamw",
         "learning_rate": 2e-3,
         "warmup": 50,
-        # A third of the demo's iterations: sigma has to arrive sooner.
+        # With fewer iterations than the demo, sigma has to reach its optimum sooner.
         "sigma_lr": 1e-1,
         "batch_size": 4,
         "iterations": 600,

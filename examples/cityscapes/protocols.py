@@ -1,4 +1,4 @@
-"""The protocols: what a table of the literature predicts, and which labels count in it."""
+"""The protocols: the tasks of the tables in the literature, and the labels that count there."""
 
 from dataclasses import dataclass
 
@@ -21,7 +21,7 @@ class Protocol:
     palette: np.ndarray
     """RGB colour by number of the class, uint8."""
     depth_label: str
-    """What the scale of a map of inverse depth says."""
+    """The label of the colour scale beside a map of inverse depth."""
     has_zero_depth: bool
     """Whether an inverse depth of 0 is a valid label, such as that of the sky."""
 

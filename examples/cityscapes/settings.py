@@ -110,7 +110,7 @@ def _check_softmax(config: Any) -> None:
             f"--constraint: softmax needs --estimator closed_form; found {config.estimator}"
         )
     if is_softmax and config.temperature is None:
-        raise InputError("--temperature: needed for --constraint softmax, such as 5")
+        raise InputError("--temperature: required by --constraint softmax, such as 5")
     if not is_softmax and config.temperature is not None:
         raise InputError(f"--temperature: needs --constraint softmax; found {config.constraint}")
     if is_softmax and not 0 < config.temperature < math.inf:

@@ -12,7 +12,7 @@ PREFIXES = ("module.", "_orig_mod.")
 
 
 def load_weights(module: nn.Module, state: object) -> None:
-    """Load a state dict, also one of the wrapped module.
+    """Load a state dict of the module, or of the module wrapped by one of those in `PREFIXES`.
 
     Raises:
         ValueError: If it does not fit, or if a weight is not a finite number. The message names
@@ -39,7 +39,7 @@ def unwrapped(state: object) -> dict[str, Tensor]:
 def check_fit(expected: dict[str, Tensor], found: dict[str, Tensor]) -> None:
     """Raise unless both have the same names and shapes, and what was found is finite."""
     missing = [name for name in expected if name not in found]
-    # Batch norm of older versions did not count, and does without.
+    # Batch norm of older PyTorch versions has no such counter, and loads without it.
     if missing := [name for name in missing if not name.endswith("num_batches_tracked")]:
         raise ValueError(f"{first_of(missing)} missing")
     if unknown := [name for name in found if name not in expected]:
@@ -56,7 +56,7 @@ def check_fit(expected: dict[str, Tensor], found: dict[str, Tensor]) -> None:
 
 
 def is_plain(value: object) -> bool:
-    """Whether a value is a tensor whose numbers are there, one after another."""
+    """Whether a value is a dense tensor that holds its numbers: not sparse, quantized or meta."""
     return (
         isinstance(value, Tensor)
         and value.layout == torch.strided

@@ -24,7 +24,7 @@ _DAMAGED = (
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write a file that is either the old one or the new one, whatever happens meanwhile."""
+    """Write a file so that, whatever happens, either the old or the complete new one is there."""
     with complete_file(path) as partial:
         partial.write_bytes(content.encode() if isinstance(content, str) else content)
 
@@ -38,7 +38,7 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
             if isinstance(error.__context__, OSError):  # "unexpected pos 704 vs 598": a full disk
                 raise error.__context__ from None
             raise
-        # On the disk before it takes the old one's name, or a power cut could leave neither.
+        # It has to be on the disk before it is renamed: a power cut could otherwise leave neither.
         file.flush()
         os.fsync(file.fileno())
 
@@ -62,7 +62,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     except Exception as error:  # which one depends on what the file is instead
         # PyTorch's own message advises to load the file in a way that runs any code in it.
         raise InputError(
-            f"{path}: not a readable checkpoint; it should be a file by torch.save that holds "
+            f"{path}: not a readable checkpoint; it should be a torch.save file that holds "
             "tensors and plain values only, and no other objects"
         ) from error
     if not isinstance(state, dict):

@@ -1,4 +1,4 @@
-"""Command lines whose every refusal is one line."""
+"""Command lines that report every error in one line."""
 
 import argparse
 import sys
@@ -13,8 +13,8 @@ class Command(NamedTuple):
     """One command of a program."""
 
     module: str
-    """It has the functions `add_arguments(parser)` and `run(**options)`. It is imported only if it
-    is asked for: the list of commands need not wait for torch."""
+    """The name of a module with the functions `add_arguments(parser)` and `run(**options)`. It is
+    imported only to run the command, so that listing all commands need not wait for torch."""
     summary: str
     """What the command does."""
     interrupted: str = ""

@@ -17,7 +17,7 @@ def pick_device(choice: str) -> torch.device:
 def check_compiler(device: torch.device) -> None:
     """Raise unless torch.compile works here, which takes a compiler for the device.
 
-    It compiles at the first call, and would fail when a run has been started already.
+    `torch.compile` itself would fail only at the first call, when the run has already started.
     """
     try:
         torch.compile(lambda x: x.sin() + 1)(torch.zeros(2, device=device))

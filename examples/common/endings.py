@@ -8,7 +8,7 @@ from typing import NamedTuple
 from examples.common.errors import InputError, NonFiniteLossError, OtherProcessError
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
-# PyTorch has a class for a full GPU only; a CPU's allocator raises a RuntimeError.
+# PyTorch has an out-of-memory error for GPUs only; on a CPU, it raises a RuntimeError.
 _NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "shared memory")
 _LOST_CONNECTION = ("Connection closed by peer", "Connection reset by peer")
 
@@ -17,7 +17,7 @@ class Ending(NamedTuple):
     """How a command ends."""
 
     line: str | None
-    """None: another process of the same run says why."""
+    """The line to print; None if another process of the same run says why."""
     status: int
 
 
@@ -59,8 +59,8 @@ def is_out_of_memory(error: BaseException) -> bool:
 def may_speak() -> bool:
     """Whether this process is the one that says how a run of several processes ended.
 
-    It is the first that asks, of those that one `torchrun` has started: an error that all of them
-    meet is printed once, and an error that makes the others fail is the one that is printed.
+    Among the processes that one `torchrun` has started, it is the first one to ask. So an error
+    that all of them meet is printed once; and if one error makes the others fail, it is printed.
     """
     error_file, rank = os.environ.get("TORCHELASTIC_ERROR_FILE"), os.environ.get("RANK", "")
     if not error_file:

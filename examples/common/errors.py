@@ -1,8 +1,8 @@
-"""What goes wrong in a way that the user can mend."""
+"""Errors that a command reports without a traceback."""
 
 
 class InputError(Exception):
-    """Input that the user can mend: one clear line, exit status 2, no traceback."""
+    """Input that the user can correct: one clear line, exit status 2, no traceback."""
 
 
 def reason_of(error: Exception, at_most: int = 160) -> str:

@@ -3,7 +3,7 @@
 from typing import Any
 
 WIDTH = 7.4
-"""Inches: about as wide as the text of a page, so that letters keep the size given here."""
+"""Width in inches, about that of a page's text, so that letters keep the size given here."""
 
 GREY = "#808080"  # readable on white and on black, as the background is transparent
 
@@ -23,7 +23,7 @@ STYLE: dict[str, Any] = {
     "ytick.color": GREY,
     "ytick.labelsize": 9,
 }
-"""For ``matplotlib.rc_context``, around drawing and saving.
+"""Settings for ``matplotlib.rc_context``, which has to enclose both drawing and saving.
 
-``images/two_tasks.png`` is what the code of that tutorial saves within it.
+``images/two_tasks.png`` is what the code of that tutorial saves in such a context.
 """

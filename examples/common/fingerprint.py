@@ -18,7 +18,7 @@ class Fingerprint(TypedDict):
 
 
 def fingerprint_of(path: Path, root: Path) -> Fingerprint:
-    """Look at a file, and read all of it."""
+    """Return the fingerprint of a file; this reads all of the file."""
     status = path.stat()
     return {
         "path": path.relative_to(root).as_posix(),

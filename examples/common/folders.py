@@ -9,7 +9,7 @@ from pathlib import Path
 
 @contextmanager
 def complete_file(path: Path) -> Iterator[Path]:
-    """Give a path to write to that takes the place of `path` at the end, unless anything fails."""
+    """Give a path to write to; that file replaces `path` at the end, unless anything fails."""
     partial = path.with_name(path.name + ".partial")
     try:
         with named_in_errors(path):
@@ -22,7 +22,7 @@ def complete_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def complete_folder(out: Path) -> Iterator[Path]:
-    """Give a folder to write to that takes the place of `out` at the end, unless anything fails."""
+    """Give a folder to write to; it replaces `out` at the end, unless anything fails."""
     partial = out.with_name(f".{out.name}.partial")
     if partial.exists():
         shutil.rmtree(partial)  # left by a process that was killed
@@ -37,10 +37,10 @@ def complete_folder(out: Path) -> Iterator[Path]:
 
 @contextmanager
 def named_in_errors(path: Path) -> Iterator[None]:
-    """Name what is written in errors about writing it: the system names a file when it is opened.
+    """Add the path to errors about writing: the system names a file only if opening it fails.
 
-    NumPy does not even say what went wrong ("2000000 requested and 786416 written"): the disk is
-    full, but for rare cases.
+    NumPy does not even say what went wrong ("2000000 requested and 786416 written"); in nearly all
+    cases, the disk is full.
     """
     try:
         yield
@@ -54,7 +54,7 @@ def named_in_errors(path: Path) -> Iterator[None]:
 
 
 def replace_folder(new: Path, old: Path) -> None:
-    """Put a folder where another one may be."""
+    """Rename the folder `new` to `old`, replacing what is there."""
     retired = old.with_name(f".{old.name}.old")
     if retired.exists():
         shutil.rmtree(retired)

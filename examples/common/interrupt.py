@@ -11,14 +11,14 @@ from types import FrameType
 TERMINATIONS = tuple(
     getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)
 )
-"""What a scheduler sends before it kills, and a terminal when it is closed."""
+"""Signals that a scheduler sends before it kills, and a terminal when it is closed."""
 
 
 @contextmanager
 def noted_signals(*numbers: int) -> Iterator[list[int]]:
-    """Note signals instead of ending by them; gives the list of those that have come.
+    """Record signals instead of ending the process; give the list of those received so far.
 
-    A second Ctrl-C is not noted: whoever presses it again does not want to wait.
+    A second Ctrl-C interrupts as usual: whoever presses it again does not want to wait.
     """
     received: list[int] = []
 

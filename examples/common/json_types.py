@@ -25,7 +25,7 @@ Check = Callable[[Any], None]
 
 
 class Mismatch(Exception):  # noqa: N818 - `records.py` turns it into an `InputError`
-    """A value of another type.
+    """A value that does not have the expected type.
 
     Args:
         message: What was expected and what was found.
@@ -47,7 +47,7 @@ class Mismatch(Exception):  # noqa: N818 - `records.py` turns it into an `InputE
 
 @cache
 def checker_of(kind: Any) -> Check:
-    """Return the check of a type; it is put together once, as files may have many values."""
+    """Return the check of a type; build it once and reuse it, as files may have many values."""
     origin, arguments = get_origin(kind), get_args(kind)
     if kind is Any:
         return lambda value: None
@@ -76,7 +76,7 @@ def _is_number(value: Any) -> bool:
 
 
 _INT = 2**63
-"""Beyond the integers of torch and numpy."""
+"""The smallest number that is too large for the integers of torch and numpy."""
 
 # By `type`, as `isinstance` takes a bool for an int. No file name holds a null character.
 _SCALARS: dict[Any, tuple[Callable[[Any], bool], str]] = {

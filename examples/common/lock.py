@@ -1,4 +1,4 @@
-"""One command at a time writes a folder."""
+"""Locks that let only one command at a time write to a folder."""
 
 import contextlib
 import os
@@ -27,8 +27,8 @@ def locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
     """Hold the lock of a folder that is written to; those who only read it take no lock.
 
     The lock is a file beside the folder, which says who holds it, and which is gone when the lock
-    is. The system takes a lock back from a process that dies, so a file that was left behind
-    blocks nobody. Where there are no locks, a warning says so and the command goes on.
+    is. The system releases the lock of a process that dies, so a file that was left behind blocks
+    nobody. If the system has no locks, a warning says so and the command goes on.
 
     Args:
         folder: It need not exist yet.
@@ -65,8 +65,8 @@ def locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
 def lock_file(folder: Path) -> Path:
     """Return where the lock of a folder is."""
     folder = folder.resolve()
-    # Beside it, as some commands replace the whole folder. Where nothing can be written beside it,
-    # as beside a mounted disk, none of them can work, and the file is put inside.
+    # Beside the folder, as some commands replace the whole folder. If nothing can be written there,
+    # as beside a mounted disk, those commands cannot work anyway, and the file goes inside.
     beside, inside = folder.parent, folder
     is_closed = beside.is_dir() and not os.access(beside, os.W_OK)
     return (inside if is_closed else beside) / f".{folder.name}.lock"

@@ -37,8 +37,8 @@ def read_lines(
 ) -> list[dict[str, Any]]:
     """Read a log, which has one JSON object a line; a file that does not exist has none.
 
-    The last line may be cut off: a process that is killed leaves it like that, and it is passed
-    over. Every other damaged line is one that nothing in this program explains.
+    The last line may be cut off, as a killed process leaves it; it is skipped. Nothing that this
+    program does can explain damage to any other line.
 
     Args:
         path: The file.

@@ -103,8 +103,8 @@ class Camera:
     def as_json(self) -> dict[str, dict[str, float]]:
         """The camera in the structure of the official `camera` files.
 
-        The angles are those of the camera in the vehicle: the vehicle's own turn towards the
-        street is not part of it, so the yaw is 0.
+        The angles are those of the camera relative to the vehicle. The turn of the vehicle relative
+        to the street is not included, so the yaw is 0.
         """
         return {
             "extrinsic": {
@@ -128,11 +128,11 @@ def sample_camera(
     scale_x, scale_y = width / FULL_WIDTH, height / FULL_HEIGHT
     # Pixels stay square in an image of another shape: both focal lengths scale with the width.
     fx, fy = calibration.fx * scale_x, calibration.fy * scale_x
-    # The first pixel's centre is 0, its edge -0.5: a rescale keeps the edge.
+    # The first pixel has its centre at 0 and its edge at -0.5; scaling keeps the edge there.
     u0 = (calibration.u0 + 0.5) * scale_x - 0.5
     v0 = (calibration.v0 + 0.5) * scale_y - 0.5
     horizon = rng.uniform(0.36, 0.53) * height
-    # Wide turns are rare, but they keep a pixel's place from telling its class.
+    # Wide turns are rare, but they keep a pixel's position from giving away its class.
     yaw = rng.normal(0.0, 0.07) if rng.random() < 0.7 else rng.uniform(-0.35, 0.35)
     return Camera(
         size=size,

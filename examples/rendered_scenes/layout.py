@@ -70,7 +70,7 @@ def sample_layout(rng: np.random.Generator, camera: Camera, street: Street) -> l
     """
     plot = _Plot(rng, camera, street)
     room = s.MAX_INSTANCES
-    # Now and then a crowd; everywhere, it would leave few things to be seen whole.
+    # Few scenes have a crowd: with one in every scene, few things would be seen whole.
     crowd = 6 if rng.random() < 0.12 else 0
     # Where there are no buses and trams, more trucks take their place.
     trucks = (0.6, 0.32, 0.08) if street.has_rare else (0.45, 0.4, 0.15)

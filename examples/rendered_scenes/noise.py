@@ -8,7 +8,7 @@ from examples.rendered_scenes.disparity import decode, encode
 from examples.rendered_scenes.texture import TILE, look_up, noise_tile
 
 OUTLIERS = 0.01
-"""Share of the valid pixels that get a disparity of no relation to the true one, at 1 px."""
+"""Share of the valid pixels whose disparity becomes unrelated to the true one, at 1 px."""
 
 STREAK = 3.0
 """Mean length in pixels by which an occlusion grows to the left, at 1 px."""
@@ -70,12 +70,12 @@ def noisy_labels(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Labels of which a share of the pixels has a wrong class, as annotators err.
 
-    Half of the share, or what boundaries give if that is less, comes from outlines that are off:
-    the label of each pixel is that of a place up to some pixels away, and the distance varies
-    smoothly over the image. The rest comes from confusions: a random segment (an instance, or all
-    of a class without instances), or the part of one nearest to a random pixel of it, gets another
-    class of the same category, such as truck for bus or wall for fence; the sky has none. The
-    number of pixels with a wrong class is then ``share`` of all, to the pixel.
+    Half of the share (or less, if there are too few boundaries) comes from displaced outlines: each
+    pixel takes its label from a place up to some pixels away, and the distance varies smoothly over
+    the image. The rest comes from confusions: a random segment (an instance, or all of a class
+    without instances), or the part of it nearest to a random pixel of it, gets another class of the
+    same category, such as truck for bus or wall for fence; for the sky there is no such class. The
+    number of pixels with a wrong class is then exactly ``share`` of all, rounded.
 
     Args:
         label_ids: Official label ids, uint8, shape (H, W).

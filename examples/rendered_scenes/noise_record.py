@@ -26,10 +26,10 @@ class NoiseRecord:
         self._disparity.add((after - before)[valid & valid_before])
 
     def as_json(self) -> dict[str, dict[str, float]]:
-        """Figures by task; lengths in pixels of the image, noise is noisy less clean.
+        """Figures by task, with lengths in pixels; noise is the noisy value minus the clean one.
 
-        Of the instance task, the pixels that belong to an instance in both versions count, each
-        with two components; of the depth task, those that are valid in both.
+        For the instance task, pixels count that belong to an instance in both versions, each with
+        two components; for the depth task, pixels that are valid in both.
         """
         return {
             "semantic": {"wrong_share": self._wrong / max(self._pixels, 1)},

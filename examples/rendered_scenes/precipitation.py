@@ -66,7 +66,7 @@ def wet_ground(
     wave = (0.012 * len(ground)) * ripples
     source = np.clip(2 * edge - row + wave, 0, len(ground) - 1).astype(np.int32)
     mirrored = np.take_along_axis(colour, source[None], axis=1)
-    # The flatter one looks, the more water mirrors.
+    # Water mirrors more at a flatter viewing angle.
     grazing = np.clip(1.15 - 2.5 * view.inverse_depth, 0.35, 1)
     share = np.clip(0.3 + 0.16 * puddles, 0.08, 0.75) * grazing * rng.uniform(0.7, 1.2)
     share = np.where(label_ids == s.TERRAIN, 0.25 * share, share)
@@ -92,7 +92,7 @@ def falling_rain(colour: np.ndarray, brightness: float, rng: np.random.Generator
 
 
 def falling_snow(colour: np.ndarray, brightness: float, rng: np.random.Generator) -> np.ndarray:
-    """Flakes of one to three pixels at 128 rows, the more the smaller."""
+    """Flakes of one to three pixels (in an image of 128 rows), most of them small."""
     height, width = colour.shape[1:]
     share = rng.uniform(0.003, 0.014)
     for size, part in ((1, 0.7), (2, 0.24), (3, 0.06)):

@@ -1,4 +1,4 @@
-"""Shapes drawn once as maps of parts, and looked up ever after."""
+"""Shapes that are drawn once, as maps of parts, and then looked up."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -79,7 +79,7 @@ class Pen:
         Args:
             grain: Standard deviation of the noise of the brightness.
             roundness: How much darker the right end of each row is than its left end.
-            seed: Which noise.
+            seed: Seed of the noise.
         """
         part = np.array(self.image)
         rows, columns = part.shape

@@ -48,7 +48,7 @@ class Street:
     far: float
     """How far away something closes the view."""
     has_rare: bool
-    """Whether the rarer classes may be there: of all fields that make one, and of things."""
+    """Whether the rarer classes may occur, among the fields above and among the things."""
 
     def at(self, lateral: float, z: float) -> np.ndarray:
         """The point of the ground at a lateral position, ``z`` metres ahead."""

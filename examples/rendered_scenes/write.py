@@ -26,20 +26,20 @@ from examples.rendered_scenes.noise_record import NoiseRecord
 from examples.rendered_scenes.render import Scene, render_scene
 
 CITIES = {"train": ("arbora", "brunnhafen", "castelle"), "val": ("dornwald", "estrava")}
-"""Invented cities of each split, which share none; scenes go round them."""
+"""Invented cities, none of which is in both splits; scenes are assigned to them in turn."""
 
 MIN_SIZE = (32, 64)
 """Height and width below which people and poles vanish."""
 
 _COMPRESSION: dict[str, Any] = {"compress_level": 1, "compress_type": zlib.Z_RLE}
-"""After PNG's own filters, runs are all that is left to find; a search takes 3 times as long."""
+"""PNG's own filters leave little but runs to compress; a full search takes 3 times as long."""
 
 _FRAME = 19
 """The frame of each sequence that the real data set labels."""
 
 
 _CHOICE, _WEATHER, _NOISE = range(1, 4)
-"""What else a scene's key is drawn from for: each use has random numbers of its own."""
+"""Appended to a scene's key, so that each of these uses has random numbers of its own."""
 
 CLASSES = ("all", "common")
 
@@ -64,8 +64,8 @@ def synthesize(
     complete: until then everything is in a folder beside it, removed if anything goes wrong.
 
     Only training scenes have noise, so that figures on the validation split are measured
-    against the truth. What was there before it is then in ``gtFine_clean/`` and
-    ``disparity_clean/``, and ``noise.json`` says how much it is.
+    against the truth. The files without noise are then in ``gtFine_clean/`` and
+    ``disparity_clean/``, and ``noise.json`` records the amount of noise.
 
     Args:
         out: Folder to create; it may exist if it is empty.
@@ -154,7 +154,7 @@ def with_noise(
 ) -> Scene:
     """The scene with errors in its labels and its disparity, as `synthesize` writes them.
 
-    The amount of the one does not change where the other is.
+    The amount of noise in one of them does not change the noise in the other.
     """
     key = [seed, list(CITIES).index(split), index, _NOISE]
     labels_rng, disparity_rng = (np.random.default_rng([*key, k]) for k in range(2))
@@ -188,7 +188,7 @@ def write_scene(
         split: ``"train"`` or ``"val"``.
         index: Number of the scene.
         scene: What to write.
-        packages: Which of the top folders.
+        packages: The top-level folders to write to.
         suffix: Added to the names of these folders.
     """
     city = CITIES[split][index % len(CITIES[split])]
@@ -265,15 +265,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--out", type=Path, required=True, help="new folder for the dataset")
     add("--train", type=whole_number, default=300, metavar="N", help="scenes for training")
     add("--val", type=whole_number, default=50, metavar="N", help="scenes for validation")
-    text = "of the images"
+    text = "height and width of the images (128x256)"
     add("--size", type=height_and_width, default=(128, 256), metavar="HxW", help=text)
     add("--seed", type=whole_number, default=0)
     add("--classes", default="all", metavar="C", help="all 19 (default), or the common 12")
     add("--weather", default="clear", metavar="W", help="clear (default), rain, fog, snow or mixed")
     add("--time", default="day", metavar="T", help="day (default), dusk, night or mixed")
-    text = "share of wrong pixels, training scenes (0)"
+    text = "share of pixels with a wrong label in training scenes (0)"
     add("--label-noise", type=float, default=0.0, metavar="P", help=text)
-    text = "in pixels, training scenes (0)"
+    text = "standard deviation of the disparity noise of training scenes, in pixels (0)"
     add("--disparity-noise", type=float, default=0.0, metavar="S", help=text)
 
 

@@ -51,12 +51,12 @@ class NoiseRow(NamedTuple):
 
 
 def laplace_sigma(error: np.ndarray) -> float:
-    """The sigma of which a Laplace likelihood is the highest."""
+    """The sigma at which a Laplace likelihood is highest."""
     return float(np.sqrt(2) * np.abs(error).mean())
 
 
 def gaussian_sigma(error: np.ndarray) -> float:
-    """The sigma of which a Gaussian likelihood is the highest."""
+    """The sigma at which a Gaussian likelihood is highest."""
     return float(np.sqrt(np.square(error).mean()))
 
 
@@ -138,8 +138,8 @@ def errors_on_training_set(config: TrainConfig, model: SceneNet) -> dict[str, Er
 def predicted(config: TrainConfig, model: SceneNet) -> Iterator[dict[str, np.ndarray]]:
     """Predictions of each training image, in the order of the files.
 
-    Batch norm goes by the batch, as it does while sigma is learned: by its running means, the
-    network is another one.
+    Batch norm uses the statistics of the batch, as it does while sigma is learned: with its running
+    means, the predictions would be different.
     """
     dataset = CityscapesDataset(config.data, "train", config.size, config.tasks)
     order = in_order(dataset, config.batch_size)

@@ -48,14 +48,14 @@ class Case(NamedTuple):
     again: Callable[[], Arguments]
     """The command to repeat, by what the killed one has left."""
     share: float
-    """How many kills, of the number that is asked for."""
+    """The number of kills, as a share of `--times`."""
 
 
 class Trial(NamedTuple):
     """What came of one kill."""
 
     seconds: float
-    """After the start."""
+    """The time of the kill, in seconds after the start of the command."""
     was_killed: bool
     """False if the command had ended by then."""
     faults: list[str]
@@ -73,7 +73,7 @@ def cases(work: Path) -> list[Case]:
     predict = ["predict", "--run", work / "train" / "out", "--image", images, "--out", out]
 
     def resumed() -> Arguments:
-        # Killed before it had written its settings, a run has not begun.
+        # A run that was killed before it wrote its settings is started again, not resumed.
         return ["train", "--out", out, "--resume"] if (out / "config.json").exists() else train
 
     return [

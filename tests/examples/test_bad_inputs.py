@@ -65,7 +65,7 @@ def contents() -> set[str]:
 
 
 def status(command: str) -> int:
-    """Run a command as the shell would see it: argparse exits, we return."""
+    """Run a command and return its exit status, also if argparse exits."""
     try:
         return main(command.split())
     except SystemExit as error:

@@ -369,7 +369,7 @@ def test_mse_counts_the_mask_alone_and_is_1_for_predicting_the_mean():
 
 
 def status(arguments):
-    """Run a command as the shell would see it: argparse exits, we return."""
+    """Run a command and return its exit status, also if argparse exits."""
     try:
         return main([str(argument) for argument in arguments])
     except SystemExit as error:

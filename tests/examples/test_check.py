@@ -114,7 +114,7 @@ SPOILS = {
     ),
     "another shape": (
         lambda t: write_frame(t, "train", "town_000000_000000", *scene((32, 32), 0)),
-        "images of another shape than most",
+        "images with another aspect ratio than most",
         "is 32x32; most are like 16x32",
     ),
     "no labels": (
@@ -155,7 +155,7 @@ SPOILS = {
     "contradiction": (
         lambda t: with_pixel(labels_of(t, 0, "labelIds"), 4),
         "label files that contradict each other",
-        "1 pixels have another label id",
+        "the label ids of 1 pixels contradict",
     ),
     "cut disparity": (
         lambda t: cut(disparity_of(t, 0)),

@@ -16,7 +16,7 @@ TASKS = ("semantic", "instance", "depth")
 
 
 def flipped(content, randomness):
-    """Flip one bit, as often near the ends, where a file says what it holds, as anywhere."""
+    """Flip one bit: half the time anywhere, half near the ends, where a file describes itself."""
     place = randomness.randrange(len(content))
     if randomness.random() < 0.5:
         place = place % min(300, len(content)) * randomness.choice((1, -1))

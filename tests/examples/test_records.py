@@ -24,7 +24,7 @@ from tests.examples.tiny_tree import write_tree
 FEW = settings(
     max_examples=4, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
 )
-"""A command takes a second where the damage leaves something to show."""
+"""Few examples, as a command that is not stopped by the damage takes a second."""
 
 VALUES = [None, True, -1, 0, 1.5, math.nan, math.inf, 10**15, 10**400, "x", "", [], [1], {}]
 
@@ -36,7 +36,7 @@ READERS = {
     "copy/manifest.json": TRAIN.replace("scenes", "copy"),
     "copy/train/00000/frames.json": TRAIN.replace("scenes", "copy"),
 }
-"""A command that reads the file, by file."""
+"""For each file, a command that reads it."""
 
 
 # Any damage

@@ -100,7 +100,7 @@ def test_a_batch_that_two_processes_cannot_share_is_refused():
         return images_per_part(config, Ranks(torch.device(device), 0, 2))
 
     assert images(8, accumulate=2) == 2
-    with pytest.raises(InputError, match="3 images do not divide among 2 processes"):
+    with pytest.raises(InputError, match="3 images cannot be shared equally by 2 processes"):
         images(3)
     with pytest.raises(InputError, match="leaves each of 2 processes one image"):
         images(2)

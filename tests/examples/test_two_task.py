@@ -226,7 +226,7 @@ def test_the_softmax_weighs_by_the_losses_of_the_step(config):
     ("changes", "words"),
     [
         ({"constraint": "softmax", "temperature": 5.0}, "needs --estimator closed_form"),
-        ({"constraint": "softmax", "estimator": "closed_form"}, "--temperature: needed for"),
+        ({"constraint": "softmax", "estimator": "closed_form"}, "--temperature: required by"),
         ({"temperature": 5.0}, "--temperature: needs --constraint softmax"),
         ({"weighting": "random", "temperature": 5.0}, "needs --constraint softmax"),
         ({"weighting": "random", "estimator": "closed_form"}, "needs --weighting uncertainty"),

@@ -27,7 +27,7 @@ SINGLE = ("semantic_equal", "depth_equal")
 
 
 def status(arguments):
-    """Run a command as the shell would see it: argparse exits, we return."""
+    """Run a command and return its exit status, also if argparse exits."""
     try:
         return main([str(argument) for argument in arguments])
     except SystemExit as error:

@@ -53,7 +53,7 @@ class ModelWithLoss(nn.Module):
 
 
 def train(module, steps=5, lr=1e-2):
-    """Train the sigmas, and the network too little to tell, and return the last losses."""
+    """Train the sigmas, and the network hardly at all; return the last losses."""
     groups = [{"params": module.model.parameters()}, *module.loss_fn.param_groups(lr=lr)]
     optimizer = torch.optim.Adam(groups, lr=1e-9)
     module.loss_fn.check_optimizer(optimizer)

@@ -15,7 +15,7 @@ from tests.pages import (
     run_page,
 )
 
-# What neighbours say of themselves, or of a machine without an accelerator, in ordinary use.
+# Warnings of other libraries in ordinary use, about themselves or a missing accelerator.
 pytestmark = pytest.mark.filterwarnings(
     "ignore:The 'train_dataloader' does not have many workers",
     "ignore:`isinstance.treespec, LeafSpec.`",  # in the code of Lightning

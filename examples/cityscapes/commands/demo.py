@@ -1,4 +1,4 @@
-"""All of it at the small size: render scenes, train on them, evaluate, and write a report."""
+"""The whole example at a small size: render scenes, train on them, evaluate, write a report."""
 
 import argparse
 import dataclasses
@@ -22,7 +22,7 @@ from examples.common.lock import locked
 from examples.rendered_scenes import synthesize
 
 TRAINING_SECONDS = 3600
-"""When training stops early: a guard against a machine on which it would never end."""
+"""Time limit after which training stops early, for machines on which it would take too long."""
 
 
 def demo(
@@ -37,8 +37,8 @@ def demo(
 ) -> Path:
     """Run the demo; returns the path of its report.
 
-    Everything is made in a folder beside `out` and takes its place at the end, so that an earlier
-    demo is there until a new one is complete.
+    Everything is written to a folder beside `out`, which replaces `out` at the end, so that an
+    earlier demo stays until the new one is complete.
     """
     out = out.resolve()
     check_replaceable(out)
@@ -87,7 +87,7 @@ def train_and_evaluate(config: TrainConfig) -> ReportedRun:
     if done < config.iterations:
         print(
             f"warning: stopped after {done} of {config.iterations} iterations, as they took more "
-            f"than {TRAINING_SECONDS} seconds; the figures may be lower than of a whole run",
+            f"than {TRAINING_SECONDS} seconds; the figures may be worse than those of a whole run",
             file=sys.stderr,
         )
     metrics = evaluate(config, config.data)

@@ -18,7 +18,7 @@ from examples.common.lock import locked
 
 
 def export(run: Path, out: Path, grouping: Grouping, checkpoint: str = "last") -> float:
-    """Write the network of a run; returns by how much its outputs differ from PyTorch's.
+    """Write the network of a run; return the largest difference of its outputs from PyTorch's.
 
     Args:
         run: Folder of the run.
@@ -30,7 +30,7 @@ def export(run: Path, out: Path, grouping: Grouping, checkpoint: str = "last") -
         raise InputError(f"--out: {out} is a folder; give a file, such as {out}/scenes.onnx")
     check_can_export()
     config = load_config(run)
-    # In float32 and without recomputation: both are ways to train, and no part of the network.
+    # Always in float32 and without recomputation, which concern training, not the network itself.
     plain = dataclasses.replace(config, precision="float32", checkpoint_activations=False)
     model = load_trained(plain, checkpoint)
     description = {

@@ -1,4 +1,4 @@
-"""Which images have been predicted, so that a command that is repeated goes on where it stopped."""
+"""A record of the images already predicted, so that a repeated command continues from there."""
 
 import json
 from pathlib import Path, PurePath
@@ -22,13 +22,13 @@ class FinishedImage(TypedDict):
 class FinishedImages:
     """The images whose predictions are complete, as a file in the folder of the predictions.
 
-    One line for each image: the names of its predictions, and what they were made from. A line
-    counts as long as those files are there, the image is the same by its path, its size and the
-    time of its last change, and the maker is the same. A line that cannot be read does not count.
+    The file has one line per image: the names of its predictions, and what they were made from. A
+    line is valid as long as those files exist, the image has the same path, size and modification
+    time, and `maker` is the same. A line that cannot be read is ignored.
 
     Args:
         out: The folder.
-        maker: A text that differs where anything differs that decides the predictions.
+        maker: A text that changes with everything that affects the predictions.
     """
 
     def __init__(self, out: Path, maker: str) -> None:
@@ -36,9 +36,9 @@ class FinishedImages:
         self._source: dict[PurePath, dict[str, Any]] = {}
 
     def begin(self, images: dict[PurePath, Path]) -> dict[PurePath, list[Path]]:
-        """Return the files of the images that are finished; forget what was known of the others.
+        """Return the files of the finished images; delete the lines of the unfinished ones.
 
-        Their files are about to be replaced, one after another, and no line may speak for them.
+        The files of the unfinished ones are about to be replaced, so no line may vouch for them.
         """
         self._source = {name: self._source_of(path) for name, path in images.items()}
         recorded = read_lines(self._out / RECORD, FinishedImage, on_damage="skip")

@@ -15,11 +15,11 @@ def images_below(path: Path, out: Path) -> dict[PurePath, Path]:
     Args:
         path: One image, or a folder with images at any depth: frames of a video, or a dataset in
             the official layout, of which only `leftImg8bit` holds images.
-        out: Where predictions go. It may lie in that folder; what it holds is left out.
+        out: Folder of the predictions. It may lie inside `path`; its contents are then left out.
 
     Returns:
-        The images in the order of their names, by the relative path that their predictions get,
-        without an ending. Of images that differ in nothing but their ending, each keeps its own.
+        The images in the order of their names. The keys are the relative paths of the predictions,
+        without the ending of the image, unless two images differ only in their endings.
 
     Raises:
         InputError: If there is no image, or predictions would be written between the images.
@@ -44,9 +44,9 @@ def images_below(path: Path, out: Path) -> dict[PurePath, Path]:
 
 
 def _names(relative: list[Path]) -> list[PurePath]:
-    """Drop the ending of every path that stays different from all others without it."""
+    """Drop the ending of every path that remains unique without it."""
     names = [PurePath(path.with_suffix("")) for path in relative]
-    # More than once, as the whole `a.png` may be what is left of `a.png.jpg`.
+    # In a loop: a restored ending can clash again, as `a.png` does with a shortened `a.png.jpg`.
     while clashing := [name for name, count in Counter(names).items() if count > 1]:
         names = [
             PurePath(path) if name in clashing else name

@@ -1,4 +1,4 @@
-"""Reading images that come from anywhere: upright, in colour, and no larger than is of use."""
+"""Reading images from any source: turned upright, in colour, and no larger than is useful."""
 
 import math
 import sys
@@ -23,7 +23,7 @@ class Photo(NamedTuple):
     pixels: np.ndarray
     """RGB, uint8, (H, W, 3)."""
     is_reduced: bool
-    """Whether the file has more pixels."""
+    """Whether the image was reduced, so that the file has more pixels."""
 
 
 class BadImages:
@@ -38,7 +38,7 @@ class BadImages:
         self._num_images, self._skip = num_images, skip
         self._errors: list[InputError] = []
         self.num_done = 0
-        """Images whose predictions are complete; whoever predicts them counts."""
+        """The number of images whose predictions are complete; the caller keeps it up to date."""
 
     def add(self, error: InputError) -> None:
         """Keep what is wrong with an image, or raise it with the way out."""
@@ -64,7 +64,7 @@ class BadImages:
 
 
 def check_photos(images: dict[PurePath, Path], bad: BadImages) -> dict[PurePath, Path]:
-    """Return the images that can be predicted, as far as their headers tell."""
+    """Return the images that can be predicted, judging by their headers only."""
     return {name: path for name, path in images.items() if _is_usable(path, bad)}
 
 
@@ -94,14 +94,14 @@ def photo_batches(
     max_pixels: int,
     bad: BadImages,
 ) -> Iterator[tuple[dict[PurePath, Photo], tuple[int, int]]]:
-    """Read images, and yield batches that the network sees at one size, with that size.
+    """Read images; yield batches of those that the network sees at one size, and that size.
 
     Args:
-        images: By name.
-        size: At which the network was trained.
-        batch_size: The most images of a batch.
+        images: The images by name.
+        size: Height and width of the images that the network was trained on.
+        batch_size: The largest number of images in a batch.
         max_pixels: See `read_photo`.
-        bad: Where images go that cannot be read.
+        bad: Collects the images that cannot be read.
     """
     batch: dict[PurePath, Photo] = {}
     seen_at = size
@@ -109,7 +109,7 @@ def photo_batches(
         try:
             photo = read_photo(path, max_pixels)
         except InputError as error:
-            if batch:  # as this may be the end
+            if batch:  # before `bad.add`, which may raise
                 yield batch, seen_at
             batch = {}
             bad.add(error)
@@ -129,8 +129,8 @@ def read_photo(path: Path, max_pixels: int) -> Photo:
 
     Args:
         path: The image.
-        max_pixels: A larger image is reduced to so many: the memory and the time of all that comes
-            after the network grow with the pixels, and the network itself sees far fewer of them.
+        max_pixels: A larger image is reduced to this many pixels. Everything after the network
+            takes memory and time in proportion to them, and the network itself sees far fewer.
     """
     pixels = read_rgb(path, upright=True)
     height, width = pixels.shape[:2]

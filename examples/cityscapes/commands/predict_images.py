@@ -78,8 +78,9 @@ def predict(
         The next image, as soon as its files are there; those of earlier calls come first.
 
     Raises:
-        InputError: If an image cannot be used. If its header tells, nothing has been predicted; if
-            not, the images before it have. With `skip_bad`, all other images have.
+        InputError: If an image cannot be used. If its header shows this, no image has been
+            predicted yet; if not, the images before it have been. With `skip_bad`, all others have
+            been predicted.
     """
     if out.exists() and not out.is_dir():
         raise InputError(f"--out: {out} is not a folder")
@@ -96,7 +97,7 @@ def predict(
         yield Predicted(files, is_new=False, is_reduced=False)
     bad.num_done = len(finished)
     waiting = {name: path for name, path in usable.items() if name not in finished}
-    # On a terminal only: elsewhere an error is to be the one line that is printed.
+    # The bar shows on terminals only: elsewhere, an error should be the only line printed.
     bar = tqdm(total=len(waiting), desc="predicting", unit="image", leave=False, disable=None)
     with bar:
         max_pixels = options.max_megapixels * 1_000_000
@@ -113,7 +114,7 @@ def predict(
 
 
 def _maker(trained: Trained, options: Options, kinds: tuple[str, ...]) -> str:
-    """Return a number that differs wherever an image would be predicted differently."""
+    """Return a checksum of everything that affects how images are predicted."""
     decided_by = {
         "version": uncertainty_mtl.__version__,
         **trained.origin,
@@ -144,7 +145,7 @@ def _predict_batch(
         return
     model = check_can_sample(trained.network)
     for name, image in pixels.items():
-        # One by one: the outputs for all samples are in memory together.
+        # One image at a time, as the outputs for all of its samples are in memory together.
         with clock.stage("network"):
             maps, doubts = predict_with_uncertainty(
                 model,

@@ -88,7 +88,7 @@ def write_files(
     if "overlay" in kinds and not key.exists():
         write_atomically(key, draw_key(protocol))
     paths = [folder / f"{name.name}_{ending}" for ending in contents]
-    # Only when the last one is written do they take their places, all at once.
+    # All files take their places at once, when the last of them has been written.
     with ExitStack() as stack:
         for path, content in zip(paths, contents.values(), strict=True):
             stack.enter_context(complete_file(path)).write_bytes(content)

@@ -1,4 +1,4 @@
-"""The trained network that a command predicts by: that of a run, or an exported one."""
+"""The trained network that a command predicts with: that of a run, or an exported one."""
 
 import zlib
 from pathlib import Path
@@ -16,7 +16,7 @@ from examples.common.errors import InputError
 
 
 class Trained(NamedTuple):
-    """A network, ready to predict, and what has to be known of it."""
+    """A network that is ready to predict, and what its user has to know about it."""
 
     network: SceneNet | OnnxNetwork
     protocol: Protocol
@@ -28,7 +28,7 @@ class Trained(NamedTuple):
     grouping: dict[str, Any]
     """How votes become instances, where an exported network says so."""
     origin: dict[str, Any]
-    """Differs from that of any network that predicts differently."""
+    """Identifies the network: networks that predict differently have different origins."""
 
 
 def network_of_run(run: Path, checkpoint: str, device: str) -> Trained:
@@ -57,7 +57,7 @@ def exported_network(file: Path, checkpoint: str, device: str) -> Trained:
     origin = {"onnx": zlib.crc32(file.read_bytes())}
     protocol, tasks = PROTOCOLS[description["protocol"]], tuple(description["tasks"])
     height, width = description["size"]
-    where = torch.device("cpu")  # also if it computes on a GPU, to which it copies by itself
+    where = torch.device("cpu")  # even if it computes on a GPU: it copies its inputs itself
     grouping = description["grouping"]
     return Trained(network, protocol, tasks, (height, width), where, grouping, origin)
 

@@ -1,7 +1,7 @@
-"""The preprocessed trees of papers on multi-task learning: one NumPy array for every map.
+"""The preprocessed datasets of papers on multi-task learning: one NumPy array for every map.
 
-MTAN, LibMTL, Nash-MTL and FAMO train on such trees: `{train,val}/image/N.npy`, and as `N.npy` in
-`label_7/` and `depth/` the classes and the inverse depths of the same image.
+MTAN, LibMTL, Nash-MTL and FAMO train on such folders. `{train,val}/image/N.npy` holds an image, and
+the files `N.npy` in `label_7/` and `depth/` hold the classes and the inverse depths of that image.
 """
 
 from collections.abc import Iterable
@@ -48,7 +48,7 @@ class ArraySplit:
     protocol = TWO_TASK
     """The protocol whose labels the samples have."""
     factor = 1.0
-    """How many times wider the original images are, which nothing in the tree tells."""
+    """How many times wider the original images are; 1, as the tree does not say."""
 
     def __init__(self, root: Path, split: str, size: tuple[int, int], tasks: Iterable[str]) -> None:
         self.size = size
@@ -133,7 +133,7 @@ def read_depth(path: Path, size: tuple[int, int] | None = None) -> np.ndarray:
 def _opened(
     path: Path, channels: int | None, what: str, size: tuple[int, int] | None, whose: str
 ) -> np.ndarray:
-    """Map an array of numbers into memory, of which nothing but the header has been read."""
+    """Map an array of numbers into memory; so far, only its header is read."""
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except BROKEN_ARRAY as error:

@@ -1,8 +1,8 @@
 """Moving an image and its labels together: mirrored, cropped, scaled.
 
-Pixels are squares around whole coordinates: scaling by k takes x to ``(x + 0.5) * k - 0.5``. What
-changes is the table of centres; the vectors are derived from it afterwards and so cannot disagree
-with the image.
+Pixels are squares around whole coordinates: scaling by k maps x to ``(x + 0.5) * k - 0.5``. Of the
+instance labels, only the table of centres is changed. The vectors are computed from it afterwards,
+so they always agree with the image.
 """
 
 from typing import NamedTuple
@@ -32,7 +32,7 @@ class Augmentation(NamedTuple):
     scale: tuple[float, float] = (1.0, 1.0)
     """Smallest and largest factor by which the image is scaled."""
     crop: tuple[int, int] | None = None
-    """Height and width of what is cut out of the scaled image; None: the whole of it."""
+    """Height and width of the crop from the scaled image; None: as large as the unscaled image."""
 
     def draw(self, seed: int, size: tuple[int, int]) -> tuple[Box | None, bool]:
         """Return the part of an image of `size` that is shown, and whether it is mirrored.
@@ -63,7 +63,7 @@ def box_size(crop: tuple[int, int], scale: float) -> tuple[int, int]:
 
 
 def flip(sample: Sample) -> Sample:
-    """Mirror left and right; vectors, derived later, then point the right way by themselves."""
+    """Mirror left and right; the vectors are computed later, and so point the right way."""
     x, y = sample.centroids.xy.unbind(1)
     width = sample.image.shape[-1]
     return sample._replace(
@@ -104,5 +104,5 @@ def rescale(sample: Sample, size: tuple[int, int]) -> Sample:
 
 
 def _resize_disparity(disparity: Tensor, size: tuple[int, int]) -> Tensor:
-    # A mean over the edge of a car would be a distance at which nothing is, hence nearest.
+    # Nearest: averaging across the edge of a car would give a distance at which nothing is.
     return resize_nearest(disparity, size) * (size[1] / disparity.shape[1])

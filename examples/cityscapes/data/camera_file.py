@@ -9,9 +9,9 @@ _SMALLEST, _LARGEST = 1e-6, 1e6
 
 
 def read_baseline_fx(path: Path, width: int) -> float:
-    """Read from a camera file how many pixels of disparity a point at one metre has.
+    """Read the disparity of a point at a distance of one metre from a camera file.
 
-    That is baseline times fx, in pixels of the original image. It differs by 6% between cities.
+    It is baseline times fx, in pixels of the original image, and differs by 6% between cities.
 
     Args:
         path: The file.

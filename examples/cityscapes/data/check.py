@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command."""
     add = parser.add_argument
     add("--data", type=Path, required=True, help="dataset: official files, a copy, arrays")
-    add("--labels", choices=LABELS, default=FINE, help="of the training images (gtFine)")
+    add("--labels", choices=LABELS, default=FINE, help="labels of the training images (gtFine)")
     text = "how many problems of each kind to list (10)"
     add("--show", type=positive_number, default=10, metavar="N", help=text)
 

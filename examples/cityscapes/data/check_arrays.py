@@ -48,7 +48,7 @@ def check_arrays(root: Path, problems: Problems) -> list[str]:
     images = {split: numbered(root / split / IMAGES) for split in SPLITS}
     sizes: dict[Path, tuple[int, int]] = {}
     lines = []
-    # On a terminal only: elsewhere the report is all that is printed.
+    # The bar shows on terminals only: elsewhere, only the report should be printed.
     with tqdm(desc="checking", unit="image", leave=False, disable=None) as bar:
         bar.total = sum(map(len, images.values()))
         for split, of_split in images.items():
@@ -56,7 +56,7 @@ def check_arrays(root: Path, problems: Problems) -> list[str]:
             if not of_split:
                 problems.add(NO_IMAGES, f"{folder / IMAGES}: holds no image N.npy")
             _check_owners(folder, {path.name for path in of_split}, problems)
-            # What a split does not have at all is a task that it is not for.
+            # If a split has no labels of a kind at all, it is not meant for that task.
             kinds = [kind for kind in _READ if (folder / kind).is_dir()]
             count: Counter[str] = Counter()
             for image in of_split:

@@ -35,7 +35,7 @@ def check_copy(root: Path, problems: Problems) -> list[str]:
     lines = []
     for split, num_frames in manifest["splits"].items():
         there = {path.name for path in entries(root / split)} if (root / split).is_dir() else set()
-        # On a terminal only: elsewhere the report is all that is printed.
+        # The bar shows on terminals only: elsewhere, only the report should be printed.
         with tqdm(total=num_frames, desc=split, unit="image", leave=False, disable=None) as bar:
             for folder, count in shard_folders(root, split, num_frames, manifest["per_shard"]):
                 if folder.name in there:

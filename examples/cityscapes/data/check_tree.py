@@ -38,7 +38,7 @@ NO_DISPARITY = "missing disparity files of cities that have some"
 NO_CAMERA = "missing camera files of cities that have some"
 NO_IMAGE = "files that belong to no image"
 BAD_IMAGE = "images that cannot be used"
-BAD_SHAPE = "images of another shape than most"
+BAD_SHAPE = "images with another aspect ratio than most"
 BAD_LABELS = "label files that cannot be used"
 BAD_DISPARITY = "disparity files that cannot be used"
 BAD_CAMERA = "camera files that cannot be used"
@@ -63,7 +63,7 @@ def check_tree(root: Path, problems: Problems, labels: str = FINE) -> list[str]:
     frames = {split: list(_frames(root, split, of, problems)) for split, of in splits.items()}
     seen: set[str] = set()
     sizes: dict[Path, tuple[int, int]] = {}
-    # On a terminal only: elsewhere the report is all that is printed.
+    # The bar shows on terminals only: elsewhere, only the report should be printed.
     with tqdm(desc="checking", unit="image", leave=False, disable=None) as bar:
         bar.total = sum(map(len, frames.values()))
         for split, of_split in frames.items():
@@ -106,7 +106,7 @@ def _frames(root: Path, split: str, labels: str, problems: Problems) -> Iterator
 
 
 def _check_partners(frames: list[Frame], problems: Problems) -> None:
-    """Add what images of a city lack, unless the whole city does."""
+    """Add the files that some images of a city lack, unless all of its images lack them."""
     have_disparity = [frame for frame in frames if frame.disparity]
     have_camera = any(frame.camera for frame in frames)
     for frame in frames:
@@ -146,7 +146,7 @@ def _check_frame(frame: Frame, problems: Problems) -> tuple[tuple[int, int] | No
             arrays[name] = torch.from_numpy(found)
     if frame.camera and frame.disparity and size is not None:
         problems.unless_refused(BAD_CAMERA, read_baseline_fx, frame.camera, width=size[1])
-    # Without the size of the image, nothing says that its labels are of equal sizes.
+    # Without the image's size, its labels may differ in size, and cannot be compared.
     return size, set() if size is None else _tasks_with_labels(frame, arrays, problems)
 
 
@@ -159,8 +159,8 @@ def _tasks_with_labels(frame: Frame, arrays: dict[str, Tensor], problems: Proble
         if count := int((label_ids != implied).sum()):
             problems.add(
                 CONTRADICTION,
-                f"{frame.label_ids}: {count} pixels have another label id than by their instance "
-                f"id in {frame.instance_ids}",
+                f"{frame.label_ids}: the label ids of {count} pixels contradict their instance "
+                f"ids in {frame.instance_ids}",
             )
         if bool(target_ops.evaluated_instances(arrays["instance_ids"]).any()):
             tasks.add("instance")

@@ -36,16 +36,16 @@ class Batch(NamedTuple):
     semantic: Tensor | None
     """Classes of the protocol, uint8, (B, H, W)."""
     instances: Tensor | None
-    """Which of the centres is that of a pixel's instance, int16, (B, H, W); 0 is none."""
+    """The index in `centres` of each pixel's instance, int16, (B, H, W); 0 without an instance."""
     centres: Tensor | None
-    """Float32, (B, K + 1, 2)."""
+    """Column and row of every instance's centre, float32, (B, K + 1, 2)."""
     disparity: Tensor | None
-    """Float32, (B, H, W); nan where unknown."""
+    """Disparity or inverse depth, float32, (B, H, W); nan where unknown."""
     disparity_at_1m: Tensor
     """Disparity in pixels of a point at one metre, (B,); nan for an image without a camera file."""
 
     def to(self, device: torch.device) -> "Batch":
-        """Copy to a device, but for what no training step needs."""
+        """Copy to a device, except `disparity_at_1m`, which no training step needs."""
         moved: list[Any] = [
             None if t is None else t.to(device, non_blocking=True) for t in self[:-1]
         ]
@@ -75,7 +75,7 @@ class Batch(NamedTuple):
 
 
 def collate(samples: list[Sample], tasks: Iterable[str]) -> Batch:
-    """Stack what the targets of `tasks` follow from."""
+    """Stack the images, and the labels from which the targets of `tasks` are derived."""
     instances = centres = None
     if "instance" in tasks:
         numbers = [target_ops.number_instances(s.instance_ids, s.centroids) for s in samples]
@@ -97,14 +97,14 @@ class CityscapesDataset(Dataset[Sample | InputError]):
     Args:
         root: Folder in the official layout, one that `prepare` has written, or one of arrays.
         split: `train` or `val`.
-        size: Height and width to resize to, of the same shape as the images.
+        size: Height and width to resize to; the aspect ratio has to be that of the images.
         tasks: Decide which labels a frame must have.
-        augmentation: What happens to the draws that have a seed.
+        augmentation: Is applied to the draws that have a seed.
         labels: `gtFine` or `gtCoarse`.
         protocol: Decides the classes, and which depths count.
 
     Raises:
-        InputError: If a file or the labels are absent, or an image has another shape than `size`.
+        InputError: If a file or labels are absent, or an image has another aspect ratio.
     """
 
     def __init__(
@@ -132,7 +132,7 @@ class CityscapesDataset(Dataset[Sample | InputError]):
             box, mirrored = self.augmentation.draw(draw.seed, self.size)
             sample = self.read(draw.index, box)
         except InputError as error:
-            # Returned, as a worker process would wrap an exception in its own traceback.
+            # Return the error: a raised one would get the traceback of the worker process added.
             return error
         return self.augmentation.finish(sample, self.size, mirrored)
 
@@ -156,7 +156,7 @@ class CityscapesDataset(Dataset[Sample | InputError]):
         """Decode every frame now and keep it, if all fit into `limit_mb` megabytes."""
         bytes_per_pixel = 3 + 1 + 4 + 4
         if len(self) * self.size[0] * self.size[1] * bytes_per_pixel <= limit_mb * 2**20:
-            # On a terminal only: elsewhere an error is to be the one line that is printed.
+            # The bar shows on terminals only: elsewhere, an error should be the only line printed.
             with tqdm(range(len(self)), "reading", unit="image", leave=False, disable=None) as bar:
                 self._kept = [self.read(index) for index in bar]
 
@@ -188,7 +188,8 @@ def batches(
         num_workers=0 if dataset.is_kept else min(num_workers, os.cpu_count() or 1),
         collate_fn=partial(_collate_or_hand_on, tasks),
         pin_memory=device.type == "cuda",
-        # Its own, or starting workers would advance the global one, and resuming start them twice.
+        # A generator of its own: starting workers would advance the global one, and a resumed run
+        # starts them once more.
         generator=torch.Generator(),
     )
     try:
@@ -201,7 +202,7 @@ def batches(
             raise
     else:
         return
-    # Not in `except`: an error keeps that from which it came, here with the loader's processes.
+    # Outside of `except`, or this error would keep the caught one alive, with its processes.
     raise InputError(
         "--num-workers: one of the processes that read images was killed, most likely for want of "
         "memory; use fewer, and `train --resume` goes on where the run was"
@@ -209,9 +210,9 @@ def batches(
 
 
 def _from_workers(loader: DataLoader[Any]) -> Iterator[Batch | InputError]:
-    """Iterate with worker processes whose end is noticed here, where their batch is waited for.
+    """Iterate with worker processes; if one dies, this raises when its batch is waited for.
 
-    PyTorch's handler of SIGCHLD would raise an error anywhere, such as in the middle of a step.
+    PyTorch's handler of SIGCHLD could raise at any time, such as in the middle of a step.
     """
     with children_without_ctrl_c():
         batches_of_workers = iter(loader)

@@ -36,9 +36,9 @@ def find_frames(
         root: Folder that holds `leftImg8bit/`, `gtFine/` and, where there is depth, `disparity/`
             and `camera/`.
         split: `train`, `val` or `test`.
-        labels: `gtFine` or `gtCoarse`. With coarse labels, those images of `train_extra` which have
-            no others are part of `train`.
-        need_instances: Whether `labelIds` without instance ids are not enough.
+        labels: `gtFine` or `gtCoarse`. With `gtCoarse`, the images of `train_extra`, which have
+            coarse labels only, are part of `train`.
+        need_instances: Whether every frame must have instance ids, and not only `labelIds`.
 
     Raises:
         InputError: If the split holds no image, or an image has no labels.

@@ -15,7 +15,7 @@ class Draw(NamedTuple):
 
     index: int  # type: ignore[assignment]  # every tuple has a method of this name
     seed: int | None
-    """None: no augmentation."""
+    """Seed of the augmentation; None: no augmentation."""
 
 
 class TrainingOrder:

@@ -42,10 +42,10 @@ def prepare(
     workers: int | None = None,
     per_shard: int | None = None,
 ) -> dict[str, int]:
-    """Write a copy of the `train` and `val` splits at `size`; finishes or renews an earlier one.
+    """Write a copy of the `train` and `val` splits at `size`, or finish or renew an earlier one.
 
-    What is there already and still fits its source is kept, so that a killed run goes on
-    where it was and a changed file costs only the shard that it belongs to.
+    Shards that exist and still match their source are kept. A killed command thus continues where
+    it stopped, and a changed file costs only the shard that it belongs to.
 
     Args:
         data: Dataset in the official layout.
@@ -92,7 +92,7 @@ def prepare(
     _remove_all_but([folder for folder, _ in jobs], out)
     total = sum(settings["splits"].values())
     done = total - sum(len(of_shard) for _, of_shard in todo)
-    # On a terminal only: elsewhere an error is to be the one line that is printed.
+    # The bar shows on terminals only: elsewhere, an error should be the only line printed.
     with tqdm(desc="preparing", total=total, initial=done, unit="image", disable=None) as bar:
         for written in write_shards(todo, data, size, workers or os.cpu_count() or 1):
             bar.update(written)
@@ -106,7 +106,7 @@ def _jobs(out: Path, split: str, frames: list[Frame], per_shard: int) -> list[Jo
 
 
 def _is_done(folder: Path, frames: list[Frame], data: Path, size: tuple[int, int]) -> bool:
-    """Whether a shard holds exactly these frames, as their files are now and as it was written."""
+    """Whether a shard holds exactly these frames, is undamaged, and matches the files' content."""
     try:
         shard = open_shard(folder, size)
     except InputError:
@@ -158,9 +158,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--data", type=Path, required=True, help="dataset in the official layout")
     add("--out", type=Path, required=True, help="folder of the copy; an earlier one is renewed")
-    text = "of the copy (128x256)"
+    text = "height and width of the copy (128x256)"
     add("--size", type=height_and_width, default=(128, 256), metavar="HxW", help=text)
-    add("--labels", choices=LABELS, default=FINE, help="of the training images (gtFine)")
+    add("--labels", choices=LABELS, default=FINE, help="labels of the training images (gtFine)")
     text = "copy only the first N images of each split"
     add("--limit", type=positive_number, metavar="N", help=text)
     workers = "processes that decode (one per core)"

@@ -66,9 +66,9 @@ def shard_folders(
 
 
 def changed_file(source: Path, files: dict[str, Any]) -> Path | None:
-    """Return the first of the files of a frame that is no longer what it was.
+    """Return the first of the files of a frame that has changed since it was recorded, or None.
 
-    A file that is gone is passed over: what was prepared from it stands by itself.
+    A file that is gone is skipped: the copy that was prepared from it does not need it.
     """
     for facts in files.values():
         path = source / facts["path"]
@@ -151,7 +151,7 @@ class PreparedSplit:
 
     @property
     def factor(self) -> float:
-        """How many times wider the first image was; it need not be there any more."""
+        """How many times wider the original of the first image was; it may be gone by now."""
         return read_index(self._folders[0])[0]["factor"]
 
     def read(self, index: int, box: Box | None = None) -> Sample:
@@ -162,7 +162,7 @@ class PreparedSplit:
                 self._shards.pop(next(iter(self._shards)))
             self._shards[number] = open_shard(self._folders[number], self._size)
         shard = self._shards[number]
-        # At the first read only: it takes about as long as reading the frame.
+        # Check a frame at its first read only: the check takes about as long as the read.
         if index not in self._whole:
             if not shard.is_whole(row):
                 raise InputError(
@@ -173,7 +173,7 @@ class PreparedSplit:
         return shard.read(row, box)
 
     def __getstate__(self) -> dict[str, Any]:
-        # A worker process opens the maps itself; sent to it, they would be copied whole.
+        # A worker process opens the maps itself; pickling them would copy all of their data.
         return {**vars(self), "_shards": {}}
 
 

@@ -1,4 +1,4 @@
-"""What image and label files have to be, and reading them: checked here for all commands."""
+"""Reading image and label files, with the checks that all commands share."""
 
 import struct
 import warnings
@@ -16,7 +16,7 @@ from examples.cityscapes.labels import HIGHEST_LABEL_ID, LICENCE_PLATE_ID
 from examples.common.errors import InputError
 
 MAX_PIXELS = 2**27
-"""An image with more is refused by its header: decoding it could take all of the memory."""
+"""Images whose header says more pixels are refused: decoding them could use up all memory."""
 
 # Everything that Pillow raises on damaged files, depending on where the damage is.
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error)

@@ -80,7 +80,7 @@ def read_raw_labels(frame: Frame, size: tuple[int, int]) -> RawLabels:
     check_aspect(frame.image, native, size)
 
     def resized(read: Callable[..., np.ndarray], path: Path) -> Tensor:
-        # Picked before they are checked and become integers of 32 bits: few of them are left.
+        # Pick the pixels first: fewer are then left to check and convert to 32-bit integers.
         where = tuple(index.numpy() for index in _centres(native, size))
         return torch.from_numpy(read(path, native, where))
 
@@ -92,7 +92,7 @@ def read_raw_labels(frame: Frame, size: tuple[int, int]) -> RawLabels:
         label_ids = target_ops.label_ids_from_instance_ids(ids)
     else:
         label_ids = resized(read_label_ids, frame.label_ids)
-    # Without the file not even the sky is labelled.
+    # Without a disparity file, not even the sky has a label.
     raw, baseline_fx = nothing, math.nan
     if frame.disparity is not None:
         found = resized(read_disparity, frame.disparity)
@@ -111,7 +111,7 @@ def read_raw_labels(frame: Frame, size: tuple[int, int]) -> RawLabels:
 
 def resize_rgb(image: np.ndarray, size: tuple[int, int]) -> Tensor:
     """Resize (H, W, 3) with antialiasing; returns (3, h, w)."""
-    # As the file has it, colours last: put in planes first, it takes five times as long.
+    # Keep the colours last, as in the file: with a plane per colour, resizing takes 5 times longer.
     pixels = torch.from_numpy(image).permute(2, 0, 1)
     return image_ops.resize(pixels, list(size), antialias=True).contiguous()
 
@@ -119,8 +119,8 @@ def resize_rgb(image: np.ndarray, size: tuple[int, int]) -> Tensor:
 def resize_nearest(values: Tensor, size: tuple[int, int]) -> Tensor:
     """Take the pixel under the centre of each output pixel, as "nearest-exact" does.
 
-    Plain "nearest" takes the first pixel of each block, half a block off. Integers all the way:
-    torch's own interpolation has no 32 bit ids.
+    Plain "nearest" takes the first pixel of each block, which is half a block off. This computes
+    with integers only, as torch's own interpolation does not support 32-bit ids.
     """
     return values[_centres(values.shape, size)]
 

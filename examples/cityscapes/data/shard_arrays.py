@@ -12,7 +12,7 @@ from examples.cityscapes.data.targets import Centroids
 from examples.common.errors import InputError, reason_of
 
 DTYPES = {"image": "u1", "semantic": "u1", "instance_ids": "<u2", "raw_disparity": "<u2"}
-"""Array by field of `RawLabels`, (N, H, W) or (N, 3, H, W) for the image."""
+"""The type of each array by field of `RawLabels`; (N, H, W), or (N, 3, H, W) for the image."""
 BYTES_PER_PIXEL = 3 + 1 + 2 + 2
 
 # What numpy raises on a damaged header, depending on where the damage is.
@@ -56,7 +56,7 @@ def map_array(path: Path, dtype: str, shape: tuple[int, ...]) -> np.ndarray:
             f"{path}: should be an array of type {dtype} and shape {shape}; found "
             f"{array.dtype.str} and {array.shape}; run `prepare` again"
         )
-    # Without the subclass, whose every slice costs some microseconds of bookkeeping.
+    # As a plain array: every slice of a `memmap` costs some microseconds of bookkeeping.
     return array.view(np.ndarray)
 
 

@@ -1,7 +1,7 @@
-"""A shard: some dozens of resized frames in a folder of plain arrays, written and opened whole.
+"""A shard: some dozens of resized frames in a folder of plain arrays, written and opened as one.
 
-A folder rather than one file per frame, so that a split is a few dozen memory maps; a few dozen
-frames rather than all, so that a kill costs no more than those being read.
+With a folder for many frames, a split needs only a few dozen memory maps. With some dozens of
+frames to a folder, a killed command loses only the frames that it was reading.
 """
 
 import json
@@ -57,7 +57,7 @@ class _Checked(TypedDict, total=False):
 
 
 class FrameRecord(_Checked):
-    """What the index of a shard says of a frame; old ones have no checksum."""
+    """What the index of a shard records of a frame; older copies have no checksums."""
 
     files: SourceFiles
     num_centroids: Count
@@ -69,7 +69,7 @@ class Index(TypedDict):
     """The index of a shard."""
 
     bytes: dict[str, Count]
-    """Lengths of the files beside it, by name."""
+    """Lengths of the other files of the shard, by name."""
     frames: list[FrameRecord]
 
 
@@ -111,9 +111,9 @@ class Shard(NamedTuple):
         return decode(raw, centroids)
 
     def is_whole(self, row: int) -> bool:
-        """Return whether a frame is what was written, by its checksum; older copies have none.
+        """Return whether a frame's checksum is right; frames of older copies have none, and pass.
 
-        This reads the whole frame, also where only a part of it is wanted afterwards.
+        This reads the whole frame, even if only a part of it is needed afterwards.
         """
         entry = self.index[row]
         if "crc32" not in entry:

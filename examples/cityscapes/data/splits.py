@@ -20,8 +20,8 @@ class RawSplit:
         root: Folder in the official layout.
         split: `train` or `val`.
         size: Height and width to resize to, of the same shape as the images.
-        tasks: Decides which labels a frame must have. What only depth needs is not looked at
-            without it.
+        tasks: Decides which labels a frame must have. Without `depth`, the files that only it
+            needs are ignored.
         labels: `gtFine` or `gtCoarse`.
 
     Raises:
@@ -66,7 +66,7 @@ def open_split(
     labels: str = FINE,
     protocol: Protocol = THREE_TASK,
 ) -> RawSplit | PreparedSplit | ArraySplit:
-    """Open a split of any kind of folder, from whose labels those of a protocol follow."""
+    """Open a split of any kind of folder, if its labels can be translated to the protocol's."""
     if is_prepared(root):
         return PreparedSplit(root, split, size, tasks, labels)
     if not is_array_tree(root):

@@ -1,4 +1,4 @@
-"""What each task is trained towards, as pure functions of the label images."""
+"""The training targets of each task, as pure functions of the label images."""
 
 from typing import NamedTuple
 
@@ -20,10 +20,10 @@ _EGO_VEHICLE_LABEL_ID = LABEL_ID["ego vehicle"]
 
 
 class Centroids(NamedTuple):
-    """Where the instances of an image have their centres.
+    """The centres of the instances of an image.
 
-    A table rather than an image of vectors: flips, scales and crops act on it exactly, and the
-    centre of a cropped instance remains that of the whole.
+    They are a table rather than an image of vectors: flips, scales and crops act on it exactly, and
+    the centre of a cropped instance remains that of the whole instance.
     """
 
     ids: Tensor
@@ -44,7 +44,7 @@ def train_ids(label_ids: Tensor) -> Tensor:
 
 
 def evaluated_instances(instance_ids: Tensor) -> Tensor:
-    """Blank all ids but those of single instances of the 8 evaluated thing classes to 0.
+    """Set all ids to 0 except those of single instances of the 8 evaluated thing classes.
 
     A thing pixel with an id below 1000 belongs to a group that nobody separated: it has a class
     but no centre.
@@ -77,11 +77,11 @@ def offsets(instance_ids: Tensor, centroids: Centroids) -> Tensor:
 def number_instances(instance_ids: Tensor, centroids: Centroids) -> Tensor:
     """Replace the id of every pixel by its place in the table, from 1; 0 remains "none".
 
-    Half the size, and found by a number without a search. Returns int16.
+    The numbers (int16) need half the memory of ids, and look up a centre without a search.
     """
     if len(centroids.ids) == 0:
         return torch.zeros_like(instance_ids, dtype=torch.int16)
-    # By id, of which the largest is below 2**16: faster than a search for every pixel.
+    # A table indexed by id (all are below 2**16) is faster than a search for every pixel.
     numbers = torch.zeros(int(centroids.ids[-1]) + 1, dtype=torch.int16)
     numbers[centroids.ids.long()] = torch.arange(1, len(centroids.ids) + 1, dtype=torch.int16)
     return numbers.index_select(0, instance_ids.flatten()).view_as(instance_ids)
@@ -114,7 +114,7 @@ def offsets_of_numbers(numbers: Tensor, centres: Tensor) -> Tensor:
     vectors = centres.new_empty(batch, 2, height, width)
     for axis, position in enumerate((columns, rows)):
         goal = centres[:, :, axis].flatten().index_select(0, place.flatten()).view_as(place)
-        # Every step writes over the one before: new memory takes longer than they do.
+        # Each operation overwrites its input: allocating memory would take longer than computing.
         torch.mul(goal.sub_(position), is_instance, out=vectors[:, axis])
     return vectors
 
@@ -131,10 +131,10 @@ def inverse_depth(raw_disparity: Tensor, label_ids: Tensor, factor: float) -> Te
 
 
 def settle_disparity(raw_disparity: Tensor, label_ids: Tensor) -> Tensor:
-    """Write into the raw disparity what the labels know about it; 0 remains "unknown".
+    """Correct the raw disparity by what the labels say; 0 still means "unknown".
 
-    Sky is infinitely far wherever the file says nothing, which is a raw value of 1. The ego
-    vehicle carries disparities too, and they are left out.
+    Where the file has no value for the sky, it gets a raw value of 1, which is infinitely far. The
+    ego vehicle has disparities in the files; they are set to unknown.
     """
     is_far = (raw_disparity == 0) & (label_ids == _SKY_LABEL_ID)
     raw = torch.where(is_far, 1, raw_disparity)
@@ -155,7 +155,7 @@ def decode_disparity(raw_disparity: Tensor, factor: float) -> Tensor:
 def per_metre(disparity: Tensor, disparity_at_1m: float | Tensor) -> Tensor:
     """Return the inverse depth in 1/m of a disparity, given that of a point at one metre.
 
-    Both are in pixels of the same size. Inverse depth has no division by the disparity, which may
-    be 0; without a camera file `disparity_at_1m` is nan, and so is the result.
+    Both are in pixels of the same size. Unlike depth, inverse depth needs no division by the
+    disparity, which may be 0. Without a camera file, `disparity_at_1m` and the result are nan.
     """
     return disparity / disparity_at_1m

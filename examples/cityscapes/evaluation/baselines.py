@@ -19,7 +19,7 @@ class PositionPrior(NamedTuple):
 
 
 def position_prior(dataset: CityscapesDataset) -> PositionPrior:
-    """Count over a split, one image at a time.
+    """Compute the prior from a split, one image at a time.
 
     A pixel that is never labelled takes the most frequent class or the mean of all pixels.
     """

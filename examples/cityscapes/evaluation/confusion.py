@@ -1,4 +1,4 @@
-"""What all figures of classes are made of: a confusion matrix, and means of what is known."""
+"""The basis of all class figures: a confusion matrix, and means over the known values."""
 
 from torch import Tensor
 
@@ -7,7 +7,7 @@ from examples.cityscapes.labels import IGNORE_INDEX
 
 def confusion_matrix(predicted: Tensor, target: Tensor, num_classes: int) -> Tensor:
     """Count pixels by true class, in rows, and predicted class; ignored ones never count."""
-    # Here, as a command that measures nothing would wait three seconds for it.
+    # Imported here: a command that measures nothing should not wait three seconds for it.
     from torchmetrics.functional.classification import multiclass_confusion_matrix
 
     found: Tensor = multiclass_confusion_matrix(

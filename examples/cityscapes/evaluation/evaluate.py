@@ -59,12 +59,12 @@ def evaluate(
             scripts on them; their figures are under `official`.
         grouping: How votes become instances.
         checkpoint: `last`, or `best` of the validations during training.
-        limit: How many images are measured, the first by name, without the baselines. Figures of a
-            part are not figures of the split, so that nothing is written. None: all.
+        limit: Measure only this many images, in the order of their names, without the baselines,
+            and write no file, as the figures are not those of the whole split. None: all images.
 
     Returns:
-        The network's figures, and under `position_prior` and `untrained` those of the baselines,
-        all None for one that cannot be made.
+        The network's figures, and under `position_prior` and `untrained` those of the baselines.
+        If a baseline cannot be made, all of its figures are None.
     """
     grouping = grouping or Grouping()
     if official and limit is not None:
@@ -82,7 +82,7 @@ def evaluate(
     if "instance" in config.tasks:
         metrics["instance_rand_index"] = instance_rand_index(val, trained, grouping)
     metrics["num_images"] = len(val)
-    is_whole = limit is None  # a part is not worth reading the whole training split
+    is_whole = limit is None  # for a few images, do not read the whole training split
     others = baselines(config, data, where) if is_whole else dict.fromkeys(BASELINES)
     for name, baseline in others.items():
         metrics[name] = (
@@ -93,7 +93,7 @@ def evaluate(
     if not is_whole:
         return metrics
     path = config.out / "metrics.json"
-    # Before the official scripts, which take long and are not ours.
+    # Written before the official scripts run, as they take long and may fail.
     write_atomically(path, json.dumps(metrics, indent=2) + "\n")
     if official:
         out = config.out / "official"
@@ -197,4 +197,4 @@ def run(
         )
     print(full_summary(config, metrics))
     if limit is not None:
-        print(f"\nof the first {metrics['num_images']} images; nothing was written")
+        print(f"\nmeasured on the first {metrics['num_images']} images; nothing was written")

@@ -23,8 +23,8 @@ class InstanceError:
     def compute(self) -> Figures:
         """Return errors in pixels, None without instances.
 
-        `instance_error_px` is the paper's: the mean of `|dx| + |dy|`. Beside it the mean of either
-        component, that of the length of the error, and the root of the mean squared length.
+        `instance_error_px` is the paper's: the mean of `|dx| + |dy|`. The others are the mean of
+        each component, the mean length of the error, and the root of the mean squared length.
         """
         names = ("error", "error_x", "error_y", "euclidean", "rms")
         *sums, count = self.sums.tolist()

@@ -19,8 +19,8 @@ Figures = dict[str, Any]
 class SplitMetrics:
     """Adds up batches, and gives the figures of all of them; None for what has no labels.
 
-    To add a metric, write a class with `sums` and `compute()` as `DepthError` is one, and give it
-    its maps here.
+    To add a metric, write a class with `sums` and `compute()`, like `DepthError`, and call it in
+    the methods below.
 
     Args:
         pixel_area: How many pixels of the original image one pixel of the maps stands for.
@@ -34,11 +34,11 @@ class SplitMetrics:
         self._instance, self._depth = InstanceError(), DepthError()
 
     def add(self, maps: dict[str, Tensor], batch: Batch) -> None:
-        """Add the maps of a batch by task, those of the tasks that the batch has labels of.
+        """Add the maps of a batch by task, except for tasks of which the batch has no labels.
 
         Args:
             maps: Train ids (B, H, W), offsets (B, 2, H, W) and disparity (B, 1, H, W).
-            batch: The images' labels. With those of instances there is an iIoU.
+            batch: The images' labels. The iIoU needs labels of instances.
         """
         targets, masks = batch.targets(), batch.masks()
         both = maps.keys() & targets.keys()

@@ -34,7 +34,7 @@ OWN_FIGURES = {
     "category_iou": "averageScoreCategories",
     "category_iiou": "averageScoreInstCategories",
 }
-"""What our own metrics and the official script both compute, by either name."""
+"""Figures that both our metrics and the official script compute: our name, and the script's."""
 
 PRECISIONS = {"ap": "allAp", "ap50": "allAp50%", "ap100m": "allAp100m", "ap50m": "allAp50m"}
 """What only the official script computes, by our name and by its own."""
@@ -113,7 +113,7 @@ def export_split(
     """Write the predictions for some images in the official formats."""
     exporter = Exporter(out, split)
     device = next(model.parameters()).device
-    # On a terminal only: elsewhere an error is to be the one line that is printed.
+    # The bar shows on terminals only: elsewhere, an error should be the only line printed.
     for path in tqdm(images, f"exporting {split}", unit="image", leave=False, disable=None):
         exporter.add(stem_of(path), predict_scene(model, read_rgb(path), size, device, grouping))
     exporter.finish()
@@ -123,8 +123,8 @@ def score(frames: list[Frame], predictions: Path) -> Metrics:
     """Measure exported predictions by the official scripts, and by our own metrics.
 
     Returns:
-        The figures in `OWN_FIGURES`, `PRECISIONS` and `QUALITIES` and those of each class; under
-        `largest_difference` by how much ours are off.
+        The figures in `OWN_FIGURES`, `PRECISIONS` and `QUALITIES` and those of each class;
+        `largest_difference` is that between our figures and the official ones.
     """
     with tempfile.TemporaryDirectory() as folder:
         results = run_scripts(job_of(frames, predictions, Path(folder)), Path(folder))

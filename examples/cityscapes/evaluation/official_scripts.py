@@ -1,8 +1,8 @@
 """Runs the official evaluation scripts: `python official_scripts.py JOB.json RESULT.json`.
 
-A program of its own, which imports nothing of ours: the scripts keep their settings in module
-globals, leave by `sys.exit`, and call a function that numpy has dropped. None of that is to reach
-the caller.
+This is a separate program that imports none of our code. The official scripts keep their settings
+in module globals, end with `sys.exit`, and call a function that numpy has removed; in a process of
+its own, none of that affects the caller.
 """
 
 import json
@@ -18,12 +18,12 @@ import numpy as np
 def main(job_path: str, result_path: str) -> None:
     """Evaluate what the job lists.
 
-    The job holds `label_ids`, `instance_ids` and `semantic`, lists of files in the same order, and
-    optionally `instance` with its `root`, and `distances` by instance ids file and instance, and
-    `panoptic`, the table of predicted segments, with `truth`, a folder with the instance ids as in
-    a dataset.
+    The job holds `label_ids`, `instance_ids` and `semantic`, which are lists of files in the same
+    order. Optional are `instance`, with its folder `root`; `distances`, by the file of the instance
+    ids and by instance; and `panoptic`, the table of predicted segments, with `truth`, a folder
+    that holds the instance ids as a dataset does.
     """
-    # cityscapesScripts 2.3.0 calls `in1d`, of which numpy 2.4 has only the successor left.
+    # cityscapesScripts 2.3.0 calls `in1d`, which numpy 2.4 has removed in favour of `isin`.
     vars(np).setdefault("in1d", lambda values, *rest: np.isin(np.ravel(values), *rest))
     job = json.loads(Path(job_path).read_text(encoding="utf-8"))
     results = {"semantic": evaluate_semantic(job)}
@@ -51,8 +51,8 @@ def evaluate_instances(job: dict[str, Any]) -> dict[str, Any]:
     args = script.args
     args.JSONOutput, args.quiet = False, True
     args.predictionPath = job["root"]
-    # Its cache of the true instances, by default inside the installed package. Filling it is also
-    # the one way to tell the script about distances.
+    # The script's cache of the true instances is inside the installed package by default. Filling
+    # the cache is also the only way to tell the script about distances.
     args.gtInstancesFile = str(Path("gtInstances.json").absolute())
     truth = script.instances2dict(job["instance_ids"])
     for file, distances in job["distances"].items():

@@ -37,7 +37,7 @@ def by_network(model: SceneNet, device: torch.device) -> Predictor:
 
 
 def by_position(train: CityscapesDataset) -> Predictor:
-    """Predict from the position only, and offsets of 0."""
+    """Predict classes and disparities from a pixel's position only, and offsets of 0."""
     prior = position_prior(train)
 
     def predict(image: Tensor) -> dict[str, Tensor]:
@@ -55,7 +55,7 @@ def baselines(config: TrainConfig, data: Path, device: torch.device) -> dict[str
     """Return both baselines by name; None, after a warning, for one that cannot be made.
 
     The data may have no training split, and the file that the trunk started from may be gone.
-    Neither takes anything from the figures of the network itself.
+    The figures of the network itself do not depend on either.
     """
 
     @functools.cache

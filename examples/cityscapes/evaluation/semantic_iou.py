@@ -51,8 +51,9 @@ class SemanticIoU:
     def __init__(self, pixel_area: float = 1.0) -> None:
         self._pixel_area = pixel_area
         self.sums = torch.zeros(NUM_CLASSES + 4, NUM_CLASSES, dtype=torch.float64)
-        """The confusion matrix, truth in rows; by class of the instance the weighted pixels, in
-        all, found, and found in its category; and whether instances were known at all."""
+        """The confusion matrix with the truth in rows; then, by class, the weighted pixels of
+        instances: all, those predicted in the right class, and those in the right category; and a
+        last row, which is above 0 if instances were known."""
 
     def add(self, predicted: Tensor, target: Tensor, instances: Tensor | None = None) -> None:
         """Add class maps of equal shape; pixels whose target is 255 never count.
@@ -89,10 +90,10 @@ class SemanticIoU:
     def compute(self) -> dict[str, Any]:
         """Return the means and the value of each class; None where there is nothing to measure.
 
-        `semantic_iou` is the official rule: a class with neither truth nor prediction drops out,
-        one that is predicted but never true counts 0. `semantic_iou_present` is the mean over the
-        classes that occur in the truth, of which `semantic_pixels_per_class` has pixels. Categories
-        and iIoU follow the official rule.
+        `semantic_iou` follows the official rule: a class that neither occurs nor is predicted is
+        left out, and one that is predicted but never occurs counts as 0. `semantic_iou_present` is
+        the mean over the classes that occur in the truth, which are those with pixels in
+        `semantic_pixels_per_class`. Categories and iIoU follow the official rule.
         """
         confusion = self.sums[:NUM_CLASSES]
         between = _MEMBERSHIP.T @ confusion @ _MEMBERSHIP

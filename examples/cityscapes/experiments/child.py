@@ -1,4 +1,4 @@
-"""One run, in a process of its own: train or go on, measure, and leave figures.json."""
+"""One run, in a process of its own: train or resume it, measure it, and write figures.json."""
 
 import dataclasses
 import json
@@ -26,9 +26,9 @@ from examples.common.lock import locked
 
 
 def run_one(config: TrainConfig, num_threads: int) -> None:
-    """Bring a run from where it is to its figures.json; what it prints goes to its log.txt."""
-    # Ctrl-C reaches every process of a terminal. Only the parent answers it, by SIGTERM to us,
-    # upon which training saves: it has started us without Ctrl-C, and training is not to note it.
+    """Train a run, from wherever it has got to, and measure it; its output goes to its log.txt."""
+    # A terminal sends Ctrl-C to all of its processes. Only the parent should react: it sends us
+    # SIGTERM, on which training saves. So this process and its training ignore Ctrl-C.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(num_threads)
@@ -62,7 +62,7 @@ def train_and_measure(config: TrainConfig) -> None:
     result = {
         "figures": figures,
         "num_images": len(val),
-        # Of a run that was interrupted the time is not known.
+        # The time of a run that was interrupted is not known.
         "seconds": None if resume else round(time.monotonic() - started, 1),
         "setup": setup(device),
     }

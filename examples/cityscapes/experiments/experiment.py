@@ -30,7 +30,7 @@ class ExperimentOutcome(NamedTuple):
     failures: dict[str, str]
     """The reasons for which runs failed, by the names of the runs."""
     recipe: str
-    """How to get the same again; the last section of the page."""
+    """How to reproduce the results; the last section of the page."""
 
     def of(self, training: Training) -> list[dict[str, Any]]:
         """Return the results of a training, in the order of the seeds."""
@@ -51,7 +51,7 @@ def run_experiment(
     figures: Iterable[str] = FIGURES,
     **given: Any,
 ) -> ExperimentOutcome:
-    """Run every training from every seed, or what an earlier call has left of that.
+    """Run every training from every seed, except for runs that an earlier call has finished.
 
     Args:
         command: Command of the experiment.
@@ -62,12 +62,12 @@ def run_experiment(
         quick: Whether to use the preset `quick`, and few scenes.
         workers: Runs side by side; None for one per core, or one at a time on a GPU.
         defaults: Settings of the experiment where `given` has none.
-        shown: Options of its own, for the recipe.
-        figures: What every run has to be measured by.
+        shown: The options that only this experiment has, for the recipe.
+        figures: The names of the figures that every run has to have.
         given: Fields of `TrainConfig`.
     """
     if quick and "preset" in given:
-        raise InputError("--quick: is a preset of its own; leave --preset away")
+        raise InputError("--quick: is itself a preset; leave out --preset")
     preset = "quick" if quick else given.get("preset", "demo" if data is None else "tiny")
     # Looking at the validation split changes no weight, and only the last network is measured.
     plain = {"eval_every": 0, "tensorboard": False}
@@ -111,7 +111,7 @@ def write_page(
         outcome: The runs.
     """
     missing = ""
-    if outcome.failures:  # not why: a message may name folders, and the page is to be shown around
+    if outcome.failures:  # without messages: they may name folders, and the page will be shared
         names = ", ".join(f"`{name}`" for name in outcome.failures)
         missing = f"**Failed, and missing above**: {names}.\n\n"
     write_atomically(out / f"{command}_runs.csv", csv_text(run_rows(outcome)))

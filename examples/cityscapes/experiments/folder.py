@@ -18,7 +18,7 @@ from examples.rendered_scenes import synthesize
 
 Setting = str | float | bool | None
 Recorded = Setting | list[Setting] | dict[str, Setting]
-"""What an experiment.json has of every setting."""
+"""A setting as experiment.json records it."""
 
 _FREE = {"checkpoint_every", "tensorboard", "num_workers", "cache_mb"}
 """Settings that do not change the figures, and may change from one call to the next."""
@@ -76,13 +76,13 @@ def _render(out: Path, scenes: dict[str, Any], settings: dict[str, Any]) -> None
         synthesize(out / "scenes", **scenes, size=settings["size"], seed=0)
     except InputError:  # a size that cannot be rendered, or the like: nothing was started
         (out / "experiment.json").unlink()
-        with suppress(OSError):  # a mounted disk stays, and a lock that had no other place
+        with suppress(OSError):  # the folder may be a mounted disk, or still hold its lock
             out.rmdir()
         raise
 
 
 def _unrecorded() -> dict[str, Any]:
-    """Return what older experiments had of the settings that were added since."""
+    """Return the settings that were added later, with the values that older experiments had."""
     return {"protocol": TrainConfig.protocol, "temperature": TrainConfig.temperature}
 
 

@@ -1,4 +1,4 @@
-"""Whether sigma ends where it does wherever it starts, as the paper's appendix finds."""
+"""Whether sigma reaches the same value from every start, as the paper's appendix finds."""
 
 import argparse
 from collections.abc import Sequence

@@ -14,7 +14,7 @@ class Interval(NamedTuple):
     """A mean, and how well some runs determine it."""
 
     mean: float | None
-    """None without values."""
+    """The mean; None if there are no values."""
     half_width: float | None
     """Half the width of the 95% t-interval; None for fewer than two values."""
     num_values: int

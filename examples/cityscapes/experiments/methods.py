@@ -19,7 +19,7 @@ class Method(NamedTuple):
     trainings: tuple[Training, ...]
     """One network, or one for each task."""
     published: str = ""
-    """The name of the same way in the published table; empty where it has no such row."""
+    """The name of the method in the published table; empty if the table has no such row."""
 
 
 SINGLE = Method("single tasks", tuple(Training((task,), "equal") for task in TWO_TASK.tasks), "STL")

@@ -61,7 +61,7 @@ def recipe(
 
 
 def command_line(command: str, given: dict[str, Any]) -> str:
-    """Return the command; folders, which differ between machines, by the names of their flags."""
+    """Return the command; in place of a folder, which is local, it shows the name of its flag."""
     words = ["python -m examples.cityscapes", command]
     for name, value in given.items():
         flag = "--" + name.replace("_", "-")

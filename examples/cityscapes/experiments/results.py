@@ -19,7 +19,7 @@ class Summary(NamedTuple):
     """Some numbers in short."""
 
     mean: float | None
-    """None without numbers."""
+    """The mean; None if there are no numbers."""
     spread: float | None
     """The sample standard deviation, whose denominator is n - 1; None for fewer than two."""
     num_values: int

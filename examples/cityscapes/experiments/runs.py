@@ -25,7 +25,7 @@ class Result(TypedDict):
 
     num_images: PositiveInt
     seconds: NotNegative | None
-    """None of a run that was interrupted."""
+    """How long the run took; None if it was interrupted."""
     setup: dict[str, str | PositiveInt | None]
 
 
@@ -38,7 +38,7 @@ class InterruptedRunsError(Exception):
 
 
 def run_all(configs: Sequence[TrainConfig], workers: int) -> dict[str, str]:
-    """Run what is not finished, and return why runs failed by their names.
+    """Run the unfinished runs, and return the reasons of failures by the names of the runs.
 
     A failure is printed at once, and the other runs go on. The cores are shared out evenly.
 
@@ -59,7 +59,7 @@ def run_all(configs: Sequence[TrainConfig], workers: int) -> dict[str, str]:
                 while waiting and len(running) < workers:
                     process = start(config := waiting.popleft(), num_threads)
                     running[process.sentinel] = process, config
-                # A signal does not end the wait, so that it has to be a short one.
+                # A signal does not end the wait, so the wait has to be short.
                 for sentinel in wait(list(running), timeout=0.2):
                     process, config = running.pop(cast(int, sentinel))
                     process.join()
@@ -79,9 +79,9 @@ def run_all(configs: Sequence[TrainConfig], workers: int) -> dict[str, str]:
 
 def start(config: TrainConfig, num_threads: int) -> BaseProcess:
     """Start one run."""
-    # A server that has imported torch forks each process: importing would take seconds for each.
+    # Each process is forked from a server that has already imported torch, which takes seconds.
     context = multiprocessing.get_context("forkserver")
-    # With what a run imports late: each would otherwise spend seconds on that.
+    # The server imports these too: a run needs them late, and they also take seconds to import.
     late = ["sklearn.cluster", "torchmetrics.functional.classification"]
     context.set_forkserver_preload(["examples.cityscapes.experiments.child", *late])
     process = context.Process(target=run_one, args=(config, num_threads))

@@ -71,7 +71,7 @@ ours only where the recipe below names that setting. Errors are in pixels of the
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command."""
     parser.argument_default = argparse.SUPPRESS
-    text = "which half: semantic or instance, and depth"
+    text = "a: semantic and depth; b: instance and depth"
     parser.add_argument("--figure", choices=("a", "b", "both"), help=text)
     add_options(parser)
 

@@ -23,7 +23,7 @@ _LEARNED_ONLY = (
 
 
 class Training(NamedTuple):
-    """What sets one training apart from the others of its experiment, but for the seed."""
+    """What distinguishes one training from the others of its experiment, except for the seed."""
 
     tasks: tuple[str, ...]
     weighting: str
@@ -36,7 +36,7 @@ class Training(NamedTuple):
 
     @property
     def name(self) -> str:
-        """A file name."""
+        """The name of the training, which can be part of a file name."""
         weighting = self.weighting.replace(":", "_").replace(",", "_")
         start = "" if self.log_var_init is None else f"_from_{self.log_var_init:g}"
         variant = f"_{self.variant}" if self.variant else ""
@@ -51,7 +51,7 @@ def config_of(
     Args:
         training: What to train.
         seed: Seed of the run.
-        settings: Fields of `TrainConfig`; those on learning sigma reach only who learns it.
+        settings: Fields of `TrainConfig`; those about sigma apply only to trainings that learn it.
         data: The dataset.
         runs: The folder of all runs.
     """

@@ -136,7 +136,7 @@ form `symmetric` with a momentum of 1.
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command."""
     parser.argument_default = argparse.SUPPRESS
-    text = f"of UW-SO, each a row ({','.join(f'{t:g}' for t in TEMPERATURES)})"
+    text = f"temperatures of UW-SO, a row for each ({','.join(f'{t:g}' for t in TEMPERATURES)})"
     kind = parser_of(tuple[float, ...])
     parser.add_argument("--temperatures", type=kind, metavar="T,T", help=text)
     add_options(parser, without=("estimator", "constraint", "temperature"))

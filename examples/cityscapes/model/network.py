@@ -104,7 +104,7 @@ def without_noise(outputs: dict[str, Output]) -> dict[str, Tensor]:
 
 
 class Trunk(nn.Module):
-    """The convolutions of a torchvision ResNet, dilated instead of strided beyond a stride."""
+    """A torchvision ResNet's convolutions; beyond `output_stride`, dilation replaces strides."""
 
     def __init__(self, backbone: str, stages: int, output_stride: int) -> None:
         super().__init__()
@@ -144,9 +144,10 @@ class Trunk(nn.Module):
 def dilate_beyond(layers: Iterable[nn.Module], output_stride: int) -> None:
     """Replace strides by dilation in ResNet stages, once they would exceed `output_stride`.
 
-    Works on the built convolutions, as torchvision's own option refuses ResNet-18 and -34. The
-    strided convolution keeps the dilation of what came before it, every later one doubles it:
-    the features, subsampled, are then exactly those of the strided network.
+    This changes the convolutions of a network that is already built, as torchvision's own option
+    refuses ResNet-18 and -34. The formerly strided convolution keeps the dilation of those before
+    it, and all later ones double it. Subsampled, the features are exactly those of the strided
+    network.
     """
     stride, dilation = 4, 1  # the stem's
     for layer in layers:
@@ -191,9 +192,9 @@ def decoder(
     """Return the layers from the shared features to one task's output."""
     hidden = conv_bn_relu(in_channels, channels, kernel_size=3)
     if dropout:
-        # Whole channels: that is one draw of the last weights for all pixels. Pixels that are drawn
-        # one by one would show the grid of the features, as interpolation averages between them.
-        hidden.append(nn.Dropout2d(dropout))  # in `hidden`: the names of all weights stay
+        # Dropping whole channels is one draw of the last layer's weights for all pixels. Dropping
+        # single pixels would show the grid of the features, as interpolation averages between them.
+        hidden.append(nn.Dropout2d(dropout))  # inside of `hidden`, so no weight's name changes
     return nn.Sequential(hidden, nn.Conv2d(channels, out_channels, kernel_size=1))
 
 

@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 
 def recomputed(module: nn.Module, features: Tensor) -> Tensor:
-    """Apply a module and keep only its input; gradients and statistics are those of plain use."""
+    """Apply a module and keep only its input; gradients and statistics are as without this."""
     return checkpoint(
         module,
         features,
@@ -26,8 +26,8 @@ def recomputed(module: nn.Module, features: Tensor) -> Tensor:
 def statistics_kept(module: nn.Module) -> Iterator[None]:
     """Let batch norm see a batch a second time without counting it a second time.
 
-    By a momentum of 0, not by switching the statistics off: the layer then saves the same tensors
-    as the first time, which checkpointing insists on.
+    This sets the momentum to 0 rather than switching the statistics off: the layer then saves the
+    same tensors as the first time, which checkpointing requires.
     """
     norms: list[Any] = [m for m in module.modules() if isinstance(m, _BatchNorm) and m.training]
     before = [(norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]

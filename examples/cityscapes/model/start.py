@@ -24,13 +24,13 @@ from examples.common.errors import InputError
 
 
 def backbone_state(backbone: str, choice: str) -> tuple[str, dict[str, Tensor] | None]:
-    """Return the weights that `--backbone-weights` leads to: their name and a ResNet state dict.
+    """Return the weights that `--backbone-weights` selects: their name and a ResNet state dict.
 
-    `auto` leads to `imagenet`. If those weights cannot be fetched, it warns once and leads to
-    `none`, whose state dict is None. Whoever asked for `imagenet` by name gets an error instead.
+    `auto` selects `imagenet`. If those weights cannot be fetched, it prints a warning and selects
+    `none`, whose state dict is None; for `imagenet` itself, that is an error.
 
     Raises:
-        InputError: If weights that were asked for by name cannot be had.
+        InputError: If `imagenet` cannot be fetched, or a file cannot be read.
     """
     if choice == "none":
         return choice, None
@@ -96,7 +96,7 @@ def initial_model(
 
 @torch.no_grad()
 def _start_depth_at_mean(model: SceneNet, dataset: CityscapesDataset) -> None:
-    # Disparities are far from 0, and the first thousand steps would be spent on getting there.
+    # Disparities are far from 0: without this, the first thousand steps only approach their mean.
     total, count = 0.0, 0
     for index in range(len(dataset)):
         disparity = dataset.read(index).disparity

@@ -13,7 +13,7 @@ from examples.cityscapes.config import TrainConfig
 def about(
     configs: dict[str, TrainConfig], data: Path | None, *, rendered: bool = False
 ) -> list[tuple[str, str]]:
-    """Return what and its value, for each line.
+    """Return the title and the value of each line.
 
     Args:
         configs: The configuration of every run by its name.

@@ -33,9 +33,9 @@ class ReportedRun(NamedTuple):
 
     config: TrainConfig
     metrics: Metrics | None
-    """None if it has not been evaluated."""
+    """The figures of the run; None if it has not been evaluated."""
     iterations: int
-    """Fewer than asked for if the time ran out, or it still goes on."""
+    """Iterations so far: fewer than configured if time ran out or training still goes on."""
     seconds: float | None = None
     """How long training took; None if it was not measured."""
 

@@ -122,7 +122,7 @@ def _show_scale(
     shown = axes.imshow(
         values, cmap=colors, vmin=0, vmax=max(float(largest), 1e-6), interpolation="nearest"
     )
-    # As high as the picture, which axes that share their room with a scale are not.
+    # An inset makes the scale as high as the picture; scales with axes of their own are not.
     beside = axes.inset_axes((1.02, 0.0, 0.035, 1.0))
     bar = figure.colorbar(shown, cax=beside, **settings)
     bar.set_label(unit, fontsize=9)

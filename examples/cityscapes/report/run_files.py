@@ -35,7 +35,7 @@ class OfficialFigures(TypedDict, total=False):
 
 
 class OptionalFigures(TypedDict, total=False):
-    """What the page shows of a metrics.json, but older ones and some others do not have."""
+    """What the page shows of a metrics.json if the file has it; not every file does."""
 
     semantic_pixels_per_class: PixelsByClass
     official: OfficialFigures
@@ -64,7 +64,7 @@ def read_figures(run: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        return read_object(path, RunFigures, "the report goes without; run `evaluate` again")
+        return read_object(path, RunFigures, "the report leaves it out; run `evaluate` again")
     except InputError as error:
         print(f"warning: {error}", file=sys.stderr)
         return None

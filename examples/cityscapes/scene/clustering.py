@@ -20,7 +20,7 @@ def find_centres(
         reach: Votes further apart are of different clusters; unused by HDBSCAN.
         method: `optics` or `hdbscan`.
     """
-    # Here, as a command that finds no instances would wait two seconds for it.
+    # Imported here: a command that finds no instances should not wait two seconds for it.
     from sklearn.cluster import HDBSCAN, OPTICS
 
     min_votes = max(2, min_votes)

@@ -20,8 +20,8 @@ class Grouping:
     clustering: str = "optics"
     """`optics`, as in the paper, or `hdbscan`: faster, and without `reach`."""
     reach: float = 0.012
-    """Votes of one instance reach each other up to this distance, as a fraction of
-    `sqrt(2 * area)`: the width of an image of 2:1, and for other shapes as much per area."""
+    """The largest distance between neighbouring votes of one instance, as a fraction of
+    `sqrt(2 * area)`, which is the width of a 2:1 image of the same area."""
     min_area: float = 0.06
     """The smallest instance that is found, as a fraction of the area of a typical one."""
     max_votes: int = MAX_VOTES
@@ -45,8 +45,8 @@ def find_instances(
 ) -> np.ndarray:
     """Group the thing pixels of an image into instances.
 
-    People and vehicles are clustered apart, as a rider's centre may lie on the bicycle's; classes
-    within them together, as a car of which a part is taken for a truck is still one car.
+    People and vehicles are clustered separately, as a rider's centre may lie on the bicycle's. The
+    classes of each are clustered together: a car that is partly taken for a truck is still one car.
 
     Args:
         offsets: Predicted vectors to the centres, (2, H, W), `x` first, in pixels.
@@ -96,8 +96,8 @@ def group_pixels(
     budget = min(len(votes), max_votes or grouping.max_votes)
     # Not random: the same prediction always gives the same instances.
     sample = np.linspace(0, len(votes) - 1, budget).astype(int)
-    # By the area, not the width: the network sees every image at about as many pixels, so that its
-    # errors grow with the root of the area, whatever the shape of the image.
+    # In proportion to the root of the area, not to the width: so do the network's errors grow, as
+    # it sees images of any shape at about the same number of pixels.
     reach = grouping.reach * math.sqrt(2 * mask.size)
     smallest = grouping.min_area * typical_area(vectors[sample], finest=reach)
     centres = find_centres(
@@ -114,13 +114,13 @@ def group_pixels(
 def typical_area(vectors: np.ndarray, finest: float) -> float:
     """Estimate how large instances are, in pixels, from how far away their centres are.
 
-    The area of the disc whose vectors have the same harmonic mean length: over a disc of radius R,
-    `1 / length` averages to `2 / R`. The harmonic mean is that of the small instances rather than
-    of the large ones, which have most of the pixels.
+    It is the area of the disc whose vectors have the same harmonic mean length: over a disc of
+    radius R, `1 / length` averages to `2 / R`. The harmonic mean reflects the small instances
+    rather than the large ones, which have most of the pixels.
 
     Args:
-        vectors: Predicted, (N, 2).
-        finest: Lengths below it count as this, for a vector of 0 has no inverse.
+        vectors: Predicted vectors to the centres, (N, 2).
+        finest: Shorter vectors count as having this length, as a length of 0 has no inverse.
     """
     lengths = np.maximum(np.linalg.norm(vectors, axis=1), finest)
     return math.pi * (2 / float(np.mean(1 / lengths))) ** 2

@@ -1,4 +1,4 @@
-"""What a network says about images at their own size, whatever size it works at itself."""
+"""A network's predictions at the size of the images, whatever size it works at itself."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -59,7 +59,7 @@ def predict_scene(
 def predict_maps(
     model: Network, images: list[np.ndarray], size: tuple[int, int], device: torch.device
 ) -> Iterator[Maps]:
-    """Predict images of any sizes, all of them together, by a network that works at one.
+    """Predict images of any sizes in one batch, by a network that works at one size.
 
     The outputs are enlarged, not the classes: the border between two classes then comes out smooth.
 
@@ -94,7 +94,7 @@ def enlarge(output: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def in_pixels_of_the_image(maps: Maps, size: tuple[int, int]) -> Maps:
-    """Convert offsets and disparities, in pixels of an input of `size`, to those of the maps."""
+    """Convert offsets and disparities from pixels of an input of `size` to pixels of the maps."""
     converted = {}
     for name, values in maps.items():
         height, width = values.shape[-2:]
@@ -110,8 +110,8 @@ def in_pixels_of_the_image(maps: Maps, size: tuple[int, int]) -> Maps:
 def input_size(shape: tuple[int, int], size: tuple[int, int]) -> tuple[int, int]:
     """Return the size at which a network trained at `size` should see an image of `shape`.
 
-    That is `size` for an image of the same shape; for another one as many pixels, undistorted, in
-    multiples of 8 as far as these allow.
+    For an image of the same aspect ratio, that is `size`. Any other image is seen at about as many
+    pixels, and in its own aspect ratio as far as multiples of 8 allow.
     """
     height, width = shape
     if height * size[1] == width * size[0]:

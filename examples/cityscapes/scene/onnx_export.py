@@ -20,7 +20,7 @@ TOLERANCE = 1e-4
 """Largest difference from PyTorch's output: absolute, plus this share of the value."""
 
 _OLDEST_TORCH = (2, 7)
-"""Older ones cannot name the axes whose lengths are free."""
+"""Older versions cannot name the axes whose lengths are free."""
 
 _TEXT = {
     INPUT: "images as RGB from 0 to 1, that is uint8 / 255; the normalisation is part of the graph",

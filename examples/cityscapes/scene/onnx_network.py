@@ -16,7 +16,7 @@ from examples.common.json_types import Mismatch, PositiveInt, checker_of
 
 INPUT, LOG_VAR = "image", "depth_log_var"
 METADATA = "scene_network"
-"""Under this name the file holds its `Description`, as JSON."""
+"""The name under which the metadata of a file hold its `Description`, as JSON."""
 _WAY_OUT = "give a file that `export` has written"
 
 
@@ -46,7 +46,7 @@ class OnnxNetwork:
 
     def __init__(self, content: bytes, device: str = "cpu") -> None:
         check_installed("onnxruntime")
-        import onnxruntime  # as most commands do without it
+        import onnxruntime  # here, as most commands do not need it
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()

@@ -17,7 +17,7 @@ from uncertainty_mtl import (
 
 
 class _FromSharedFeatures(nn.Module):
-    """The part of a network that dropout is in: the rest need not be sampled."""
+    """The part of a network that has dropout; the rest need not be sampled."""
 
     def __init__(self, model: SceneNet, size: tuple[int, int]) -> None:
         super().__init__()
@@ -69,7 +69,7 @@ def predict_with_uncertainty(
     for task, summary in found.items():
         if isinstance(summary, ClassificationUncertainty):
             maps[task] = summary.probability
-            # Rounding makes a mutual information of 0 fall on either side.
+            # Rounding can make a mutual information of 0 slightly negative.
             doubts["class_epistemic"] = summary.mutual_information.clamp(min=0).unsqueeze(1)
             doubts["class_aleatoric"] = (
                 (summary.entropy - summary.mutual_information).clamp(min=0).unsqueeze(1)

@@ -26,11 +26,11 @@ def asked_config(given: dict[str, Any], *, resume: bool, file: Path | None) -> T
     Args:
         given: The fields that have a flag on the command line.
         resume: Whether the run in `out` is resumed.
-        file: The config.json of another run, whose fields hold where no flag is given. Its `out`
-            is not taken over.
+        file: The config.json of another run. Except for `out`, it supplies the fields for which no
+            flag is given.
     """
     if "out" not in given:
-        raise InputError("--out: needed, the folder of the run")
+        raise InputError("--out: required; give the folder of the run")
     if resume:
         if file is not None:
             raise InputError("--config: a resumed run keeps its own settings; leave out one flag")
@@ -44,7 +44,7 @@ def asked_config(given: dict[str, Any], *, resume: bool, file: Path | None) -> T
         fields = read_fields(file, "--config takes the config.json of a run")
         given = {**fields, **given}
     if "data" not in given:
-        raise InputError("--data: needed, unless a run is resumed or --config names a dataset")
+        raise InputError("--data: required, unless a run is resumed or --config names a dataset")
     return new_config(given)
 
 

@@ -46,7 +46,7 @@ def show_progress(bar: tqdm, log: MetricLog, batch_size: int) -> None:
 
 @contextmanager
 def open_board(config: TrainConfig, first: int, ranks: Ranks) -> Iterator["Board | None"]:
-    """Give where scalars and pictures go; None if not wanted, not here or not installed."""
+    """Give the board of the first process; None if it is not wanted, or TensorBoard is missing."""
     if not (config.tensorboard and ranks.is_main):
         yield None
         return
@@ -54,13 +54,13 @@ def open_board(config: TrainConfig, first: int, ranks: Ranks) -> Iterator["Board
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         print(
-            "warning: no tensorboard installed, so the run goes without; metrics.jsonl has all "
-            "figures",
+            "warning: tensorboard is not installed, so the run continues without it; "
+            "metrics.jsonl has all figures",
             file=sys.stderr,
         )
         yield None
         return
-    # What an interrupted run showed beyond its checkpoint is to be hidden: the purge.
+    # `purge_step` hides what an interrupted run wrote after its last checkpoint.
     with SummaryWriter(config.out / "tensorboard", purge_step=first) as writer:
         yield Board(writer, config.batch_size, PROTOCOLS[config.protocol].palette)
 

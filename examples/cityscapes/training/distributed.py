@@ -27,7 +27,7 @@ class Ranks:
     index: int = 0
     count: int = 1
     control: "dist.ProcessGroup | None" = None
-    """For what the processes agree on: gloo, as a word over NCCL would wait for the GPU."""
+    """The group in which processes coordinate: gloo, as NCCL would make them wait for the GPU."""
 
     @property
     def is_main(self) -> bool:
@@ -73,7 +73,7 @@ def joined_ranks(device: str) -> Iterator[Ranks]:
         return
     if where.type == "cuda":
         local = int(os.environ.get("LOCAL_RANK", "0"))
-        # All processes refuse it, not only those without a GPU: the others would wait for them.
+        # Every process raises, not only those without a GPU, for which the others would wait.
         count = max(local + 1, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
         if count > torch.cuda.device_count():
             raise InputError(
@@ -91,7 +91,7 @@ def joined_ranks(device: str) -> Iterator[Ranks]:
     except OtherProcessError:
         raise
     except BaseException:
-        may_speak()  # asked first: the others fail as well, as soon as this process has left
+        may_speak()  # be the first to ask: once this process has left, the others fail as well
         raise
     finally:
         dist.destroy_process_group()
@@ -106,8 +106,8 @@ def images_per_part(config: TrainConfig, ranks: Ranks) -> int:
     size, rest = divmod(config.batch_size, config.accumulate * ranks.count)
     if rest:
         raise InputError(
-            f"--batch-size: {config.batch_size} images do not divide among {ranks.count} processes "
-            f"times --accumulate {config.accumulate}"
+            f"--batch-size: {config.batch_size} images cannot be shared equally by {ranks.count} "
+            f"processes times --accumulate {config.accumulate}"
         )
     is_joint = ranks.device.type == "cuda" and ranks.count > 1  # SyncBatchNorm
     if size == 1 and not (is_joint or config.freeze_batch_norm):
@@ -121,7 +121,7 @@ def images_per_part(config: TrainConfig, ranks: Ranks) -> int:
 class RankOrder:
     """The share of one process in every batch, part by part.
 
-    Part by part the shares of all processes together are what a single process would see.
+    In each part, the shares of all processes together are what a single process would see.
     """
 
     def __init__(self, order: TrainingOrder, accumulate: int, images: int, ranks: Ranks) -> None:
@@ -143,7 +143,7 @@ def distributed(module: nn.Module, ranks: Ranks) -> nn.Module:
 
 
 def joint_batch_norm(model: nn.Module, ranks: Ranks) -> nn.Module:
-    """Let batch norm see the joined batch; on a CPU, where it cannot, each process its own."""
+    """Let batch norm see the batch of all processes; on a CPU, each process sees only its own."""
     if ranks.count > 1 and ranks.device.type == "cuda":
         return nn.SyncBatchNorm.convert_sync_batchnorm(model)
     return model

@@ -1,4 +1,4 @@
-"""What training is fed with: both splits, the order of the images, each process' share of them."""
+"""The input of training: both splits, the order of the images, each process' share of them."""
 
 from collections.abc import Generator
 
@@ -25,7 +25,7 @@ def training_data(config: TrainConfig) -> CityscapesDataset:
     )
     if len(dataset) < config.batch_size:
         raise InputError(
-            f"--batch-size: {config.batch_size} images do not fit into the {len(dataset)} of "
+            f"--batch-size: {config.batch_size} is more than the {len(dataset)} images of "
             f"{config.data}/leftImg8bit/train"
         )
     dataset.keep(config.cache_mb)
@@ -47,7 +47,7 @@ def check_labels(dataset: CityscapesDataset, config: TrainConfig) -> None:
             return
     reasons = {
         "semantic": f"no pixel has one of the {len(dataset.protocol.class_names)} classes",
-        "instance": "no pixel belongs to a single thing",
+        "instance": "no pixel belongs to an instance",
         "depth": "no pixel has a disparity",
     }
     if all(frame.disparity is None for frame in dataset.frames):

@@ -30,8 +30,8 @@ class MetricLog:
     chunk, for all values together.
 
     Args:
-        path: The file; it is appended to. None writes nothing: the other processes collect as
-            well, to stop at the same iteration if a loss is not finite.
+        path: The file to append to. None writes nothing: processes other than the first collect
+            only so that all of them stop at the same iteration if a loss is not finite.
         chunk: Iterations per write.
         listeners: Called with every chunk of lines that was written.
     """
@@ -58,7 +58,7 @@ class MetricLog:
         """Write what was collected.
 
         Raises:
-            NonFiniteLossError: Naming the iteration and the task.
+            NonFiniteLossError: If a value is not finite; it names the iteration and the task.
         """
         values = self._read_all()
         lines = []
@@ -75,7 +75,7 @@ class MetricLog:
             return
         if self.path is not None:
             append_lines(self.path, lines)
-        # Written and finite: a later call must neither forget them nor pass by what is not.
+        # Cleared only now: if the above has raised, a later call sees these values again.
         self._plain, self._tensors = [], []
         self.latest = lines[-1]
         for listener in self.listeners:
@@ -100,7 +100,7 @@ def append_lines(path: Path, lines: list[Line]) -> None:
     try:
         with named_in_errors(path), path.open("a", encoding="utf-8") as file:
             file.writelines(json.dumps(line) + "\n" for line in lines)
-    except OSError:  # such as a full disk, on which a part of them is
+    except OSError:  # such as a full disk, after a part of the lines was written
         with suppress(OSError):
             os.truncate(path, before)
         raise
@@ -152,7 +152,7 @@ def _check_finite(line: dict[str, Any], num_labelled: dict[str, float]) -> None:
                     "try a lower --learning-rate",
                     line["iteration"],
                 )
-    # Beyond finite losses: a gradient that is not makes weights that are not worth saving.
+    # Even if all losses are finite, a gradient may not be, and would spoil the weights.
     for norm in line.get("gradient_norm", {}).values():
         if not math.isfinite(norm):
             raise NonFiniteLossError(

@@ -132,7 +132,7 @@ def noisy(predictions: dict[str, Output]) -> dict[str, Output]:
 
 
 def over_all_ranks(errors: dict[str, BaseLoss]) -> dict[str, BaseLoss]:
-    """Return the sums over all processes; one collective joins those of all tasks."""
+    """Return the sums over all processes, with one collective for all tasks."""
     if not errors:
         return {}
     summed, num_valid = (torch.stack(parts) for parts in zip(*errors.values(), strict=True))

@@ -22,7 +22,7 @@ def check_run_folder(out: Path, resume: bool) -> None:
 
 
 def _check_nothing_is_lost(out: Path) -> None:
-    """Raise if a run without a last checkpoint has had one, and would start again over its logs."""
+    """Raise if the last checkpoint was lost, so that a new start would overwrite the logs."""
     if (out / "best.pt").exists():
         raise InputError(
             f"{out / 'last.pt'}: not found, but best.pt is there; copy best.pt to last.pt to "
@@ -30,7 +30,7 @@ def _check_nothing_is_lost(out: Path) -> None:
         )
     config, trained = load_config(out), len(read_log(out / "metrics.jsonl"))
     first_save = min(config.checkpoint_every, config.eval_every or math.inf, config.iterations)
-    # Killed while it wrote its first one, it has left a part of that.
+    # A run that was killed while it wrote its first checkpoint has left a part of it.
     is_first = trained == first_save and (out / "last.pt.partial").exists()
     if (trained >= first_save and not is_first) or (out / "metrics.json").exists():
         raise InputError(
@@ -44,7 +44,8 @@ def check_not_beyond(config: TrainConfig, progress: Progress) -> None:
     """Raise if a resumed run has come further than it is asked to go."""
     if progress.iteration > config.iterations:
         raise InputError(
-            f"--iterations: the run has already had {progress.iteration}; found {config.iterations}"
+            f"--iterations: should be at least {progress.iteration}, which the run has already "
+            f"had; found {config.iterations}"
         )
 
 
@@ -62,5 +63,5 @@ def prepare_run_folder(config: TrainConfig, progress: Progress) -> None:
     write_atomically(config.out / "config.json", to_json(config))
     cut_log(config.out / "metrics.jsonl", progress.iteration)
     if (config.out / "validation.jsonl").exists():
-        # After so many iterations, not during.
+        # A validation is logged under the number of completed iterations, hence + 1.
         cut_log(config.out / "validation.jsonl", progress.validated + 1)

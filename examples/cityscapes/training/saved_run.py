@@ -56,7 +56,7 @@ def read_saved(path: Path) -> Saved:
 
 
 def sampler_of(seed: int, frames: Sequence[Frame]) -> dict[str, Any]:
-    """Return what the order of the training images follows by, beside the iteration."""
+    """Return what decides the order of the training images, apart from the iteration."""
     return {
         "seed": seed,
         "num_images": len(frames),
@@ -67,13 +67,13 @@ def sampler_of(seed: int, frames: Sequence[Frame]) -> dict[str, Any]:
 def check_same_images(saved: Saved, frames: Sequence[Frame]) -> None:
     """Raise unless the run was started on images of the same names.
 
-    Where they lie may have changed, and whether they are prepared.
+    They may have moved to another folder, and they may be a prepared copy now.
     """
     recorded, now = saved["sampler"], sampler_of(0, frames)
     if recorded["num_images"] != now["num_images"]:
         raise InputError(
             f"--data: the run was started on {recorded['num_images']} training images; found "
-            f"{now['num_images']}, whose order would be another; pass the dataset of the run"
+            f"{now['num_images']}, which would change their order; pass the dataset of the run"
         )
     if recorded.get("stems", now["stems"]) != now["stems"]:  # older checkpoints have none
         raise InputError(

@@ -14,18 +14,18 @@ from examples.common.errors import OtherProcessError
 
 
 class Run(NamedTuple):
-    """What stays in place during training."""
+    """Everything that stays the same object during training."""
 
     config: TrainConfig
     ranks: Ranks
     dataset: CityscapesDataset
     val: CityscapesDataset | None
-    """None if the validation split is never looked at."""
+    """The validation split; None if training runs without validation."""
     state: TrainingState
     log: MetricLog
     board: Board | None
     signals: list[int]
-    """Those that have asked this process to stop."""
+    """The signals that have asked this process to stop."""
     deadline: float | None
     """When it has to stop, in the time of `time.monotonic()`."""
 
@@ -61,7 +61,7 @@ def save_and_stop(progress: Progress, run: Run, problem: Exception | None) -> in
             save(progress, run, "last.pt")
     except Exception:
         if problem is None:
-            raise  # otherwise the cause, not what follows from it, is told
+            raise  # otherwise `problem` is the cause, and is raised below
     if run.ranks.any(problem is not None):
         raise problem or OtherProcessError
     return progress.iteration

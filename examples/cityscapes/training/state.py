@@ -1,4 +1,4 @@
-"""What changes during training: built, saved and restored."""
+"""The state that changes during training: how it is built, saved and restored."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -45,15 +45,15 @@ class ModelWithLoss(nn.Module):
 
 
 class StepStart:
-    """What the forward passes of a step change, as it was before them.
+    """A copy of what the forward passes of a step change, made before them.
 
-    As a context, it takes back a step that fails inside. What the optimizers do then cannot be
-    taken back: until `is_whole` is set again, the state is not worth saving.
+    Used as a context, it undoes a step that fails inside. What the optimizers do after it cannot be
+    undone: until `is_whole` is set again, the state is not worth saving.
 
     Args:
-        tensors: The statistics of batch norm, and the sigmas, which are started and bounded by the
-            first use of a step. Copying them takes less than a hundredth of a step.
-        device: Whose random numbers are used.
+        tensors: The statistics of batch norm, and the sigmas, which the first forward pass may
+            initialise or clamp. Copying them takes less than a hundredth of a step.
+        device: The device whose random numbers the step uses.
     """
 
     def __init__(self, tensors: list[Tensor], device: torch.device) -> None:
@@ -83,9 +83,9 @@ class TrainingState(NamedTuple):
     loss_fn: UncertaintyWeightedLoss
     optimizers: list[Optimizer]
     module: nn.Module
-    """Both of them, called by each process on its share of a batch."""
+    """Network and loss as one module, which each process calls on its share of a batch."""
     start: StepStart
-    """Takes back a step that fails."""
+    """Undoes a step that fails."""
 
 
 class Progress(NamedTuple):
@@ -95,7 +95,7 @@ class Progress(NamedTuple):
     best: float | None = None
     """The lowest selection error so far."""
     validated: int = 0
-    """After which iteration the validation split was last looked at."""
+    """The iteration after which the last validation took place."""
 
 
 def build_state(model: nn.Module, config: TrainConfig, ranks: Ranks) -> TrainingState:
@@ -133,7 +133,7 @@ def build_optimizers(
 
 
 def set_training_mode(state: TrainingState, config: TrainConfig) -> None:
-    """Switch to training mode; batch norm stays out of it if it is frozen."""
+    """Switch to training mode; frozen batch norm stays in evaluation mode."""
     state.module.train()
     if config.freeze_batch_norm:
         for layer in state.model.modules():
@@ -167,7 +167,7 @@ def snapshot(
         "model": state.model.state_dict(),
         "loss": state.loss_fn.state_dict(),
         "optimizers": [optimizer.state_dict() for optimizer in state.optimizers],
-        # Both follow from the iteration; these are what they follow by.
+        # The learning rate and the order of images follow from the iteration and these values.
         "schedule": {"iterations": config.iterations, "learning_rate": config.learning_rate},
         "sampler": sampler_of(config.seed, frames),
         "rng": rng,
@@ -186,7 +186,7 @@ def restore(path: Path, state: TrainingState, frames: Sequence[Frame], ranks: Ra
         for optimizer, saved_state in zip(state.optimizers, saved["optimizers"], strict=True):
             optimizer.load_state_dict(saved_state)
             check_optimizer(optimizer)
-        # One that the run did not have before keeps its seed.
+        # A process that the run did not have before keeps the state that its seed has set.
         states = {d: of[ranks.index] for d, of in saved["rng"].items() if ranks.index < len(of)}
         set_random_states(states, ranks.device)
     except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:

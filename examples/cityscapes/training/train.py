@@ -69,7 +69,7 @@ def train(config: TrainConfig, *, resume: bool = False, deadline: float | None =
         dataset, val = training_data(config), validation_data(config)
         images_per_part(config, ranks)  # raises if the batch cannot be divided
         checkpoint = config.out / "last.pt"
-        resume = resume and checkpoint.is_file()  # killed before its first one: from the start
+        resume = resume and checkpoint.is_file()  # without a checkpoint, start from scratch
         if resume:  # the checkpoint holds all weights
             model = initial_model(config, dataset, None)
         else:
@@ -100,8 +100,8 @@ def train(config: TrainConfig, *, resume: bool = False, deadline: float | None =
 def train_from(progress: Progress, run: Run) -> int:
     """Train to the last iteration, or until something ends it; returns how far that was.
 
-    Several processes have to save together, so they agree before every step whether to go on. What
-    one of them meets during a step leaves the others waiting: then the last checkpoint remains.
+    Several processes have to save together, so before every step they agree whether to go on. If
+    one of them fails during a step, the others cannot save: only the last checkpoint remains.
     """
     config, ranks, state = run.config, run.ranks, run.state
     set_training_mode(state, config)
@@ -160,7 +160,7 @@ def train_one_step(
             measured.append(measure_part(state.loss_fn, losses, predictions, targets, masks))
 
         plain = {"iteration": iteration, "learning_rate": scheduled_rate(config, iteration)}
-        # Now, as the optimizers change sigma. Tensors, no `.item()`: that makes the GPU wait.
+        # Log before the optimizers change sigma. No `.item()`: it would wait for the GPU.
         log.add(plain, measurements(state, measured))
         clip_gradient(state.model, config)
 
@@ -180,7 +180,7 @@ def validate_and_save_best(progress: Progress, run: Run) -> Progress:
         batches = takewhile(lambda _: not run.is_asked_to_stop(), batches)
     figures = validate(model, batches, ranks, val.protocol)
     if ranks.count == 1 and run.is_asked_to_stop():
-        return progress  # a part of the figures: resuming does it again
+        return progress  # the figures are incomplete: a resumed run validates again
     progress = progress._replace(validated=progress.iteration)
     error = figures["selection_error"]
     is_best = error is not None and (progress.best is None or error < progress.best)
@@ -206,7 +206,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.argument_default = argparse.SUPPRESS
     add = parser.add_argument
     add("--resume", action="store_true", help="go on from the last checkpoint in --out")
-    text = "a run's config.json: its settings, but for --out, hold where no flag is given"
+    text = "another run's config.json, for all settings without a flag, except for --out"
     add("--config", type=Path, metavar="FILE", help=text)
     add_config_flags(add)
 

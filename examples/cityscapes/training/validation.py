@@ -20,8 +20,8 @@ def validate(
 
     They are among those of the `evaluate` command: for three tasks `semantic_iou_present`, the mean
     IoU over the classes that occur in the truth, `instance_error_px` and `depth_error_px`, and for
-    two tasks `semantic_iou` and `depth_abs_error`. `selection_error` is what the best checkpoint
-    has the least of.
+    two tasks `semantic_iou` and `depth_abs_error`. The best checkpoint is the one with the lowest
+    `selection_error`.
     """
     ranks.share(model.buffers())  # the running statistics of batch norm
     model.eval()
@@ -45,8 +45,8 @@ def is_due(progress: Progress, config: TrainConfig) -> bool:
 def selection_error(iou: float | None, *errors_of_tasks: float | None) -> float | None:
     """Return the geometric mean of `1 - IoU` and the errors, of the tasks that have one.
 
-    Which of two networks has the lower one does not depend on the units of any task; that a tenth
-    is gained counts the same in each.
+    Which of two networks has the lower value does not depend on the units of any task, and an
+    improvement by a tenth counts the same in every task.
     """
     missed = None if iou is None else 1 - iou
     errors = [error for error in (missed, *errors_of_tasks) if error is not None]

@@ -80,14 +80,14 @@ CHECKPOINTS: list[Refused | Accepted] = [
         what="a text file as a checkpoint",
         spoil=lambda: LAST.write_text("hello, world\n"),
         command=RESUME,
-        line="run/last.pt: not a readable checkpoint; it should be a file by torch.save that holds "
+        line="run/last.pt: not a readable checkpoint; it should be a torch.save file that holds "
         "tensors and plain values only, and no other objects",
     ),
     Refused(
         what="a checkpoint that would run code",
         spoil=lambda: torch.save({"model": Payload()}, LAST),
         command=MEASURE,
-        line="run/last.pt: not a readable checkpoint; it should be a file by torch.save that holds "
+        line="run/last.pt: not a readable checkpoint; it should be a torch.save file that holds "
         "tensors and plain values only, and no other objects",
     ),
     Refused(

@@ -8,14 +8,14 @@ TRAIN = (
     "--stages 1 --output-stride 4 --aspp-channels 4 --aspp-rates 1,2 --decoder-channels 4 "
     "--iterations 2 --batch-size 2 --device cpu --num-workers 0 --no-tensorboard"
 )
-"""A training run that takes a second. Options can be added: the last one of a name counts."""
+"""A training run that takes a second. Options can be appended; they override earlier ones."""
 
 
 class Refused(NamedTuple):
     """An input that ends a command with one line and status 2."""
 
     what: str
-    """In the documentation's words, such as "a label image with one bit a pixel"."""
+    """The input in the documentation's words, such as "a label image with one bit a pixel"."""
     spoil: Callable[[], None]
     """Makes the input. It is called in the folder, as the command is."""
     command: str

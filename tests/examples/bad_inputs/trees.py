@@ -66,7 +66,7 @@ TREES: list[Refused | Accepted] = [
         spoil=make_void,
         command=TRAIN,
         line="scenes: no training image has labels for semantic and instance (no pixel has one of "
-        "the 19 classes, no pixel belongs to a single thing); --tasks depth trains without",
+        "the 19 classes, no pixel belongs to an instance); --tasks depth trains without",
     ),
     Refused(
         what="a dataset in which all pixels are void, for the one task that remains",
