@@ -49,12 +49,18 @@ class Noise(NamedTuple):
 
 
 GAUSSIAN_NOISE = Noise(GAUSSIAN, F.mse_loss, 0.5 * math.log(2 * math.pi), Normal)
-"""Gaussian noise, scored by squared errors."""
+"""Gaussian noise, scored by squared errors.
+
+:meta hide-value:
+"""
 
 LAPLACE_NOISE = Noise(
     LAPLACE, F.l1_loss, 0.5 * math.log(2), lambda mean, sigma: Laplace(mean, sigma / math.sqrt(2))
 )
-"""Laplace noise, scored by absolute errors; its scale is b = sigma / sqrt(2)."""
+"""Laplace noise, scored by absolute errors; its scale is b = sigma / sqrt(2).
+
+:meta hide-value:
+"""
 
 
 def squared_error(
