@@ -1,1 +1,1 @@
-"""Every claim about cost and quality, measured against a peer in the same run."""
+"""Benchmarks, which measure every claim about cost and quality against a peer in the same run."""

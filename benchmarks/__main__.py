@@ -24,11 +24,11 @@ NAMES = (
     "weighting_scenes",
     "sigma_rate",
 )
-"""One module each. The first line of its docstring is its summary."""
+"""The benchmarks, each a module. The first line of its docstring is its summary."""
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; returns the exit status."""
+    """Run what the command line asks for, and return the exit status."""
     arguments = sys.argv[1:] if arguments is None else arguments
     parser = build_parser()
     options = vars(parser.parse_args(arguments))

@@ -52,7 +52,7 @@ def cases(settings: Settings) -> Iterator[Case]:
 def regression(
     name: str, head: TaskHead, plain: Callable[..., Tensor], shape: Shape, device: torch.device
 ) -> Case:
-    """Return a head for regression, indexing by the mask, and the loss on the whole map."""
+    """Return a case: a regression head, the loss indexed by the mask, and that of the whole map."""
     prediction = torch.randn(shape, device=device, requires_grad=True)
     target = torch.randn(shape, device=device)
     mask = torch.rand(shape, device=device) < VALID
@@ -67,7 +67,7 @@ def regression(
 
 
 def classification(shape: Shape, device: torch.device) -> Case:
-    """Return the softmax head, at once and in chunks, and PyTorch's cross-entropy."""
+    """Return a case: the softmax head, at once and in chunks, and PyTorch's cross-entropy."""
     prediction = torch.randn(shape, device=device, requires_grad=True)
     labels = torch.randint(shape[1], (shape[0], *shape[2:]), device=device)
     labels[torch.rand(labels.shape, device=device) >= VALID] = IGNORED

@@ -20,7 +20,8 @@ def run(settings: Settings) -> Report:
         "The most bytes that were allocated at once during forward and backward, beyond what was "
         "there before (prediction, target and mask), divided by the bytes of the prediction. The "
         "least possible is 1, for the gradient of the prediction. Allocations inside operations "
-        "count. Each loss was called once before. A repeated call allocates the same: no spread."
+        "count. Each loss was called once before. There is no spread, because a repeated call "
+        "allocates the same."
     )
     columns = ["loss", "candidate", "peak / prediction", "peak"]
     return Report("Peak memory of the heads", about, [Table("Peaks", columns, rows)])

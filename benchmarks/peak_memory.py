@@ -1,4 +1,4 @@
-"""How much memory a call needs at its peak, beyond what is there before it."""
+"""Measures the memory that a call needs at its peak, beyond what was allocated before it."""
 
 import json
 import os
@@ -14,9 +14,9 @@ from torch.profiler import ProfilerActivity, profile
 def peak_bytes(call: Callable[[], object], device: str = "cpu") -> int:
     """Return the most bytes that were allocated at once during a call, above those before it.
 
-    What was allocated before and is freed during the call counts as negative. Make the call once
-    before, or what is allocated at first use counts too. On the CPU, the profiler records every
-    allocation by PyTorch, also those inside an operation.
+    Memory that was allocated before and is freed during the call counts as negative. Make the same
+    call once before you measure it; otherwise memory that is allocated at first use counts, too. On
+    the CPU, the profiler records every allocation by PyTorch, also those inside an operation.
     """
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
@@ -27,7 +27,7 @@ def peak_bytes(call: Callable[[], object], device: str = "cpu") -> int:
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
         call()
-    # Single allocations are documented in the exported trace only.
+    # Only the exported trace lists single allocations.
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "trace.json"
         recorded.export_chrome_trace(str(path))

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 EFFORTS = ("full", "quick", "smoke")
-"""For results to quote, for a look at every benchmark in minutes, and to test that they run."""
+"""`full` gives results to quote, `quick` takes minutes, `smoke` only tests that it runs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +28,7 @@ class Settings:
     """Folder that keeps scenes and trainings for the next run; None keeps nothing."""
 
     def choose(self, full: Any, quick: Any, smoke: Any) -> Any:
-        """Return the one for this effort."""
+        """Return the value that belongs to this effort."""
         return {"full": full, "quick": quick, "smoke": smoke}[self.effort]
 
     @contextmanager

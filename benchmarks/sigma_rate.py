@@ -1,4 +1,4 @@
-"""Sigma's learning rate: how far weights lag behind `c/L`, what noise and one wrong loss do."""
+"""Sigma's learning rate: how weights lag behind `c/L`, fluctuate, and react to a wrong loss."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -24,7 +24,7 @@ RATES = (Adam, 1e-2), (Adam, 3e-3), (Adam, 3e-2), (Adam, 1e-1), (SGD, 1e-2), (SG
 EARLY = 300
 """Steps after which a small network's losses have fallen most of their way."""
 WRONG = 1000.0
-"""What the wrong loss is multiplied by."""
+"""The factor that makes a loss wrong."""
 WINDOW = 50
 """Steps over which a loss is averaged, as a single batch says little about a task."""
 
@@ -34,10 +34,10 @@ sigma's optimum would give, with the loss averaged over {WINDOW} steps, geometri
 tasks: 1 means no lag. `early` is after {EARLY} steps, `later` in the second half of the training.
 `noise` is the standard deviation of a log weight over the last {2 * WINDOW} steps, for the task
 where it is largest. `wrong loss`: the loss of the first task is multiplied by {WRONG:g} in one step
-halfway, and its weight is compared with that of the same training without; the table shows the
-largest factor between them, and after how many steps they stay within 10% of each other. `score` is
-the geometric mean of the test errors over that of Adam at 0.01. Medians over problems and seeds,
-with the range of the middle 80%."""
+halfway, and its weight is compared with its weight in the same training without this change; the
+table shows the largest factor between them, and after how many steps they stay within 10% of each
+other. `score` is the geometric mean of the test errors over that of Adam at 0.01. Medians over
+problems and seeds, with the range of the middle 80%."""
 
 
 class Recorded:
@@ -55,7 +55,7 @@ class Recorded:
         self.weights: list[list[float]] = []
 
     def total(self, losses: Losses) -> Tensor:
-        """Take the step of the last backward pass, and weigh the losses of this one."""
+        """Update the sigmas from the last backward pass, then weigh the losses of this step."""
         self.optimizer.step()
         self.optimizer.zero_grad()
         first = next(iter(losses))
@@ -84,7 +84,7 @@ def run(settings: Settings) -> Report:
 
 
 def problems(settings: Settings) -> Sequence[Problem]:
-    """Return problems with noise, with classes, with one loss and with all losses that go to 0."""
+    """Return problems: some with noise, one with classes, and two with losses that go to 0."""
     names = ("toy", "digits", "noise 0.1, 1 and 10", "one task without noise")
     tables = [
         replace(t, epochs=settings.choose(t.epochs, t.epochs // 5, 6 * WINDOW // t.epoch + 1))

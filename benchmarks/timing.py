@@ -22,7 +22,7 @@ WARM_UP = 3
 
 
 class Ratio(NamedTuple):
-    """A number and a range around it: of rounds, the median and the middle 80%."""
+    """A number and a range around it, such as the median of rounds and their middle 80%."""
 
     median: float
     low: float
@@ -62,9 +62,9 @@ def take_turns(
     """Time every candidate once in each round.
 
     Args:
-        candidates: What to call, by name; each leaves things as it found them.
-        settings: The seed decides the order of the turns; the device is waited for.
-        rounds: How often each is timed.
+        candidates: The functions to call, by name. A call must not change what later calls do.
+        settings: Has the seed, which decides the order of the turns, and the device to wait for.
+        rounds: How often each candidate is timed.
         seconds: How long a turn lasts at least. A candidate is called as often as that takes, the
             same number of times in every round.
         clock: Returns seconds.

@@ -1,4 +1,4 @@
-"""Does learning the weights help on images: the example's three tasks on rendered scenes."""
+"""Whether learned weights help on images: the example's three tasks on rendered scenes."""
 
 from benchmarks.result_file import Report
 from benchmarks.run_settings import Settings

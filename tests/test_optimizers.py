@@ -57,7 +57,7 @@ def test_a_decayed_sigma_is_named():
     loss_fn = scene_loss()
     decayed = AdamW(loss_fn.parameters(), weight_decay=0.01)
     with pytest.raises(
-        ValueError, match=r"weight decay on that of \['semantic', 'instance', 'depth'"
+        ValueError, match=r"weight decay on the `log_var` of \['semantic', 'instance', 'depth'"
     ):
         loss_fn.check_optimizer(decayed)
 
@@ -86,7 +86,8 @@ def test_a_sigma_that_other_code_has_frozen_is_named():
     optimizer = SGD(loss_fn.param_groups(), lr=0.1)
     loss_fn["depth"].requires_grad_(False)
     with pytest.raises(
-        ValueError, match=r"that of \['depth'\] without `requires_grad`.*`loss_fn.freeze\(\)`"
+        ValueError,
+        match=r"the `log_var` of \['depth'\] without `requires_grad`.*`loss_fn.freeze\(\)`",
     ):
         loss_fn.check_optimizer(optimizer)
     loss_fn.requires_grad_(False)

@@ -1,7 +1,8 @@
-"""Checks of what a caller hands in; each takes no device time and raises one clear error.
+"""Checks of the arguments that a caller passes. Each raises one clear error.
 
-Every message says what was expected, what was found, and the way out. The checks look only at
-shapes, types and names, because reading a *value* would make the host wait for the device.
+Every message says what was expected, what was found, and the way out. The checks take no device
+time: they look only at shapes, types and names, because reading a *value* would make the host
+wait for the device.
 """
 
 import math
@@ -60,10 +61,10 @@ def check_optimizers(optimizers: Iterable[Optimizer], learned: Mapping[str, Tens
     wrong = {
         "no `log_var` of {} in its groups": [t for t, found in holding.items() if not found],
         "the `log_var` of {} in several groups": [t for t, f in holding.items() if len(f) > 1],
-        "weight decay on that of {}": [
+        "weight decay on the `log_var` of {}": [
             t for t, found in holding.items() if any(g.get("weight_decay", 0) for g in found)
         ],
-        "that of {} without `requires_grad`, though nobody called `freeze`": [
+        "the `log_var` of {} without `requires_grad`, though nobody called `freeze`": [
             t for t, log_var in learned.items() if not log_var.requires_grad
         ],
     }
@@ -83,9 +84,9 @@ def check_pair(prediction: object) -> tuple[Tensor, Tensor]:
     # A tuple of types: the compiler of torch 2.4 does not know a union of them.
     if not (isinstance(prediction, (tuple, list)) and len(prediction) == 2):
         raise TypeError(
-            "`prediction` should be a pair (mean, log_var) of tensors, as the network predicts the "
-            f"noise, too. Found {type(prediction).__name__}. A tensor of 2C channels splits with "
-            "`tuple(tensor.chunk(2, dim=1))`."
+            "`prediction` should be a pair (mean, log_var) of tensors, because the network also "
+            f"predicts the noise. Found {type(prediction).__name__}. Split a tensor of 2C channels "
+            "with `tuple(tensor.chunk(2, dim=1))`."
         )
     return prediction[0], prediction[1]
 

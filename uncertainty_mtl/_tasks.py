@@ -22,8 +22,8 @@ LIKELIHOODS: dict[str, Callable[[], TaskHead]] = {
 class HeadsByName(nn.Module):
     """Holds the heads of a loss by task; a group of tasks is a module with ``heads`` of its own.
 
-    It has no methods, because a task could then not have a method's name. The functions below read
-    it.
+    It has no methods of its own, because no task could have the name of such a method. The
+    functions below read it.
     """
 
     def __init__(self, heads: Mapping[str, Any], share_heads: bool) -> None:
@@ -44,7 +44,7 @@ class HeadsByName(nn.Module):
 
 
 def as_head(task: str, head: object) -> nn.Module:
-    """Return a head or a group as it is, and the head that a name stands for."""
+    """Return a head or a group unchanged; for a name, return the head that it stands for."""
     if isinstance(head, str):
         if head not in LIKELIHOODS:
             raise ValueError(
@@ -53,7 +53,7 @@ def as_head(task: str, head: object) -> nn.Module:
                 f"cross-entropy, BCE) or a head. Found {head!r}."
             )
         return LIKELIHOODS[head]()
-    # A group is a loss, which is defined further down the list of imports.
+    # A group is a loss, whose class cannot be imported here: its module imports this one.
     if isinstance(head, TaskHead) or isinstance(getattr(head, "heads", None), HeadsByName):
         return cast(nn.Module, head)
     found = f"the class {head.__name__}" if isinstance(head, type) else type(head).__name__
@@ -65,7 +65,7 @@ def as_head(task: str, head: object) -> nn.Module:
 
 
 def tasks_of(heads: HeadsByName) -> dict[str, Any]:
-    """Return head or group by task."""
+    """Return the head of each task, or its group of tasks, by name."""
     # Read from the modules and not from a dict of them, because a wrapper may have replaced one.
     names, children = heads._module_names, list(heads.children())
     if len(children) == len(names):
@@ -168,6 +168,6 @@ def _check_nothing_is_shared(heads: HeadsByName) -> None:
             if first != task and isinstance(module, TaskHead):
                 raise ValueError(
                     f"Every task should have a head of its own. Found one head under {first!r} "
-                    f"and {task!r}, which would share one sigma. Build a head for each, or say "
-                    "that it is meant with `share_heads=True`."
+                    f"and {task!r}, which would share one sigma. Build a head for each, or allow "
+                    "this with `share_heads=True`."
                 )

@@ -33,7 +33,7 @@ def interval_coverage(
     25th and the 75th percentile. A larger share means that sigma is too large.
 
     Args:
-        distribution: That of a regression, such as ``head.distribution(prediction)``.
+        distribution: What a regression predicts, such as ``head.distribution(prediction)``.
         target: Targets of the same shape.
         levels: Probabilities in (0, 1), shape (L,).
         mask: True where the target is used, or the weight of each; same shape as the target.
@@ -57,7 +57,7 @@ def interval_coverage(
     if mask is None:
         mask = torch.ones_like(target, dtype=torch.bool)
     check_mask(mask, target.shape)
-    # The rank of the target within its distribution is uniform on [0, 1] if that is calibrated.
+    # If the distribution is calibrated, the rank of the target within it is uniform on [0, 1].
     blank = torch.where(mask != 0, target, distribution.mean)
     from_centre = (2 * distribution.cdf(blank) - 1).abs()
     weights = mask.float() / mask.float().sum()

@@ -22,8 +22,8 @@ def cross_entropy_in_chunks(
 ) -> Tensor:
     """Return the summed :func:`torch.nn.functional.cross_entropy`, with less memory.
 
-    It is float32 or float64. The gradient is computed together with the loss and scaled in place,
-    so only one backward pass is possible.
+    The sum is float32 or float64. The gradient is computed together with the loss and scaled in
+    place, so only one backward pass is possible.
     """
     check_labels(logits, target)
     dtype = torch.promote_types(logits.dtype, torch.float32)
@@ -60,14 +60,14 @@ class _InChunks(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, scale: Tensor) -> tuple[Tensor | None, ...]:
-        # Without this, a second derivative is silently 0 if the scale requires no gradient.
+        # If the scale required no gradient, a second derivative would silently be 0.
         return _scaled(ctx, scale.clone().requires_grad_() if torch.is_grad_enabled() else scale)
 
 
 @torch.autograd.function.once_differentiable
 def _scaled(ctx: Any, scale: Tensor) -> tuple[Tensor | None, ...]:
     if ctx.is_scaled:  # Autograd's own check does not cover tensors that a hook has saved.
-        raise RuntimeError("Cross-entropy in chunks has one backward pass. Compute the loss again.")
+        raise RuntimeError("Cross-entropy in chunks allows one backward pass. Recompute the loss.")
     (gradient,), ctx.is_scaled = ctx.saved_tensors, True
     for chunk in _chunks(gradient):
         gradient[chunk].mul_(scale.view(1))  # A GPU would round a 0-dim scale to half precision.

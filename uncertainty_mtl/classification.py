@@ -23,7 +23,7 @@ Numbers: TypeAlias = Tensor | Sequence[float] | float
 
 
 class ClassificationHead(TaskHead, ABC):
-    """Base class of both heads: it keeps the weights of classes, which are set and not learned."""
+    """Base class of both heads. It keeps the class weights, which the user sets."""
 
     def _keep(self, name: str, given: Numbers | None) -> None:
         # Keep what was given as well, so that `reset_parameters` can restore it after `to_empty`.
@@ -33,7 +33,7 @@ class ClassificationHead(TaskHead, ABC):
         self.register_buffer(name, value, persistent=False)
 
     def reset_parameters(self) -> None:
-        """Reset sigma to its initial value, and the weights of classes to what was given."""
+        """Reset sigma to its initial value, and the class weights to those of the constructor."""
         super().reset_parameters()
         name, given = self._given
         buffer = getattr(self, name)
@@ -64,7 +64,7 @@ class ScaledSoftmaxHead(ClassificationHead):
             from the first batch; an ``exact`` head starts at 1.
         sigma_bounds: The interval that :math:`\sigma` is kept in; see
             :class:`~uncertainty_mtl.TaskHead`.
-        full: Accepted as in the other heads; this likelihood drops no constant.
+        full: Has no effect, because this likelihood drops no constant. The other heads use it.
         ignore_index: Label of the elements to leave out, as in :class:`torch.nn.CrossEntropyLoss`.
         exact: Whether to use the likelihood itself instead of the paper's approximation.
         class_weight: Weight of each class, a tensor of shape ``(C,)`` or a list of numbers.
@@ -73,8 +73,8 @@ class ScaledSoftmaxHead(ClassificationHead):
         label_smoothing: As in :class:`torch.nn.CrossEntropyLoss`, in [0, 1].
         low_memory: Whether to compute the cross-entropy in chunks, which takes less than half of
             the memory if logits fill most of it. The gradient is computed together with the loss,
-            so there is only one backward pass and no second derivative. It excludes floating masks
-            and transforms of ``torch.func``. Compiled code ignores it.
+            so there is only one backward pass and no second derivative. Floating masks and
+            transforms of ``torch.func`` are not supported then. Compiled code ignores this option.
 
     Shape:
         - ``prediction``: logits, :math:`(N, C, *)`.
@@ -203,7 +203,7 @@ class ScaledSigmoidHead(ClassificationHead):
             from the first batch.
         sigma_bounds: The interval that :math:`\sigma` is kept in; see
             :class:`~uncertainty_mtl.TaskHead`.
-        full: Accepted as in the other heads; this likelihood drops no constant.
+        full: Has no effect, because this likelihood drops no constant. The other heads use it.
         num_channels: ``None`` for one sigma for all elements, or C for one per label (axis 1).
         pos_weight: Weight of the positive targets, a number or one per label, as in
             :class:`torch.nn.BCEWithLogitsLoss`, with the labels on axis 1.

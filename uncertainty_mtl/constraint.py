@@ -24,7 +24,7 @@ class Constraint(KeepsDtype, ABC):
         Args:
             entries: The heads.
             losses: Mean base losses.
-            known: Where there is such a loss, bool; elsewhere sigma does not change.
+            known: Bool: which entries have a loss. The sigmas of the others do not change.
         """
 
     @abstractmethod
@@ -106,8 +106,9 @@ class UnitSum(Constraint):
     grows as the losses shrink, but the weights depend on units: a task measured in centimetres gets
     a smaller share than the same task in metres.
 
-    A task that no optimizer moved since the last step (unlabelled, or frozen) keeps its share, and
-    the others divide the rest. ``last_log_weights`` stores the shares, to tell which have moved.
+    A task keeps its share if no optimizer has moved its sigma since the last step, because it had
+    no labels or is frozen. The others divide the rest. ``last_log_weights`` stores the shares, so
+    that the next step can tell which have moved.
     ``sigma_bounds`` are not used, because a sum of 1 already bounds the weights.
 
     Args:
@@ -131,7 +132,7 @@ class UnitSum(Constraint):
         stored = entries.log_vars().detach().clamp(entries.low, entries.high)
         implied = entries.form.loss_at_optimum(stored)
         losses = torch.where(known, losses, implied).double()
-        losses = losses - losses.min()  # it shifts the multiplier, and avoids cancellation
+        losses = losses - losses.min()  # shifts the multiplier, avoids cancellation
         form = _power_form(entries)
         c = torch.as_tensor(form.slope / form.power).double()
         multiplier = (c - losses).max()
@@ -147,7 +148,7 @@ class UnitSum(Constraint):
         log_weights = _log_weights(entries, log_vars.detach())
         frozen = ~entries.unless_frozen(torch.ones_like(log_weights) > 0)
         kept = (log_weights == self.last_log_weights) | frozen
-        # In float64, because the rest beside a large share is a small difference of two numbers.
+        # In float64, because 1 minus a large share is a small difference of two numbers.
         weights = log_weights.double().clamp(-300, 300).exp()
         rest = 1 - torch.where(kept, weights, 0.0).sum()
         moved = torch.where(kept, 0.0, weights).sum()
@@ -155,7 +156,7 @@ class UnitSum(Constraint):
         scale = torch.where(kept, 1.0, rest / moved)
         usable = (moved > 0) & (rest > 1e-6)
         scale = torch.where(usable, scale, 1 / weights.sum())
-        # Bounded below, so that every share can rise again within some hundred steps.
+        # Bounded below, so that every share can rise again within a few hundred steps.
         shares = (weights * scale).clamp(min=SMALLEST_SHARE)
         return _log_vars(entries, (shares / shares.sum()).log().to(log_vars.dtype))
 
@@ -174,7 +175,7 @@ class UnitSum(Constraint):
         if training:
             entries.write(values)
             write((self.last_log_weights, _log_weights(entries, values)))
-        # The values within, with the gradient of the parameters.
+        # These have the allowed values, and the gradient of the parameters.
         log_weights = _log_weights(entries, values + (log_vars - log_vars.detach()))
         # Only the shares of labelled tasks change, so they are normalised among themselves. Minus
         # 1e4 gives a weight of 0 in any dtype; minus infinity would make the gradient nan.

@@ -1,8 +1,8 @@
 """Applies masks, weights per element and labels to ignore.
 
 Elements that a mask leaves out may be nan or infinite. They are set to 0 before anything is
-computed from them, because ``0 * nan`` is nan. This is done by :func:`torch.where`: indexing with
-the mask would make the host wait for a GPU.
+computed from them, because ``0 * nan`` is nan. The functions use :func:`torch.where` for this,
+because indexing with the mask would make the host wait for a GPU.
 """
 
 from typing import TypeAlias
@@ -31,7 +31,7 @@ def at_least_float32(tensor: Tensor) -> Tensor:
 def used_elements(
     prediction: Tensor, target: Tensor, mask: Mask, num_channels: int = 1, ignore_nan: bool = False
 ) -> tuple[Tensor, Tensor, Mask]:
-    """Return prediction and target in at least float32 and 0 where masked, and the full mask.
+    """Return prediction and target in at least float32, 0 where masked out, and the full mask.
 
     The mask gets a channel axis if it lacks one. With ``ignore_nan`` it leaves out nan targets.
     """
@@ -76,7 +76,7 @@ def counted(prediction: Tensor, mask: Mask, num_channels: int = 1) -> Tensor:
     if num_channels > 1:
         count = mask.expand_as(prediction).sum(_all_but_channels(prediction))
     else:
-        # Counted before it is expanded, as a mask may lack the channel axis.
+        # Count first and multiply, because a mask may lack the channel axis.
         count = torch.count_nonzero(mask) if mask.dtype == torch.bool else mask.sum()
         count = count * (prediction.numel() // max(1, mask.numel()))
     return count.to(prediction.dtype)

@@ -1,4 +1,4 @@
-"""The heads of a loss as vectors, with one entry for each task or channel."""
+"""Joins the heads of a loss into vectors that have one entry for each task or channel."""
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -13,11 +13,11 @@ from uncertainty_mtl.parameters import CAPTURED, gathered, is_usable, project, w
 from uncertainty_mtl.task_head import TaskHead
 
 MOST_PATTERNS = 256
-"""How many patterns of missing labels have their constants kept."""
+"""The largest number of patterns of missing labels whose constants are kept."""
 
 
 class Step(NamedTuple):
-    """The losses of a step, and how its entries are weighed.
+    """The losses of a training step, and the form and constant that weigh each of them.
 
     Attributes:
         losses: Mean base losses; 0 without labels.
@@ -67,7 +67,7 @@ class Entries:
         columns = zip(*((p.amplitude, p.power, p.slope) for p in powers), strict=True)
         self.form: Form = PowerForm(*map(self._vector, columns))
         if not all(isinstance(each, PowerForm) for each in used):
-            self.form = forms.LIEBEL_KOERNER  # which is then the form of all
+            self.form = forms.LIEBEL_KOERNER  # then every head has this form
         # A fixed weight has no likelihood: neither a sigma nor a constant.
         has_form = [head.form is not None for head in self.heads]
         is_fixed = [f and p.power == 0 for f, p in zip(has_form, powers, strict=True)]
@@ -95,7 +95,7 @@ class Entries:
     def is_there(
         self, summed: Tensor, counts: Sequence[Any], zero_is_missing: Collection[str]
     ) -> Tensor:
-        """Return where there is a loss; a reduced loss of 0 may count as missing."""
+        """Return which entries have a loss; a reduced loss of 0 may count as missing."""
         may_be_missing = tuple(
             task in zero_is_missing and isinstance(count, float)
             for task, count in zip(self.tasks, counts, strict=True)
@@ -122,7 +122,7 @@ class Entries:
             summed: Errors summed over the valid elements.
             counts: Valid elements by task; 1.0 for a reduced loss, 0.0 for a task without labels.
             group: The processes whose elements are joined.
-            is_there: Where losses count at all, bool; everywhere by default.
+            is_there: Bool: which entries have a loss; all of them by default.
         """
         if num_ranks(group) > 1 or not all(isinstance(count, float) for count in counts):
             num_valid = [
@@ -194,8 +194,8 @@ class Entries:
         Args:
             log_vars: The new values.
             counts: How many batches have set them; ``None`` does not change the counts.
-            inside: Whether to set heads with their scale inside, too. Within a step they have
-                already used their parameter, and autograd may need its old value.
+            inside: Whether to set heads whose scale is inside the likelihood, too. Within a step
+                they have already used their parameter, and autograd may need its old value.
 
         Raises:
             RuntimeError: Within a transform of ``torch.func``, before anything was written.
@@ -224,7 +224,7 @@ class Entries:
         return where & (torch.cat([self._full(n, head.frozen) for n, head in pairs]) == 0)
 
     def usable_means(self, step: Step, group: Group) -> tuple[Tensor, Tensor]:
-        """Return the mean base losses that sigmas follow, detached, and where there are any.
+        """Return the mean base losses that sigmas follow, detached, and which entries have one.
 
         They are joined over the processes of a group. Tasks that share a head all get their mean,
         weighted by priority: the sigma that follows from it minimises the sum of their terms.

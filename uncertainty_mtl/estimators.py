@@ -1,14 +1,15 @@
 """How sigmas are found: learned by gradient, in closed form from a running mean, or not at all.
 
-===============  ==========================  ============================  ===============
+===============  ==========================  ============================  =====================
 estimator        ``constraint=None``         ``"unit_sum"``                ``"softmax"``
-===============  ==========================  ============================  ===============
+===============  ==========================  ============================  =====================
 ``learned``      every head and form         heads with one sigma and a    no
                                              power form
-``closed_form``  heads that weigh an error   the same                      the same
+``closed_form``  heads that weigh an error,  heads with one sigma and a    as for ``"unit_sum"``
+                 or have no sigma            power form
 ``fixed``        heads that weigh an error,  no                            no
                  or have no sigma
-===============  ==========================  ============================  ===============
+===============  ==========================  ============================  =====================
 
 Combinations marked "no" raise in the constructor. All forms but ``liebel_koerner`` are power forms.
 Heads whose scale is inside the likelihood (exact softmax, data-dependent noise) weigh no error.
@@ -106,7 +107,7 @@ class Estimator(KeepsDtype, ABC):
         self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
     ) -> None:
         self.start = Start()
-        # The others can load a checkpoint of the closed form: its parameters are at the optimum.
+        # Other estimators can load a checkpoint of the closed form, which holds the optimum.
         if not hasattr(self, "running_losses"):
             state_dict.pop(prefix + "running_losses", None)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
@@ -120,7 +121,7 @@ class Learned(Estimator):
         self.start.check_that_it_stayed(entries)
 
     def observe(self, entries: Entries, constraint: Constraint, step: Step, group: Group) -> None:
-        """Set the sigmas that have none yet to the optimum of this step's losses."""
+        """Set every sigma that has not started yet to the optimum of this step's losses."""
         losses, usable = entries.usable_means(step, group)
         counts, stored = entries.counts(), entries.log_vars().detach()
         starts = entries.unless_frozen(usable & (counts == 0))
@@ -292,7 +293,7 @@ REASON = (
     "steps: call `loss_fn.initialize_from` before training, or give the heads an `init_sigma`, or "
     "compile without `fullgraph=True`."
 )
-# The reason is an argument since torch 2.7.
+# `torch.compiler.disable` takes a reason since torch 2.7.
 _has_reason = "reason" in inspect.signature(torch.compiler.disable).parameters
 observe_outside_of_graphs: Callable[..., None] = torch.compiler.disable(  # type: ignore[no-untyped-call]
     observe, **({"reason": REASON} if _has_reason else {})

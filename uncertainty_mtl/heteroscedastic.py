@@ -33,7 +33,10 @@ class NoiseHead(TaskHead, ABC):
 
 
 class NoisyRegressionHead(NoiseHead, ABC):
-    """Base class of both regressions; see :class:`~uncertainty_mtl.HeteroscedasticGaussianHead`."""
+    """Base class of the two heads for regressions whose network predicts the noise.
+
+    See :class:`~uncertainty_mtl.HeteroscedasticGaussianHead`.
+    """
 
     def __init__(
         self,
@@ -100,9 +103,9 @@ class HeteroscedasticGaussianHead(NoisyRegressionHead):
             elements whose noise is overestimated are hardly fitted. 0.5 corrects this, and 1 gives
             the mean the gradient of the plain error.
         faithful: Whether to fit the mean as if every :math:`\sigma_i` were 1, by an added term. The
-            likelihood then trains only the variance, and the mean is as good as without one. To
-            keep the variance out of layers that both share, detach their output before the layer
-            that predicts ``log_var``.
+            likelihood then trains only the variance, and the mean is fitted as well as without
+            a variance. If the variance should not train the layers that both share, detach their
+            output before the layer that predicts ``log_var``.
 
     Shape:
         - ``prediction``: a pair ``(mean, log_var)``, both :math:`(*)`.
@@ -174,7 +177,7 @@ class HeteroscedasticSoftmaxHead(NoiseHead):
     By Jensen's inequality the estimate is biased upwards; more samples make the bias smaller.
 
     Args:
-        num_samples: T, in training and evaluation alike.
+        num_samples: The number T of samples, both in training and in evaluation.
         ignore_index: Label of the elements to leave out.
         sigma_bounds: The interval that every predicted :math:`\sigma` is clamped to.
 

@@ -34,8 +34,8 @@ class SigmaHistory:
 
     No step waits for the device: values are collected as tensors and read together, every
     ``flush_every`` steps. A task with several channels is recorded by their mean. The tasks of a
-    group are named ``"group.task"`` and have no negative log-likelihood of their own. The record
-    warns once of sigmas that have not moved, and once of each sigma that is at its bound.
+    group are named ``"group.task"`` and have no negative log-likelihood of their own. The history
+    warns once about sigmas that have not moved, and once about each sigma that is at its bound.
 
     Args:
         loss_fn: The loss to record.
@@ -139,7 +139,7 @@ class SigmaHistory:
         Raises:
             ImportError: If matplotlib is missing; the extra ``plot`` installs it.
         """
-        from matplotlib.figure import Figure  # not the core's: only whoever plots needs it
+        from matplotlib.figure import Figure  # an extra, which only `plot` needs
 
         figure = Figure(figsize=(7.5, 2.8), layout="constrained")
         panels = {"sigma": "sigma", "weight": "weight", "base_loss": "base loss"}
@@ -177,7 +177,7 @@ class SigmaHistory:
                 warnings.warn(
                     f"The sigma of {task!r} is at a bound of its `sigma_bounds` {(low, high)}. "
                     "A loss that reaches 0, or is measured in very small or large units, drives it "
-                    "there. Give the head wider bounds, or see whether the task still has a loss.",
+                    "there. Give the head wider bounds, or check whether the loss has gone to 0.",
                     stacklevel=4,
                 )
 

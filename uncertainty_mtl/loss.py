@@ -25,8 +25,8 @@ class UncertaintyWeightedLoss(WeighedTasks):
     where :math:`L_k` is the base loss of task k (mean squared error, mean absolute error or
     cross-entropy) and the weight :math:`w` follows from the task's head: its likelihood and its
     sigma, not a layer of the network. At the optimum each weight is :math:`c_k/L_k`, with :math:`c`
-    = 1/2, 1 and 1/2. So training minimises :math:`\sum_k c_k \log L_k`, which does not depend on
-    the units of any task. The total may be negative, because a density may exceed 1.
+    = 1/2, 1 and 1/2 for these errors. So training minimises :math:`\sum_k c_k \log L_k`, whose
+    optimum does not depend on units. The total may be negative, because a density may exceed 1.
 
     Args:
         heads: One head per task, by name: a :class:`TaskHead`, one of the names ``"gaussian"``,
@@ -60,7 +60,7 @@ class UncertaintyWeightedLoss(WeighedTasks):
             does not change its best sigma. Tasks that are left out have 1.
         global_counts: Whether means run over the valid elements of all processes together, so that
             unequal counts cause no bias. Every process then has to call the loss, with ``None`` for
-            tasks without labels, and gradients are averaged, as DistributedDataParallel does.
+            tasks without labels, and gradients must be averaged, as DistributedDataParallel does.
         share_heads: Whether several tasks may use one head, and thereby one sigma.
         process_group: The processes that set the first sigmas together, and that ``global_counts``
             joins: ``None`` for the default group, ``False`` if this process computes the loss by
@@ -72,7 +72,7 @@ class UncertaintyWeightedLoss(WeighedTasks):
             no labels: detectors return 0 for images without objects. True, or the names of tasks.
 
     Raises:
-        TypeError: If a head is something else.
+        TypeError: If the head of a task is none of the above.
         ValueError: If there is no task, a name is unknown or unusable, one head is given twice
             without ``share_heads``, or the options do not go together.
 
@@ -173,7 +173,7 @@ class UncertaintyWeightedLoss(WeighedTasks):
 
         Call it like the loss itself, on every process. A task keeps its sigma if it has no labels,
         is frozen, or has a loss that is nan, infinite, negative or 0. An exact softmax takes the
-        best temperature. You rarely need it, as the first batch sets the sigmas: it serves other
+        best temperature. You rarely need it, as the first batch sets the sigmas. It is for other
         batches, heads with an ``init_sigma``, and sigmas that FSDP has sharded.
 
         Raises:
@@ -195,7 +195,7 @@ class UncertaintyWeightedLoss(WeighedTasks):
     def sigmas(self) -> dict[str, Tensor]:
         """Return each task's sigma, detached, without waiting for the device.
 
-        0-dim, or ``(C,)`` with ``num_channels``; nan for a likelihood without a sigma of its own.
+        Each is 0-dim, or ``(C,)`` with ``num_channels``, and nan if the head has no sigma.
         The tasks of a group are named ``"group.task"``. If FSDP has sharded the sigmas, this
         gathers them, and every process has to call it.
         """
@@ -208,7 +208,7 @@ class UncertaintyWeightedLoss(WeighedTasks):
         """
         weights = self._by_task("weights")
         for task, priority in self.priorities.items():
-            if not isinstance(self[task], TaskHead):  # a group does not know of it
+            if not isinstance(self[task], TaskHead):  # a group does not know its priority
                 weights |= {n: w * priority for n, w in weights.items() if n.startswith(f"{task}.")}
         return weights
 
@@ -267,7 +267,7 @@ class UncertaintyWeightedLoss(WeighedTasks):
                 yield task, entry
 
     def reset_parameters(self) -> None:
-        """Put every sigma back to its start; after ``to_empty`` this makes the loss whole again."""
+        """Reset every sigma to its initial value; call it after ``to_empty``, too."""
         for entry in tasks_of(self.heads).values():
             entry.reset_parameters()
         self.scales.reset_parameters()

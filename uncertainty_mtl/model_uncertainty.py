@@ -70,8 +70,8 @@ def mc_dropout(
     Args:
         model: A model with dropout layers. They have to be modules: dropout by
             :func:`torch.nn.functional.dropout` cannot be switched on from outside.
-        inputs: Its input: a tensor, or a tuple of positional or a dict of keyword arguments. Every
-            tensor has the batch as axis 0.
+        inputs: The model's input: a tensor, a tuple of positional arguments, or a dict of keyword
+            arguments. Axis 0 of every tensor is the batch.
         samples: Number of samples.
         heads: The tasks' heads, or the loss that holds them. They tell which outputs are logits and
             how large the noise is. Give a single head if the model returns one output. A task

@@ -95,7 +95,7 @@ def _check_constraint(
     allowed = ["closed_form"] if constraint == "softmax" else ["learned", "closed_form"]
     if estimator not in allowed:
         raise ValueError(
-            f"`constraint={constraint!r}` should come with an estimator of {allowed}. Found "
+            f"`constraint={constraint!r}` should come with one of the estimators {allowed}. Found "
             f"{estimator!r}."
         )
     tasks, own = tasks_of(heads), own_heads(heads)

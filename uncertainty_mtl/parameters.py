@@ -31,7 +31,7 @@ def project(log_vars: list[Any], low: Any, high: Any) -> None:
     """Put parameters back within their bounds, in place, if an optimizer moved them outside.
 
     It changes the parameters themselves. A clamped copy has no gradient outside the bounds, so a
-    parameter that was thrown out would never come back.
+    parameter that has left them would never come back.
 
     Args:
         log_vars: The parameters.

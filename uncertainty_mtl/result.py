@@ -11,19 +11,20 @@ from uncertainty_mtl.entries import Entries, Step
 
 
 class MultiTaskLoss(NamedTuple):
-    """The total to call ``.backward()`` on, and each task's part, error and count; read by name.
+    """The total to call ``.backward()`` on, and the term, error and count of each task.
 
-    This is what :class:`~uncertainty_mtl.UncertaintyWeightedLoss` returns.
+    This is what :class:`~uncertainty_mtl.UncertaintyWeightedLoss` returns. Read its fields by name.
 
     Attributes:
         total: The sum over tasks, 0-dim.
         tasks: Each task's negative log-likelihood, 0-dim, differentiable; they sum to ``total``.
         errors: Each task's mean base loss in this step, detached; nan for a task without labels.
             0-dim, or ``(C,)`` with ``num_channels``; the tasks of a group are named
-            ``"group.task"``. For a head with its scale inside, the negative log-likelihood.
+            ``"group.task"``. If a head has its scale inside the likelihood, its error is the
+            negative log-likelihood.
         counts: The number of valid elements in each mean, or the sum of their weights; 1 for an
-            already reduced loss. Shapes and names as ``errors``. To join parts of a batch, weight
-            their means by it.
+            already reduced loss. Shapes and names are those of ``errors``. To combine the errors of
+            several batches, take their mean weighted by ``counts``.
     """
 
     total: Tensor

@@ -80,7 +80,7 @@ class Start:
             pairs = zip(entries.tasks, entries.split(self._is_lost), strict=True)
             raise RuntimeError(
                 "Sigmas that were set from losses should keep their values in the next step. Found "
-                f"those of {[task for task, lost in pairs if lost.any()]} back where they were: "
+                f"those of {[task for task, lost in pairs if lost.any()]} at their old values: "
                 "FSDP loses what is written to gathered parameters, in forward and until "
                 "`reshard()`. Call `loss_fn.initialize_from` before `fully_shard`, or give the "
                 "heads an `init_sigma`. Or keep sigmas out of the sharding, with `fully_shard("

@@ -23,8 +23,8 @@ class TaskHead(KeepsDtype, ABC):
     Derive from it to add a likelihood: say how the plain error is measured (:meth:`base_loss`), how
     the scale enters (``form``) and which distribution that is (:meth:`distribution`). With a form,
     reduced losses, the closed form and the start from data work without further code. Without one,
-    write :meth:`fit_scale` for a start from data. The page "Write a head of your own" shows a
-    Student's t, and ``elements.used_elements`` applies masks of every kind.
+    write :meth:`fit_scale` for a start from data. The page "Write a head" shows a Student's t, and
+    ``elements.used_elements`` applies masks of every kind.
 
     ``log_var`` holds :math:`s = \log \sigma^2`. The logarithm is learned because a raw sigma could
     cross zero. It stays float32 whatever the model is cast to. ``num_batches_tracked`` counts the
@@ -117,7 +117,7 @@ class TaskHead(KeepsDtype, ABC):
 
     @property
     def sigma(self) -> Tensor:
-        r"""The scale :math:`\sigma = e^{s/2}`, detached; 0-dim, or ``(C,)``; nan without one."""
+        r"""The scale :math:`\sigma = e^{s/2}`, detached; 0-dim, or ``(C,)``; nan if it has none."""
         return self._read(lambda log_var: torch.exp(0.5 * log_var), without=math.nan)
 
     @property

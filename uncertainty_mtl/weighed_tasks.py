@@ -36,7 +36,7 @@ ByTask: TypeAlias = Mapping[str, Any]
 
 
 class WeighedTasks(nn.Module):
-    """Computes :class:`~uncertainty_mtl.UncertaintyWeightedLoss`, whose options are checked."""
+    """Computes :class:`~uncertainty_mtl.UncertaintyWeightedLoss`, which has checked the options."""
 
     def __init__(
         self,
@@ -84,6 +84,7 @@ class WeighedTasks(nn.Module):
         self._entries_of: dict[Any, Entries] = {}
         self._warned_of: set[str] = set()
         # transformers calls `_init_weights` only for modules with a tensor that was not loaded.
+        # This tensor is never loaded.
         self.register_buffer("_owned", torch.zeros((), dtype=torch.long), persistent=False)
 
     def __getitem__(self, task: str) -> "TaskHead | WeighedTasks":
@@ -131,7 +132,7 @@ class WeighedTasks(nn.Module):
     def _inputs(
         self, *arguments: Any
     ) -> tuple[dict[str, Any], dict[str, TaskHead], dict[str, tuple[Any, ...]], dict[str, Tensor]]:
-        """Return all tasks, those outside groups, the inputs of each, and losses of no task."""
+        """Return all tasks, those in no group, their inputs, and losses that belong to no task."""
         tasks = tasks_of(self.heads)
         own = {task: head for task, head in tasks.items() if isinstance(head, TaskHead)}
         arguments_of_tasks, extra = without_extra(tasks, self.extra, arguments)
@@ -143,11 +144,11 @@ class WeighedTasks(nn.Module):
         inputs: Mapping[str, Sequence[Any]],
         function: Callable[..., Any],
     ) -> dict[str, Any]:
-        """Return the result of a function of each group and its inputs, by the group's name."""
+        """Call a function with each group and its inputs; return the results by group name."""
         found = {}
         for task, entry in tasks.items():
             if not isinstance(entry, TaskHead):
-                # A group is None where none of its tasks has labels, and so is each of them.
+                # None for a group stands for None for each of its tasks.
                 nothing = dict.fromkeys(list(tasks_of(entry.heads)))
                 values = [nothing if v is None else v for v in inputs[task][:2]]
                 values += inputs[task][2:]

@@ -1,4 +1,4 @@
-"""Does learning the weights help: every way to weigh, on nine small problems, over seeds."""
+"""Whether learned weights help: every way to weigh, on nine small problems, over seeds."""
 
 from benchmarks.result_file import Report
 from benchmarks.run_settings import Settings
@@ -27,7 +27,7 @@ def run(settings: Settings) -> Report:
         found, chosen = with_choices(list(one.ways.values()), by_way(one, seeds, outcomes))
         tables.append(errors_table(name, found, chosen))
         ratios[name] = {way: over_equal(found, way, "score") for way in found}
-    shown = {problem: ratios[problem] for problem in ratios if problem != name}  # as in the table
+    shown = {problem: ratios[problem] for problem in ratios if problem != name}  # all but the last
     files = {"runs.jsonl": lines, "png": ratios_figure(shown)}
     about = f"Seeds {seeds[0]} to {seeds[-1]}. {ABOUT}"
     return Report("Ways to weigh", about, [overview(ratios, apart=name), *tables], files=files)

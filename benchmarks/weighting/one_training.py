@@ -30,7 +30,7 @@ class Session(Protocol):
 
 
 class Problem(Protocol):
-    """What is learned."""
+    """A problem: its tasks, and how long and how fast a network learns them."""
 
     name: str
     likelihoods: Mapping[str, str]
@@ -51,7 +51,7 @@ class Outcome:
     validation: float
     """The score on validation data; infinite if the training diverged."""
     errors: dict[str, float]
-    """On the test data."""
+    """The errors on the test data."""
     seconds: float
     """Processor time of the training steps."""
 

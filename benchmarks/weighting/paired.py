@@ -1,4 +1,4 @@
-"""How ways to weigh are compared: paired by seed, and at the cost of every try."""
+"""Compares ways to weigh, paired by seed. A choice costs all the trainings that it tried."""
 
 import math
 from collections import Counter
@@ -94,9 +94,10 @@ def over_equal(found: ByWay, way: str, what: str) -> list[float]:
 
 
 def overview(ratios: Ratios, apart: str) -> Table:
-    """Return every way on every problem, the best over all problems but one first.
+    """Return a table of every way on every problem; the way that is best overall comes first.
 
-    That one is apart because its ratios are so far from 1 that no other problem would count.
+    The problem `apart` does not count for the order: its ratios are so far from 1 that no other
+    problem would matter.
     """
     most = {name: of_ways for name, of_ways in ratios.items() if name != apart}
     rows = []

@@ -44,7 +44,7 @@ class Poisson:
 
 
 class PoissonSession:
-    """One training."""
+    """One training of the physics-informed network."""
 
     def __init__(self, steps: int, seed: int) -> None:
         self.steps = steps

@@ -94,7 +94,7 @@ class TableSession:
 
     @torch.no_grad()
     def errors(self, split: str) -> Errors:
-        """Return numbers' errors over their standard deviations, and Brier scores of classes."""
+        """Return RMS errors over the deviation for numbers, and Brier scores for classes."""
         rows = self.splits[split]
         outputs = self.predict(rows.inputs)
         found = {}

@@ -43,7 +43,7 @@ class Scenes:
 
 
 class SceneSession:
-    """One training."""
+    """One training on rendered scenes."""
 
     def __init__(self, problem: Scenes, seed: int) -> None:
         self.config = replace(problem.config, seed=seed)

@@ -1,4 +1,4 @@
-"""All trainings, one process a core. A file keeps those that have ended, to go on from it."""
+"""Runs all trainings, one process per core. A file keeps the finished ones, for a restart."""
 
 import json
 import multiprocessing
@@ -20,11 +20,11 @@ from benchmarks.weighting.table_problems import TABLES
 from benchmarks.weighting.ways import LONG_WAYS, Way, drawn_weights, ways
 
 OF_SCENES = ((1.0, 0.1, 0.3), (1.0, 0.02, 0.1), (1.0, 0.02, 0.5), (1.0, 0.5, 0.5))
-"""Fixed weights of classes, vectors and disparity; a search of their own would take days."""
+"""Fixed weights of classes, vectors and disparity; a random search would take days."""
 
 
 class Job(NamedTuple):
-    """One training."""
+    """One training: its problem, its way to weigh and its seed."""
 
     problem: str
     way: str
@@ -32,7 +32,7 @@ class Job(NamedTuple):
 
 
 class Compared(NamedTuple):
-    """A problem, and the ways that learn it by their names."""
+    """A problem, and the ways to weigh that are compared on it, by name."""
 
     problem: Problem
     ways: dict[str, Way]
@@ -58,7 +58,7 @@ def small_problems(settings: Settings, folder: Path) -> dict[str, Compared]:
 def scene_problems(settings: Settings, folder: Path) -> dict[str, Compared]:
     """Return the presets `quick` and `demo`.
 
-    The first call renders the scenes. Processes that call it at once need them to be there.
+    The first call renders the scenes, so call it once before several processes call it together.
     """
     choose, found = settings.choose, {}
     tiny = {"size": (32, 64), "stages": 1, "aspp_channels": 4, "decoder_channels": 4}
@@ -73,7 +73,7 @@ def scene_problems(settings: Settings, folder: Path) -> dict[str, Compared]:
 def compared(
     settings: Settings, problem: Problem, fixed_weights: Sequence[Sequence[float]]
 ) -> Compared:
-    """Return a problem with the ways that learn it, few of them to test that it runs."""
+    """Return a problem with the ways to weigh that are compared on it; a smoke test has few."""
     chosen = ways(fixed_weights)
     if settings.effort == "smoke":
         chosen = [way for way in chosen if way.one_of or way.name in LONG_WAYS]
@@ -120,7 +120,7 @@ def run_one(problems: Problems, settings: Settings, folder: Path, job: Job) -> O
 
 
 def finished(file: Path) -> dict[Job, Outcome]:
-    """Return the outcomes in a file, without a line that was being written."""
+    """Return the outcomes in a file. Skip a line that was only partly written."""
     found = {}
     for line in file.read_text(encoding="utf-8").splitlines() if file.is_file() else []:
         try:

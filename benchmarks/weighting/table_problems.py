@@ -13,7 +13,7 @@ from examples.toy_regression import make_data
 
 
 def toy(seed: int) -> Splits:
-    """Two lines with noise of 10 and 1; measured against the lines without noise."""
+    """Return two lines with noise of 10 and 1. The test targets are the lines without noise."""
     splits = {}
     for number, split in enumerate(("train", "validation", "test")):
         x, targets = make_data(3 * seed + number)
@@ -24,7 +24,7 @@ def toy(seed: int) -> Splits:
 
 
 def diabetes(seed: int) -> Splits:
-    """Progress of the disease, body-mass index and blood pressure, and sex."""
+    """Return patients; the tasks are progress of diabetes, body-mass index, blood pressure, sex."""
     data = load_diabetes()
     columns = {name: data.data[:, k] for k, name in enumerate(data.feature_names)}
     targets = {
@@ -37,7 +37,7 @@ def diabetes(seed: int) -> Splits:
 
 
 def wine(seed: int) -> Splits:
-    """The cultivar, alcohol and proline of a wine."""
+    """Return wines; the tasks are the cultivar, the alcohol and the proline."""
     data = load_wine()
     columns = {name: data.data[:, k] for k, name in enumerate(data.feature_names)}
     targets = {
@@ -49,7 +49,7 @@ def wine(seed: int) -> Splits:
 
 
 def digits(seed: int) -> Splits:
-    """Which digit, how much ink, and where its centre is."""
+    """Return images; the tasks are which digit it is, how much ink it has, and the ink's centre."""
     data = load_digits()
     images = data.images
     ink = images.sum((1, 2))
@@ -68,7 +68,7 @@ def generated(
     scale: tuple[float, ...] = (1.0, 1.0, 1.0),
     num_rows: int = 1024,
 ) -> Splits:
-    """Return functions of eight inputs by way of shared features; tests are without noise."""
+    """Return functions of eight inputs that share features. The test targets have no noise."""
     rng = np.random.default_rng(seed)
     inputs_to_features = rng.normal(0, 1 / math.sqrt(8), (8, 16))
     features_to_tasks = rng.normal(0, 1 / 4, (16, len(noise)))
@@ -92,7 +92,7 @@ def rare(seed: int) -> Splits:
 
 
 def divided(inputs: np.ndarray, targets: dict[str, Tensor], seed: int) -> Splits:
-    """Return 60, 20 and 20% of the rows, by chance, with standardised inputs."""
+    """Split the rows at random into 60, 20 and 20%, with standardised inputs."""
     constant = inputs.std(0) == 0
     x = floats((inputs - inputs.mean(0)) / np.where(constant, 1.0, inputs.std(0)))
     rows = Rows(x, targets)
@@ -108,7 +108,7 @@ def standardised(column: np.ndarray) -> Tensor:
 
 
 def floats(values: np.ndarray) -> Tensor:
-    """Return float32."""
+    """Return the values as a float32 tensor."""
     return torch.from_numpy(np.asarray(values, np.float32))
 
 

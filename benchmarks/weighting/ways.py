@@ -1,4 +1,4 @@
-"""The ways to weigh that are compared. Each makes one number of the losses of a step."""
+"""The ways to weigh that are compared. Each combines the losses of a step into one number."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -26,7 +26,7 @@ LONG_WAYS = (EQUAL, NLL, SYMMETRIC, CLOSED_SYMMETRIC)
 
 @dataclass(frozen=True)
 class Weigher:
-    """A way to weigh in one training."""
+    """What weighs the losses in one training."""
 
     total: Callable[[Losses], Tensor]
     """Returns the number that a step minimises."""
@@ -37,7 +37,7 @@ class Weigher:
 
 
 def ours(likelihoods: Mapping[str, str], **options: Any) -> Weigher:
-    """Return this library, with the default learning rate for its sigmas."""
+    """Return a weigher of this library, with the default learning rate for its sigmas."""
     loss_fn = UncertaintyWeightedLoss(dict(likelihoods), **options)
     return Weigher(lambda losses: loss_fn(dict(losses)).total, loss_fn.param_groups())
 
@@ -63,7 +63,7 @@ def peer(scalarizer: nn.Module) -> Weigher:
 
 
 class Way(NamedTuple):
-    """A way to weigh."""
+    """A way to weigh, which makes a new weigher for every training."""
 
     name: str
     make: Callable[[Mapping[str, str]], Weigher]
@@ -73,7 +73,7 @@ class Way(NamedTuple):
 
 
 def ways(fixed_weights: Sequence[Sequence[float]]) -> list[Way]:
-    """Return all of them, with equal and with the given weights among the fixed ones."""
+    """Return all ways to weigh. The fixed weights are equal ones and those that are given."""
     closed, symmetric = {"estimator": "closed_form"}, {"form": "symmetric"}
     unit_sum = {"constraint": "unit_sum"}
     uw_so = {**closed, "momentum": 1.0, "constraint": "softmax"}

@@ -90,5 +90,5 @@ def test_the_logger_gets_one_row_for_every_step(fit, tmp_path):
 
 
 def test_the_callback_tells_of_weight_decay(fit):
-    with pytest.raises(ValueError, match=r"weight decay on that of \['y'\]"):
+    with pytest.raises(ValueError, match=r"weight decay on the `log_var` of \['y'\]"):
         fit(Module(decay=0.1), SigmaCallback())

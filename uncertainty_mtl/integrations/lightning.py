@@ -17,12 +17,12 @@ LOGGED = ("sigma", "weight", "nll")
 class SigmaCallback(Callback):
     """Records and logs the loss of a ``LightningModule``, and checks the optimizers at the start.
 
-    ``training_step`` has to return the total and all that the loss returned:
+    ``training_step`` has to return the total, and the whole result of the loss:
     ``return {"loss": losses.total, "losses": losses}``.
 
     Args:
         attribute: Name of the module's attribute that holds the loss.
-        csv_path: Where to write the record when training ends; nowhere by default.
+        csv_path: File to write the record to when training ends; by default none is written.
         flush_every: Number of steps that are read, and logged, at once.
     """
 
