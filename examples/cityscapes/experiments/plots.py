@@ -84,7 +84,7 @@ def draw_starts(log_vars: Mapping[str, Mapping[float, Sequence[np.ndarray]]]) ->
         without_frame(axes)
     lines = axes.get_legend_handles_labels()
     figure.legend(*lines, loc="outside right", title="start", frameon=False)
-    figure.axes[0].set_ylabel("log sigma^2")
+    figure.axes[0].set_ylabel("log sigma²")
     return png(figure)
 
 
