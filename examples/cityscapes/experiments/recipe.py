@@ -10,6 +10,9 @@ from typing import Any
 
 from examples.cityscapes.experiments.results import markdown_table
 
+_WIDTH = 72
+"""Characters of a line of code that a page shows without scrolling."""
+
 
 def recipe(
     command: str,
@@ -71,7 +74,13 @@ def command_line(command: str, given: dict[str, Any]) -> str:
             words.append(f"{flag} {flag.strip('-').upper()}")
         else:
             words.append(f"{flag} {shown(value)}")
-    return " ".join(words)
+    lines = words[:1]
+    for word in words[1:]:
+        if len(lines[-1]) + len(word) < _WIDTH:
+            lines[-1] += f" {word}"
+        else:
+            lines.append(f"    {word}")
+    return " \\\n".join(lines)
 
 
 def shown(value: object) -> str:
