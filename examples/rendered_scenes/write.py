@@ -26,7 +26,7 @@ from examples.rendered_scenes.noise_record import NoiseRecord
 from examples.rendered_scenes.render import Scene, render_scene
 
 CITIES = {"train": ("arbora", "brunnhafen", "castelle"), "val": ("dornwald", "estrava")}
-"""Invented cities, none of which is in both splits; scenes are assigned to them in turn."""
+"""Names of invented cities. Each belongs to one split, whose scenes are spread over its cities."""
 
 MIN_SIZE = (32, 64)
 """Height and width below which people and poles vanish."""

@@ -11,7 +11,7 @@ from uncertainty_mtl.history import Row, SigmaHistory
 from uncertainty_mtl.loss import UncertaintyWeightedLoss
 from uncertainty_mtl.result import MultiTaskLoss
 
-LOGGED = ("sigma", "weight", "nll")
+_LOGGED = ("sigma", "weight", "nll")
 
 
 class SigmaCallback(Callback):
@@ -51,7 +51,7 @@ class SigmaCallback(Callback):
 
         def log(rows: list[Row]) -> None:
             for step, of_step in groupby(rows, key=lambda row: row.step):
-                fields = [(f"{f}/{r.task}", getattr(r, f)) for r in of_step for f in LOGGED]
+                fields = [(f"{f}/{r.task}", getattr(r, f)) for r in of_step for f in _LOGGED]
                 for logger in trainer.loggers:
                     logger.log_metrics(dict(fields), step=step)
 

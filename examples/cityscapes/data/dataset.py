@@ -188,8 +188,7 @@ def batches(
         num_workers=0 if dataset.is_kept else min(num_workers, os.cpu_count() or 1),
         collate_fn=partial(_collate_or_hand_on, tasks),
         pin_memory=device.type == "cuda",
-        # A generator of its own: starting workers would advance the global one, and a resumed run
-        # starts them once more.
+        # Starting workers would advance the global generator, and a resumed run starts them again.
         generator=torch.Generator(),
     )
     try:

@@ -34,7 +34,7 @@ class SplitMetrics:
         self._instance, self._depth = InstanceError(), DepthError()
 
     def add(self, maps: dict[str, Tensor], batch: Batch) -> None:
-        """Add the maps of a batch by task, except for tasks of which the batch has no labels.
+        """Add the predicted maps of a batch, and skip tasks without labels in it.
 
         Args:
             maps: Train ids (B, H, W), offsets (B, 2, H, W) and disparity (B, 1, H, W).

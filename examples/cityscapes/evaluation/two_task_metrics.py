@@ -35,7 +35,7 @@ class TwoTaskMetrics:
         """Over valid pixels, the sums of the error, of the error over the truth, and of 1."""
 
     def add(self, maps: dict[str, Tensor], batch: Batch) -> None:
-        """Add the maps of a batch by task, except for tasks of which the batch has no labels.
+        """Add the predicted maps of a batch, and skip tasks without labels in it.
 
         Args:
             maps: Classes (B, H, W) and inverse depth (B, 1, H, W).

@@ -8,12 +8,11 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullLocator
 
 from examples.cityscapes.experiments.experiment import ExperimentOutcome
 from examples.cityscapes.experiments.published import PublishedRow
 from examples.cityscapes.experiments.results import FIGURES, Summary, summaries, summarize
-from examples.cityscapes.report.curves import TASK_COLORS, LogLines, running_mean
+from examples.cityscapes.report.curves import TASK_COLORS, LogLines, log_scale, running_mean
 from examples.cityscapes.report.weights import optimal_weight
 from examples.common.figure_style import GREY, STYLE, WIDTH
 
@@ -112,10 +111,7 @@ def draw_weights(
             axes.plot(steps, optimum, color=GREY, linewidth=0.9, linestyle="--", label="optimum")
         axes.set_title(task)
         axes.set_xlabel("iteration")
-        axes.set_yscale("log")
-        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.yaxis.set_major_formatter("{x:g}")
-        axes.yaxis.set_minor_locator(NullLocator())
+        log_scale(axes)
         without_frame(axes)
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(handles[:2], labels[:2], loc="outside right", frameon=False)

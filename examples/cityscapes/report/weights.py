@@ -22,8 +22,10 @@ def tasks_with_optimum(config: TrainConfig) -> tuple[str, ...]:
 
 def weight_rows_of(config: TrainConfig, lines: list[dict[str, Any]] | None) -> list[dict[str, Any]]:
     """Return `weight_rows` of the tasks whose weight has that optimum."""
+    if not lines:
+        return []
     tasks = tasks_with_optimum(config)
-    return [row for row in weight_rows(lines or [], config.form) if row["task"] in tasks]
+    return [row for row in weight_rows(lines, config.form) if row["task"] in tasks]
 
 
 def weight_rows(
@@ -31,7 +33,7 @@ def weight_rows(
 ) -> list[dict[str, Any]]:
     """Compare each learned weight with its optimum for the recent losses."""
     rows = []
-    for task, weight in lines[-1]["weight"].items() if lines else ():
+    for task, weight in lines[-1]["weight"].items():
         losses = [line["loss"][task] for line in lines if line["loss"][task] is not None]
         sigma = lines[-1]["sigma"].get(task)
         recent = float(running_mean(np.array(losses), window)[-1]) if losses else 0.0
