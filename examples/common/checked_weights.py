@@ -45,7 +45,7 @@ def check_fit(expected: dict[str, Tensor], found: dict[str, Tensor]) -> None:
     if unknown := [name for name in found if name not in expected]:
         raise ValueError(f"{first_of(unknown)} unknown")
     if strange := [name for name, value in found.items() if not is_plain(value)]:
-        raise ValueError(f"{first_of(strange)} no plain tensor")
+        raise ValueError(f"{first_of(strange)} sparse, quantized, without data or not a tensor")
     for name, value in found.items():
         if value.shape != expected[name].shape:
             raise ValueError(

@@ -6,6 +6,10 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.site.browser import needs_chromium
+from tests.site.conftest import ROOT
+
+LINK = re.compile(r"\]\(([^():#]+\.md)")
+"""A link to another page of the repository."""
 
 PHONE, DESK = 390, 1280
 SHOWN = [
@@ -36,6 +40,18 @@ def test_every_page_is_reached_from_the_contents(site):
         name = page.relative_to(site).as_posix()
         if name not in ("index.html", "search.html", "404.html") and "_modules" not in name:
             assert name in contents
+
+
+def test_every_page_is_reached_by_links_of_plain_markdown():
+    """A host of repositories shows the pages as Markdown, without the menu of the site."""
+    docs = ROOT / "docs"
+    reached, new = set(), {docs / "index.md"}
+    while new:
+        reached |= new
+        links = [(page, path) for page in new for path in LINK.findall(page.read_text())]
+        new = {(page.parent / path).resolve() for page, path in links} - reached
+    copied = {"_build", "results"}  # by a build of the site
+    assert {path for path in docs.rglob("*.md") if not copied & set(path.parts)} <= reached
 
 
 @needs_chromium

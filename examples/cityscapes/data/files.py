@@ -126,6 +126,6 @@ def check_aspect(path: Path, found: tuple[int, int], size: tuple[int, int]) -> N
     """Raise unless an image of size `found` can be resized to `size` without distortion."""
     if found[0] * size[1] != found[1] * size[0]:
         raise InputError(
-            f"{path}: is {found[0]}x{found[1]} (height x width), which has another shape than "
-            f"--size {size[0]}x{size[1]}"
+            f"{path}: is {found[0]}x{found[1]} (height x width), which cannot be resized to "
+            f"--size {size[0]}x{size[1]} without distortion; choose a size of the same ratio"
         )
