@@ -72,9 +72,10 @@ class ScaledSoftmaxHead(ClassificationHead):
             of the task.
         label_smoothing: As in :class:`torch.nn.CrossEntropyLoss`, in [0, 1].
         low_memory: Whether to compute the cross-entropy in chunks, which takes less than half of
-            the memory if logits fill most of it. The gradient is computed together with the loss,
-            so there is only one backward pass and no second derivative. Floating masks and
-            transforms of ``torch.func`` are not supported then. Compiled code ignores this option.
+            the memory that the loss needs beside the logits. The gradient is computed together with
+            the loss, so there is only one backward pass and no second derivative. Floating masks
+            and transforms of ``torch.func`` are not supported then. Compiled code ignores this
+            option.
 
     Shape:
         - ``prediction``: logits, :math:`(N, C, *)`.

@@ -37,9 +37,8 @@ class TaskHead(KeepsDtype, ABC):
         init_sigma: Where :math:`\sigma` starts. ``None`` leaves that to the first batch of an
             :class:`~uncertainty_mtl.UncertaintyWeightedLoss`; a head used by itself starts at 1.
         sigma_bounds: The interval ``(low, high)`` that :math:`\sigma` is kept in. A training
-            forward first projects ``log_var`` onto it, in place. A huge loss then cannot throw
-            sigma so far off that it needs thousands of steps to return, and a loss of 0 cannot
-            drive ``log_var`` to minus infinity. An optimum within the bounds stays where it is.
+            forward first projects ``log_var`` onto it, in place, so that neither a huge loss nor a
+            loss of 0 can drive it to infinity. An optimum within the bounds stays where it is.
         num_channels: ``None`` for one sigma for all elements, or C for one per channel (axis 1).
         constant: The constant per valid element that the form leaves out; the head adds it.
         scale_inside: For ``form=None``: whether :meth:`base_loss` uses ``log_var`` itself. If not,

@@ -37,7 +37,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "eval_every": 0,
         "tensorboard": False,
     },
-    # What two CPU cores can train some 30 times in a quarter of an hour, for the experiments.
+    # What two CPU cores can train some 30 times within an hour, for the experiments.
     "quick": {
         "size": (64, 128),
         "backbone": "resnet18",

@@ -253,7 +253,8 @@ def test_a_broken_image_ends_in_one_line_and_leaves_no_part_of_a_shard(tree, tmp
 
 
 @pytest.mark.parametrize(
-    ("size", "named"), [("16x16", "cannot be resized to --size 16x16"), ("8x16", "was prepared with --size 16x32")]
+    ("size", "named"),
+    [("16x16", "cannot be resized to --size 16x16"), ("8x16", "was prepared with --size 16x32")],
 )
 def test_another_size_than_that_of_the_copy_is_refused(tree, tmp_path, capsys, size, named):
     out = tmp_path / "out"

@@ -20,7 +20,7 @@ def add_options(parser: argparse.ArgumentParser, without: tuple[str, ...] = ()) 
     add("--out", type=Path, required=True, help="folder; an interrupted experiment goes on there")
     add("--data", type=Path, help="dataset (default: scenes are rendered into --out)")
     add("--seeds", type=seeds, metavar="N", help="how many, or a list with commas: 3, or 4,5,9")
-    add("--quick", action="store_true", help="a small network and few scenes: below half an hour")
+    add("--quick", action="store_true", help="a small network and few scenes: tens of minutes")
     add("--workers", type=positive_number, metavar="N", help="runs side by side (one per core)")
     left_out = {"--" + name.replace("_", "-") for name in (*DECIDED, "protocol", *without)}
 
