@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from examples.common.errors import InputError
+from examples.common.flag_text import flag_of
 from examples.common.records import read_object
 
-TASKS = ("synthesis", "segmentation")
 MODALITIES = ("flair", "t1", "t1ce", "t2")
 DEVICES = ("auto", "cpu", "cuda")
 
@@ -71,10 +71,10 @@ class BrainConfig:
             raise InputError(f"`class_weight` should be four numbers above 0: {self.class_weight}")
         for flag in ("iterations", "batch_size", "base_width", "cases", "checkpoint_every"):
             if (value := getattr(self, flag)) < 1:
-                raise InputError(f"{_flag(flag)}: should be at least 1; found {value}")
+                raise InputError(f"{flag_of(flag)}: should be at least 1; found {value}")
         for flag in ("lr", "sigma_lr"):
             if not 0 < (value := getattr(self, flag)) < math.inf:
-                raise InputError(f"{_flag(flag)}: should be above 0; found {value}")
+                raise InputError(f"{flag_of(flag)}: should be above 0; found {value}")
         if not 0 <= self.dropout < 1:
             raise InputError(f"`dropout` should be from 0 up and below 1; found {self.dropout}")
         if self.seed < 0:
@@ -121,10 +121,6 @@ def load_config(run: Path) -> BrainConfig:
         return BrainConfig(**{**fields, "data": data, "out": run})
     except InputError as error:
         raise InputError(f"{path}: {error}; correct the file by hand") from error
-
-
-def _flag(field: str) -> str:
-    return "--" + field.replace("_", "-")
 
 
 def add_settings(parser: argparse.ArgumentParser) -> None:

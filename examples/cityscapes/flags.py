@@ -14,6 +14,7 @@ from examples.cityscapes.config import TrainConfig
 from examples.cityscapes.protocols import PROTOCOLS
 from examples.cityscapes.settings import BACKBONES, DEPTH_NOISE, DEVICES, LABELS, PRECISIONS
 from examples.common.command_line import height_and_width
+from examples.common.flag_text import flag_of, value_text
 
 
 def add_config_flags(add: Callable[..., Any]) -> None:
@@ -25,10 +26,10 @@ def add_config_flags(add: Callable[..., Any]) -> None:
     """
     kinds, texts = get_type_hints(TrainConfig), field_docstrings()
     for field in dataclasses.fields(TrainConfig):
-        flag = "--" + field.name.replace("_", "-")
+        flag = flag_of(field.name)
         text = texts[field.name].replace("%", "%%").replace("`", "")
         if field.default is not dataclasses.MISSING:
-            text = f"{text.rstrip('.')} ({_shown(field.default)})"
+            text = f"{text.rstrip('.')} ({value_text(field.name, field.default)})"
         kind = kinds[field.name]
         if kind is bool:
             add(flag, action=argparse.BooleanOptionalAction, help=text)
@@ -84,13 +85,6 @@ def parser_of(kind: Any) -> Callable[[str], object]:
             lambda text: tuple(item(part.strip()) for part in text.split(",")), "list with commas"
         )
     return {int: int, float: float, Path: Path, str: str}[kind]
-
-
-def _shown(value: object) -> str:
-    if isinstance(value, tuple):
-        pair = len(value) == 2 and all(isinstance(item, int) for item in value)
-        return ("x" if pair else ",").join(str(item) for item in value)
-    return str(value)
 
 
 def _named(read: Callable[[str], object], name: str) -> Callable[[str], object]:

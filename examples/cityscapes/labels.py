@@ -38,13 +38,7 @@ PALETTE = np.array([c.color for c in TRAIN_CLASSES], dtype=np.uint8)
 """RGB colour by train id, shape (19, 3)."""
 
 
-def _train_id_table() -> np.ndarray:
-    # 256 entries, since a label file holds bytes: the id -1 (licence plate) is stored as 255.
-    table = np.full(256, IGNORE_INDEX, dtype=np.uint8)
-    for c in TRAIN_CLASSES:
-        table[c.id] = c.train_id
-    return table
-
-
-TRAIN_ID_FROM_LABEL_ID = _train_id_table()
+# 256 entries, since a label file holds bytes: the id -1 (licence plate) is stored as 255.
+TRAIN_ID_FROM_LABEL_ID = np.full(256, IGNORE_INDEX, dtype=np.uint8)
+TRAIN_ID_FROM_LABEL_ID[[c.id for c in TRAIN_CLASSES]] = [c.train_id for c in TRAIN_CLASSES]
 """Lookup from a stored label id (0..255) to a train id; what is not evaluated maps to 255."""

@@ -7,6 +7,7 @@ from typing import Any
 from examples.cityscapes.presets import PRESETS
 from examples.cityscapes.protocols import PROTOCOLS, THREE_TASK
 from examples.common.errors import InputError
+from examples.common.flag_text import flag_of
 
 TASKS = THREE_TASK.tasks
 BACKBONES = ("resnet18", "resnet34", "resnet50", "resnet101")
@@ -202,11 +203,6 @@ def check_three_tasks(config: Any, what: str) -> None:
             f"{what}: needs a run with --protocol {THREE_TASK.name}; {config.out} was trained with "
             f"--protocol {config.protocol}, whose figures `evaluate` prints"
         )
-
-
-def flag_of(field: str) -> str:
-    """Return the flag of a field."""
-    return "--" + field.replace("_", "-")
 
 
 def check_choices(flag: str, found: tuple[str, ...], choices: tuple[str, ...]) -> None:

@@ -92,7 +92,7 @@ def positive_number(text: str) -> int:
 def height_and_width(text: str) -> tuple[int, int]:
     """Read HEIGHTxWIDTH."""
     height, separator, width = text.partition("x")
-    if not (separator and height.isdecimal() and width.isdecimal()):
+    if not (separator and height.isdecimal() and width.isdecimal() and int(height) * int(width)):
         raise argparse.ArgumentTypeError(f"should be HEIGHTxWIDTH, such as 128x256; found {text!r}")
     return int(height), int(width)
 

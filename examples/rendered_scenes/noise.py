@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from examples.cityscapes.labels import CATEGORY_OF, TRAIN_CLASSES, TRAIN_ID_FROM_LABEL_ID
+from examples.cityscapes.labels import TRAIN_CLASSES
 from examples.rendered_scenes import surfaces as s
 from examples.rendered_scenes.disparity import decode, encode
 from examples.rendered_scenes.texture import TILE, look_up, noise_tile
@@ -164,11 +164,6 @@ def _new_instance(label_id: int, instances: np.ndarray) -> int:
 _THINGS = frozenset(c.id for c in TRAIN_CLASSES if c.has_instances)
 
 _CONFUSED_WITH = {
-    c.id: [
-        d.id
-        for d in TRAIN_CLASSES
-        if d.id != c.id
-        and CATEGORY_OF[TRAIN_ID_FROM_LABEL_ID[d.id]] == CATEGORY_OF[TRAIN_ID_FROM_LABEL_ID[c.id]]
-    ]
+    c.id: [d.id for d in TRAIN_CLASSES if d.id != c.id and d.category == c.category]
     for c in TRAIN_CLASSES
 }

@@ -1,6 +1,7 @@
 """Flips, scales and crops: image, labels, disparity and centres move together."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from examples.cityscapes.data import targets
 from examples.cityscapes.data.augment import Augmentation, Box, crop, flip, rescale
 from examples.cityscapes.data.sample import Sample
 from examples.common.errors import InputError
+from tests.examples.tiny_tree import offsets
 
 CARS, PERSON = (26000, 26001), 24003
 
@@ -65,7 +67,7 @@ def moved_samples(draw):
 def test_after_any_composition_pixel_plus_vector_is_the_moved_centre(moved):
     before, after, matrix = moved
     ids = after.instance_ids.numpy()
-    votes = targets.offsets(after.instance_ids, after.centroids).numpy()
+    votes = offsets(after.instance_ids, after.centroids).numpy()
     votes = votes + np.mgrid[: ids.shape[0], : ids.shape[1]][::-1]
     for instance in set(ids.flatten()) - {0}:
         rows, columns = np.nonzero(before.instance_ids.numpy() == instance)
@@ -83,8 +85,8 @@ def test_after_any_composition_flipping_twice_is_the_identity(moved):
 @given(moved_samples())
 def test_no_composition_changes_what_is_at_which_inverse_depth_per_metre(moved):
     before, after, _ = moved
-    values = targets.per_metre(after.disparity, after.disparity_at_1m)
-    known = targets.per_metre(before.disparity, before.disparity_at_1m)
+    values = after.disparity / after.disparity_at_1m
+    known = before.disparity / before.disparity_at_1m
     for instance in after.instance_ids.unique():
         found, there = (
             v[s.instance_ids == instance].nan_to_num(-1.0)
@@ -124,7 +126,7 @@ def test_a_bright_car_is_where_its_centre_says():
 def test_a_car_cut_by_the_crop_points_out_of_it():
     ids = np.full((4, 8), CARS[0])
     shown = crop(sample_of(ids), Box(0, 0, 4, 2))
-    vectors = targets.offsets(shown.instance_ids, shown.centroids)
+    vectors = offsets(shown.instance_ids, shown.centroids)
     assert vectors[0, 0].tolist() == [3.5, 2.5]  # to column 3.5 of an image of 2 columns
 
 
@@ -136,7 +138,7 @@ def test_scaling_by_two_doubles_vectors_and_disparities():
     assert after.centroids.xy.tolist() == [[7.5, 3.5]]  # was (3.5, 1.5)
     torch.testing.assert_close(after.disparity[::2, ::2], 2 * before.disparity)
     assert after.disparity_at_1m == 2 * before.disparity_at_1m
-    vectors = targets.offsets(after.instance_ids, after.centroids)
+    vectors = offsets(after.instance_ids, after.centroids)
     assert vectors[:, 2, 4].tolist() == [3.5, 1.5]
 
 
@@ -147,6 +149,16 @@ def test_scale_and_crop_follow_from_the_seed_and_stay_inside(seed):
     assert (box, mirrored) == augmentation.draw(seed, size)
     assert 0.699 < 512 / box.width < 2.002
     assert box.height == box.width
+    assert 0 <= box.top <= size[0] - box.height
+    assert 0 <= box.left <= size[1] - box.width
+
+
+@given(st.floats(0.3, 2.0), st.floats(1.0, 1.01), st.integers(0, 2), st.integers(0, 2**31 - 1))
+def test_a_crop_that_is_accepted_is_always_inside_the_image(smallest, ratio, less, seed):
+    size, scale = (128, 256), (smallest, smallest * ratio)
+    crop = tuple(round(side * smallest) - less for side in size)  # as large as is accepted, or near
+    config = TrainConfig(data=Path("in"), out=Path("out"), size=size, scale=scale, crop=crop)
+    box, _ = Augmentation(config.flip, config.scale, config.crop).draw(seed, size)
     assert 0 <= box.top <= size[0] - box.height
     assert 0 <= box.left <= size[1] - box.width
 

@@ -23,7 +23,7 @@ from examples.cityscapes.data.sample import (
     resize_rgb,
 )
 from examples.common.errors import InputError
-from tests.examples.tiny_tree import CAR, SKY, write_frame, write_tree
+from tests.examples.tiny_tree import CAR, SKY, offsets, write_frame, write_tree
 
 TASKS = ("semantic", "instance", "depth")
 
@@ -149,8 +149,8 @@ def test_between_processes_a_batch_is_less_than_half_of_what_it_becomes(tmp_path
 @given(samples())
 def test_after_a_flip_pixel_plus_vector_is_the_mirrored_centre(sample):
     flipped = flip(sample)
-    before = targets.offsets(sample.instance_ids, sample.centroids)
-    after = targets.offsets(flipped.instance_ids, flipped.centroids)
+    before = offsets(sample.instance_ids, sample.centroids)
+    after = offsets(flipped.instance_ids, flipped.centroids)
     torch.testing.assert_close(after[0], -before[0].flip(-1))  # x is negated, y is not
     torch.testing.assert_close(after[1], before[1].flip(-1))
     # The table was moved, not recomputed; the mask of the mirrored image has the same centres.

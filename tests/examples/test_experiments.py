@@ -1,5 +1,6 @@
 """The experiments end to end at their smallest size, and what they do when stopped or misused."""
 
+import argparse
 import csv
 import os
 import shutil
@@ -20,9 +21,11 @@ from examples.cityscapes.config import load_config
 from examples.cityscapes.evaluation.tables import TINY as TABLE_1
 from examples.cityscapes.experiments.inits import STARTS, agree_from
 from examples.cityscapes.experiments.published import published_rows
+from examples.cityscapes.experiments.recipe import command_line
 from examples.cityscapes.experiments.results import summarize
 from examples.cityscapes.experiments.runs import run_all
-from examples.cityscapes.experiments.training import Training, distinct
+from examples.cityscapes.experiments.training import Training
+from examples.cityscapes.flags import add_config_flags
 from examples.cityscapes.training.log import read_log
 from examples.common.checkpoint import read_checkpoint
 from examples.common.lock import locked
@@ -74,10 +77,10 @@ def test_the_rows_of_table_1_are_those_that_evaluate_shows():
 def test_each_training_is_run_once_though_several_rows_show_it():
     rows = [*published_rows("table1"), *published_rows("mcgill")]
     assert len(rows) == 13
-    assert len(distinct([row.training for row in rows])) == 10
+    assert len({row.training for row in rows}) == 10
     points = [*published_rows("fig2a"), *published_rows("fig2b")]
     assert len(points) == 23
-    assert len(distinct([row.training for row in points])) == 22  # both end at depth only
+    assert len({row.training for row in points}) == 22  # both end at depth only
 
 
 def test_weights_are_those_of_the_row():
@@ -167,6 +170,22 @@ def test_the_page_shows_the_same_and_says_how_it_came_about_without_a_path(table
         assert word in page
     for folder in (table1, tree, Path.cwd()):
         assert str(folder) not in page
+
+
+def test_the_command_of_a_recipe_gives_the_same_settings_again():
+    given = {
+        **{"crop": (16, 32), "scale": (0.7, 2.0), "aspp_rates": (4, 8), "clip_grad_norm": None},
+        **{"flip": False, "learning_rate": 1e-3, "tasks": ("semantic", "depth")},
+        **{"backbone_weights": "/home/me/resnet.pth", "data": Path("/home/me/scenes")},
+    }
+    command = command_line("train", given)
+    assert "/home/me" not in command
+    parser = argparse.ArgumentParser(argument_default=argparse.SUPPRESS)
+    add_config_flags(parser.add_argument)
+    words = command.replace("\\\n", " ").split()[4:]
+    found = vars(parser.parse_args(words))
+    local = {"backbone_weights": "BACKBONE-WEIGHTS", "data": Path("DATA")}
+    assert found == {**given, **local}
 
 
 def test_every_run_has_the_settings_of_its_row(table1):
@@ -357,11 +376,12 @@ def test_an_interrupted_experiment_saves_and_goes_on(tmp_path, tree):
     assert (run / "figures.json").exists()
 
 
-def test_an_experiment_that_a_scheduler_ends_says_how_to_go_on(tmp_path, tree):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_an_experiment_that_is_ended_from_outside_says_how_to_go_on(tmp_path, tree, number):
     process, run = start_sweep(tmp_path / "out", tree, iterations=10**6)
-    os.killpg(process.pid, signal.SIGTERM)
+    os.killpg(process.pid, number)
     _, error = process.communicate(timeout=120)
-    assert process.returncode == 143
+    assert process.returncode == 128 + number  # as shells report it
     assert "interrupted with 0 of 11 runs finished; the same command goes on" in error
     assert read_checkpoint(run / "last.pt")["iteration"] > 0
 

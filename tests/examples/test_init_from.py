@@ -180,9 +180,10 @@ def test_the_same_configuration_makes_the_same_run(first, tmp_path):
         (["--resume"], "--config: a resumed run keeps its own settings"),
         (["--preset", "demo"], "--preset: cannot be combined with --config"),
         (["--crop", "8"], "--crop: should be HEIGHTxWIDTH"),
+        (["--size", "0x256"], "--size: should be HEIGHTxWIDTH"),
         (["--crop", "64x64"], "--crop: 64x64 does not fit"),
     ],
-    ids=["resume", "preset", "type", "range"],
+    ids=["resume", "preset", "type", "zero", "range"],
 )
 def test_a_flag_that_does_not_go_with_a_configuration_is_refused(
     first, tmp_path, capsys, flags, message

@@ -11,6 +11,7 @@ from examples.cityscapes.scene.clustering import METHODS
 from examples.cityscapes.scene.grouping import Grouping, find_instances, group_pixels, typical_area
 from examples.common.errors import InputError
 from examples.rendered_scenes.write import sample_scene
+from tests.examples.tiny_tree import offsets
 
 SIZE = (128, 256)
 NOISE = 3.5
@@ -27,7 +28,7 @@ def scene(index, size=SIZE):
     ids = torch.from_numpy(rendered.instance_ids.astype(np.int32))
     ids = targets.evaluated_instances(ids)
     classes = targets.train_ids(torch.from_numpy(rendered.label_ids)).numpy()
-    return ids.numpy(), classes, targets.offsets(ids, targets.find_centroids(ids)).numpy()
+    return ids.numpy(), classes, offsets(ids, targets.find_centroids(ids)).numpy()
 
 
 def network_error(shape, seed):

@@ -11,7 +11,6 @@ from examples.cityscapes.data.dataset import CityscapesDataset, batches, collate
 from examples.cityscapes.data.files import find_frames
 from examples.cityscapes.data.order import in_order
 from examples.cityscapes.data.sample import read_sample
-from examples.cityscapes.data.targets import per_metre
 from examples.cityscapes.training.losses import base_losses
 from examples.common.errors import InputError
 from tests.examples.tiny_tree import CAR, EGO, ROAD, SKY, write_frame, write_tree
@@ -67,7 +66,7 @@ def test_every_image_has_the_camera_of_its_own_file(tmp_path):
     write_camera(tmp_path, "aa_000000_000000", camera(0.209313, 2262.52))
     write_camera(tmp_path, "bb_000000_000000", camera(0.222126, 2268.36))
     samples = read(tmp_path)
-    found = [per_metre(s.disparity, s.disparity_at_1m)[0, 0].item() for s in samples]
+    found = [(s.disparity / s.disparity_at_1m)[0, 0].item() for s in samples]
     assert found == pytest.approx([20 / 473.5748, 20 / 503.8617], rel=1e-5)
     at_1m = collate(samples, TASKS).disparity_at_1m
     torch.testing.assert_close(at_1m, torch.tensor([473.5748, 503.8617]))

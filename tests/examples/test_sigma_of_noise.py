@@ -5,9 +5,9 @@ import pytest
 
 from examples.cityscapes.config import new_config
 from examples.cityscapes.data.dataset import CityscapesDataset
-from examples.cityscapes.data.targets import offsets
 from examples.rendered_scenes import synthesize
 from tests.examples.noise_of_scenes import HEADS, SIGMA, measure, read_targets, training_files
+from tests.examples.tiny_tree import offsets
 
 pytestmark = pytest.mark.slow
 

@@ -8,6 +8,7 @@ from torchvision.datasets import Cityscapes
 
 from examples.cityscapes.data import targets
 from examples.cityscapes.labels import NUM_CLASSES
+from tests.examples.tiny_tree import offsets
 
 EGO, ROAD, SKY, PERSON, CAR, BICYCLE = 1, 7, 23, 24, 26, 33
 
@@ -46,7 +47,7 @@ def test_vectors_lead_from_each_pixel_to_the_mean_of_the_mask():
     table = targets.find_centroids(ids)
     assert table.ids.tolist() == [26001]
     torch.testing.assert_close(table.xy, torch.tensor([[2.0, 2 / 3]]))
-    vectors = targets.offsets(ids, table)
+    vectors = offsets(ids, table)
     torch.testing.assert_close(vectors[:, 0, 0], torch.tensor([2.0, 2 / 3]))
     torch.testing.assert_close(vectors[:, 0, 4], torch.tensor([-2.0, 2 / 3]))
     torch.testing.assert_close(vectors[:, 2, 2], torch.tensor([0.0, 2 / 3 - 2]))
@@ -56,13 +57,13 @@ def test_vectors_lead_from_each_pixel_to_the_mean_of_the_mask():
 def test_a_crop_keeps_the_centre_of_the_whole_instance():
     ids = torch.full((4, 8), 26001)
     table = targets.find_centroids(ids)
-    assert targets.offsets(ids[:, :2], table)[0, 0].tolist() == [3.5, 2.5]
+    assert offsets(ids[:, :2], table)[0, 0].tolist() == [3.5, 2.5]
 
 
 @given(st.lists(st.sampled_from([0, 26000, 26001, 24007, 33999]), min_size=12, max_size=12))
 def test_vectors_of_an_instance_sum_to_zero_and_all_lead_to_one_point(values):
     ids = torch.tensor(values).view(3, 4)
-    vectors = targets.offsets(ids, targets.find_centroids(ids))
+    vectors = offsets(ids, targets.find_centroids(ids))
     columns, rows = torch.meshgrid(torch.arange(4), torch.arange(3), indexing="xy")
     votes = vectors + torch.stack([columns, rows])
     for instance in set(values) - {0}:
@@ -77,7 +78,7 @@ def test_an_image_without_instances_has_an_empty_table_and_no_vectors():
     table = targets.find_centroids(ids)
     assert table.ids.shape == (0,)
     assert table.xy.shape == (0, 2)
-    assert targets.offsets(ids, table).abs().sum() == 0
+    assert offsets(ids, table).abs().sum() == 0
 
 
 @pytest.mark.parametrize(
@@ -94,5 +95,6 @@ def test_an_image_without_instances_has_an_empty_table_and_no_vectors():
     ],
 )
 def test_raw_disparity_becomes_pixels_of_the_network_input(raw, label, expected):
-    found = targets.inverse_depth(torch.tensor([raw]), torch.tensor([label]), factor=8).item()
+    settled = targets.settle_disparity(torch.tensor([raw]), torch.tensor([label]))
+    found = targets.decode_disparity(settled, factor=8).item()
     assert found == expected if expected is not None else found != found

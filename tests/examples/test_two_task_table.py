@@ -17,6 +17,7 @@ from examples.cityscapes.experiments.delta_m import FIGURES, delta_m
 from examples.cityscapes.experiments.interval import interval
 from examples.cityscapes.experiments.methods import methods
 from examples.cityscapes.experiments.published import published_lines
+from examples.cityscapes.experiments.results import cell
 from examples.rendered_scenes import synthesize
 from tests.examples.array_tree import write_arrays
 from tests.examples.tiny_run import TINY, as_flags
@@ -104,9 +105,9 @@ def test_the_interval_is_that_of_the_t_test(values):
 def test_a_single_run_has_no_interval():
     assert interval([2.5]) == (2.5, None, 1)
     assert interval([]) == (None, None, 0)
-    assert interval([2.5]).cell(1) == "2.5"
-    assert interval([None]).cell(1) == ""
-    assert interval([-1e-15]).cell(2) == "0.00"
+    assert cell(interval([2.5]), 1) == "2.5"
+    assert cell(interval([None]), 1) == ""
+    assert cell(interval([-1e-15]), 2) == "0.00"
 
 
 def test_every_method_has_names_of_its_own_and_a_published_row_where_it_says_so():

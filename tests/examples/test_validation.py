@@ -12,6 +12,7 @@ from examples.cityscapes.config import TrainConfig
 from examples.cityscapes.data.dataset import CityscapesDataset, batches
 from examples.cityscapes.data.order import in_order
 from examples.cityscapes.evaluation.evaluate import measure
+from examples.cityscapes.evaluation.metrics import predict_maps
 from examples.cityscapes.evaluation.predictors import by_network
 from examples.cityscapes.model.network import SceneNet
 from examples.cityscapes.training.distributed import Ranks
@@ -123,7 +124,6 @@ def test_pictures_are_bytes(config):
 
     image = torch.randint(0, 256, (1, 3, 16, 32), dtype=torch.uint8)
     model = SceneNet(config).eval()
-    with torch.no_grad():
-        shown = pictures(image, model(image))
+    shown = pictures(image, predict_maps(model, image))
     assert {picture.dtype for picture in shown.values()} == {np.dtype("uint8")}
     assert np.array_equal(shown["input"], image[0].permute(1, 2, 0).numpy())

@@ -5,6 +5,14 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from torch import Tensor
+
+from examples.cityscapes.data.targets import (
+    Centroids,
+    number_instances,
+    offsets_of_numbers,
+    stack_centroids,
+)
 
 ROAD, CAR, SKY, EGO = 7, 26, 23, 1
 
@@ -76,3 +84,9 @@ def write_frame(
 def _write(path: Path, pixels: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(path)
+
+
+def offsets(instance_ids: Tensor, centroids: Centroids) -> Tensor:
+    """Return the vector from each pixel of one image to the centre of its instance, (2, H, W)."""
+    numbers = number_instances(instance_ids, centroids)
+    return offsets_of_numbers(numbers.unsqueeze(0), stack_centroids([centroids])).squeeze(0)

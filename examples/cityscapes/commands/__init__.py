@@ -1,1 +1,1 @@
-"""The commands that use all rooms, and what every command shares."""
+"""The commands that put the other packages together: demo, export, predict."""

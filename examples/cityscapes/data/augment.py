@@ -43,7 +43,8 @@ class Augmentation(NamedTuple):
         if self.crop is None and self.scale == (1.0, 1.0):
             return None, mirrored
         rng = np.random.default_rng(seed)
-        height, width = box_size(self.crop or size, rng.uniform(*self.scale))
+        # A box that is as large as the image may be a pixel larger by rounding.
+        height, width = map(min, box_size(self.crop or size, rng.uniform(*self.scale)), size)
         top = int(rng.integers(size[0] - height + 1))
         left = int(rng.integers(size[1] - width + 1))
         return Box(top, left, height, width), mirrored

@@ -1,4 +1,4 @@
-"""From samples to batches: the dataset, its batches, and the order of the images."""
+"""From samples to batches: the dataset of a split, and its batches."""
 
 import os
 import signal

@@ -47,7 +47,7 @@ def find_frames(
     if split == "train" and labels == COARSE:
         images["train_extra"] = list_images(root, "train_extra")
     if not any(images.values()):
-        raise _no_images(root, split)
+        raise InputError(f"{root}: no images found as leftImg8bit/{split}/*/*{_IMAGE}.png")
     frames = []
     for folder, of_folder in images.items():
         for image in of_folder:
@@ -58,15 +58,8 @@ def find_frames(
     return frames
 
 
-def find_images(root: Path, split: str) -> list[Path]:
-    """List the images of a split, ordered by city and name; those of `test` have no labels."""
-    if images := list_images(root, split):
-        return images
-    raise _no_images(root, split)
-
-
 def list_images(root: Path, split: str) -> list[Path]:
-    """List the images of a split; none if the folder of the split is empty or absent."""
+    """List the images of a split by city and name; none if its folder is empty or absent."""
     if not root.is_dir():
         raise InputError(f"{root}: no such folder")
     folder = root / "leftImg8bit" / split
@@ -89,10 +82,6 @@ def stem_of(image: Path) -> str:
 def _is_image(name: str) -> bool:
     stem, _, ending = name.rpartition(".")
     return stem.endswith(_IMAGE) and ending.lower() == "png"
-
-
-def _no_images(root: Path, split: str) -> InputError:
-    return InputError(f"{root}: no images found as leftImg8bit/{split}/*/*{_IMAGE}.png")
 
 
 def frame_of(root: Path, split: str, image: Path, labels: str = FINE) -> Frame:

@@ -63,17 +63,6 @@ def find_centroids(instance_ids: Tensor) -> Centroids:
     return Centroids(ids, (sums / counts).float())
 
 
-def offsets(instance_ids: Tensor, centroids: Centroids) -> Tensor:
-    """Return the vector from each pixel to the centre of its instance.
-
-    Shape:
-        - ``instance_ids``: (H, W), 0 where there is no instance.
-        - output: (2, H, W), `x` first; 0 where there is no instance.
-    """
-    numbers = number_instances(instance_ids, centroids)
-    return offsets_of_numbers(numbers.unsqueeze(0), stack_centroids([centroids])).squeeze(0)
-
-
 def number_instances(instance_ids: Tensor, centroids: Centroids) -> Tensor:
     """Replace the id of every pixel by its place in the table, from 1; 0 remains "none".
 
@@ -96,7 +85,7 @@ def stack_centroids(tables: list[Centroids]) -> Tensor:
 
 
 def offsets_of_numbers(numbers: Tensor, centres: Tensor) -> Tensor:
-    """Return the offsets of a batch, on its device.
+    """Return the vector from each pixel of a batch to the centre of its instance, on its device.
 
     Shape:
         - ``numbers``: (B, H, W), as :func:`number_instances` returns them.
@@ -119,17 +108,6 @@ def offsets_of_numbers(numbers: Tensor, centres: Tensor) -> Tensor:
     return vectors
 
 
-def inverse_depth(raw_disparity: Tensor, label_ids: Tensor, factor: float) -> Tensor:
-    """Return the disparity in pixels of the network input, nan where it is unknown.
-
-    Args:
-        raw_disparity: Values of a disparity file.
-        label_ids: See `settle_disparity`.
-        factor: How many times wider the original is than the network input.
-    """
-    return decode_disparity(settle_disparity(raw_disparity, label_ids), factor)
-
-
 def settle_disparity(raw_disparity: Tensor, label_ids: Tensor) -> Tensor:
     """Correct the raw disparity by what the labels say; 0 still means "unknown".
 
@@ -150,12 +128,3 @@ def decode_disparity(raw_disparity: Tensor, factor: float) -> Tensor:
     disparity = raw_disparity.float()
     known = disparity / disparity  # 1, or 0 / 0: ten times as fast as a selection
     return disparity.sub_(1).div_(256 * factor).mul_(known)
-
-
-def per_metre(disparity: Tensor, disparity_at_1m: float | Tensor) -> Tensor:
-    """Return the inverse depth in 1/m of a disparity, given that of a point at one metre.
-
-    Both are in pixels of the same size. Unlike depth, inverse depth needs no division by the
-    disparity, which may be 0. Without a camera file, `disparity_at_1m` and the result are nan.
-    """
-    return disparity / disparity_at_1m

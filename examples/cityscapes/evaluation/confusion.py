@@ -10,10 +10,7 @@ def confusion_matrix(predicted: Tensor, target: Tensor, num_classes: int) -> Ten
     # Imported here: a command that measures nothing should not wait three seconds for it.
     from torchmetrics.functional.classification import multiclass_confusion_matrix
 
-    found: Tensor = multiclass_confusion_matrix(
-        predicted, target, num_classes, ignore_index=IGNORE_INDEX
-    )
-    return found
+    return multiclass_confusion_matrix(predicted, target, num_classes, ignore_index=IGNORE_INDEX)
 
 
 def intersection_over_union(confusion: Tensor) -> Tensor:

@@ -136,10 +136,7 @@ def measure(dataset: CityscapesDataset, tasks: tuple[str, ...], predict: Predict
 
 
 def instance_rand_index(
-    dataset: CityscapesDataset,
-    predict: Predictor,
-    grouping: Grouping | None = None,
-    max_images: int = RAND_INDEX_IMAGES,
+    dataset: CityscapesDataset, predict: Predictor, grouping: Grouping | None
 ) -> float | None:
     """Return how well predicted vectors separate the pixels of the true instances.
 
@@ -149,7 +146,7 @@ def instance_rand_index(
     from sklearn.metrics import adjusted_rand_score  # as in `find_centres`
 
     scores = []
-    for index in range(min(len(dataset), max_images)):
+    for index in range(min(len(dataset), RAND_INDEX_IMAGES)):
         sample = dataset.read(index)
         mask = sample.instance_ids.numpy() > 0
         if mask.any():

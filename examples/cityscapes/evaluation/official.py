@@ -6,12 +6,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 from tqdm import tqdm
 
-from examples.cityscapes.data.files import Frame, find_frames, find_images, list_images, stem_of
+from examples.cityscapes.data.files import Frame, find_frames, list_images, stem_of
 from examples.cityscapes.data.prepared import is_prepared, read_manifest
 from examples.cityscapes.data.read_image import read_instance_ids, read_label_ids, read_rgb
 from examples.cityscapes.data.targets import (
@@ -72,7 +71,7 @@ def images_to_export(data: Path) -> dict[str, list[Path]]:
         InputError: If two images of a split have the same name: predictions are exported without
             the folder of the city, so that one would take the place of the other.
     """
-    images = {"val": find_images(data, "val"), "test": list_images(data, "test")}
+    images = {split: list_images(data, split) for split in ("val", "test")}
     for of_split in images.values():
         known: dict[str, Path] = {}
         for image in of_split:
@@ -149,14 +148,12 @@ def score(frames: list[Frame], predictions: Path) -> Metrics:
 def measure_files(frames: list[Frame], predictions: Path) -> Metrics:
     """Measure exported class maps by our own metrics."""
     metric = SemanticIoU()
-    back = np.full(256, 255, dtype=np.uint8)
-    back[:] = train_ids(torch.arange(256)).numpy()
     for frame in frames:
         ids = torch.from_numpy(read_instance_ids(truth_of(frame)))
         labels = labels_of(frame, ids)
-        predicted = torch.from_numpy(back[read_label_ids(semantic_file(predictions, frame.stem))])
+        predicted = torch.from_numpy(read_label_ids(semantic_file(predictions, frame.stem)))
         metric.add(
-            predicted.unsqueeze(0),
+            train_ids(predicted).unsqueeze(0),
             train_ids(labels).long().unsqueeze(0),
             evaluated_instances(ids).unsqueeze(0),
         )

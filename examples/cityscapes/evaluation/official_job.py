@@ -23,8 +23,10 @@ def job_of(frames: list[Frame], predictions: Path, scratch: Path) -> dict[str, A
     """Return which files the scripts compare; what they need beside them goes to `scratch`."""
     job: dict[str, Any] = {"label_ids": [], "instance_ids": [], "semantic": [], "instance": []}
     distances = {}
+    truth = scratch / "gtFine/val/city"  # of just these frames
+    truth.mkdir(parents=True)
     for frame in frames:
-        labels, instances = _truth_files(frame, scratch)
+        labels, instances = _truth_files(frame, truth)
         job["label_ids"].append(str(labels))
         job["instance_ids"].append(str(instances))
         job["semantic"].append(str(semantic_file(predictions, frame.stem).absolute()))
@@ -40,24 +42,15 @@ def job_of(frames: list[Frame], predictions: Path, scratch: Path) -> dict[str, A
         "root": str(predictions.absolute()),
         "distances": distances,
         "panoptic": str(table.absolute()) if table.is_file() else None,
-        "truth": str(_truth_folder(frames, scratch)),
+        "truth": str(scratch / "gtFine"),
     }
 
 
-def _truth_folder(frames: list[Frame], scratch: Path) -> Path:
-    """Return a folder with links to the instance ids of just these frames."""
-    for frame in frames:
-        link = scratch / "gtFine/val/city" / f"{frame.stem}_gtFine_instanceIds.png"
-        link.parent.mkdir(parents=True, exist_ok=True)
-        link.symlink_to(truth_of(frame).absolute())
-    return scratch / "gtFine"
-
-
-def _truth_files(frame: Frame, scratch: Path) -> tuple[Path, Path]:
+def _truth_files(frame: Frame, folder: Path) -> tuple[Path, Path]:
     """Return the files of labels and of instances, side by side and named as the scripts want."""
-    instances = scratch / f"{frame.stem}_gtFine_instanceIds.png"
+    instances = folder / f"{frame.stem}_gtFine_instanceIds.png"
     instances.symlink_to(truth_of(frame).absolute())
-    labels = scratch / f"{frame.stem}_gtFine_labelIds.png"
+    labels = folder / f"{frame.stem}_gtFine_labelIds.png"
     if frame.label_ids is not None:
         labels.symlink_to(frame.label_ids.absolute())
         return labels, instances

@@ -1,1 +1,1 @@
-"""The experiments of the paper as commands: its table 1, figure 2, and the starts of sigma."""
+"""The experiments as commands: the paper's table 1, figure 2 and starts of sigma; two tasks."""

@@ -55,7 +55,7 @@ def run_experiment(
 
     Args:
         command: Command of the experiment.
-        trainings: What to train, each once.
+        trainings: What to train; a training that is named twice is run once.
         out: Folder of the experiment.
         data: A dataset; None renders one.
         seeds: Seeds of the runs.
@@ -66,6 +66,7 @@ def run_experiment(
         figures: The names of the figures that every run has to have.
         given: Fields of `TrainConfig`.
     """
+    trainings = list(dict.fromkeys(trainings))
     if quick and "preset" in given:
         raise InputError("--quick: is itself a preset; leave out --preset")
     preset = "quick" if quick else given.get("preset", "demo" if data is None else "tiny")

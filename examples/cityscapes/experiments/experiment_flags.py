@@ -11,6 +11,7 @@ from examples.cityscapes.experiments.runs import InterruptedRunsError
 from examples.cityscapes.experiments.training import DECIDED
 from examples.cityscapes.flags import add_config_flags
 from examples.common.command_line import positive_number, seeds
+from examples.common.flag_text import flag_of
 
 
 def add_options(parser: argparse.ArgumentParser, without: tuple[str, ...] = ()) -> None:
@@ -22,7 +23,7 @@ def add_options(parser: argparse.ArgumentParser, without: tuple[str, ...] = ()) 
     add("--seeds", type=seeds, metavar="N", help="how many, or a list with commas: 3, or 4,5,9")
     add("--quick", action="store_true", help="a small network and few scenes: tens of minutes")
     add("--workers", type=positive_number, metavar="N", help="runs side by side (one per core)")
-    left_out = {"--" + name.replace("_", "-") for name in (*DECIDED, "protocol", *without)}
+    left_out = {flag_of(name) for name in (*DECIDED, "protocol", *without)}
 
     def add_other(flag: str, **settings: Any) -> None:
         if flag not in left_out:

@@ -19,14 +19,6 @@ class Interval(NamedTuple):
     """Half the width of the 95% t-interval; None for fewer than two values."""
     num_values: int
 
-    def cell(self, digits: int) -> str:
-        """Return what a table shows: `mean ± half width`, the mean by itself, or nothing."""
-        if self.mean is None:
-            return ""
-        half = "" if self.half_width is None else f" ± {self.half_width:.{digits}f}"
-        # Adding 0 turns the -0.0 that a mean of rounding errors may leave into 0.0.
-        return f"{round(self.mean, digits) + 0.0:.{digits}f}{half}"
-
 
 def interval(values: Iterable[float | None]) -> Interval:
     """Return the mean of the known values with its t-interval."""

@@ -9,6 +9,7 @@ from statistics import median
 from typing import Any
 
 from examples.cityscapes.experiments.results import markdown_table
+from examples.common.flag_text import flag_of, value_text
 
 _WIDTH = 72
 """Characters of a line of code that a page shows without scrolling."""
@@ -50,9 +51,9 @@ def recipe(
         [
             "settings",
             ", ".join(
-                f"{k} {'none' if v is None else shown(v)}"
-                for k, v in settings.items()
-                if not isinstance(v, Path)
+                f"{name} {value_text(name, value)}"
+                for name, value in settings.items()
+                if not is_local(name, value)
             ),
         ],
     ]
@@ -67,13 +68,13 @@ def command_line(command: str, given: dict[str, Any]) -> str:
     """Return the command; in place of a folder, which is local, it shows the name of its flag."""
     words = ["python -m examples.cityscapes", command]
     for name, value in given.items():
-        flag = "--" + name.replace("_", "-")
+        flag = flag_of(name)
         if isinstance(value, bool):
             words.append(flag if value else flag.replace("--", "--no-", 1))
-        elif isinstance(value, Path) or (name == "backbone_weights" and "/" in str(value)):
+        elif is_local(name, value):
             words.append(f"{flag} {flag.strip('-').upper()}")
         else:
-            words.append(f"{flag} {shown(value)}")
+            words.append(f"{flag} {value_text(name, value)}")
     lines = words[:1]
     for word in words[1:]:
         if len(lines[-1]) + len(word) < _WIDTH:
@@ -83,12 +84,9 @@ def command_line(command: str, given: dict[str, Any]) -> str:
     return " \\\n".join(lines)
 
 
-def shown(value: object) -> str:
-    """Return a setting as the command line takes it."""
-    if not isinstance(value, tuple):
-        return str(value)
-    is_size = len(value) == 2 and all(isinstance(item, int) for item in value)
-    return ("x" if is_size else ",").join(str(item) for item in value)
+def is_local(name: str, value: object) -> bool:
+    """Whether a setting is the path of something on this machine."""
+    return isinstance(value, Path) or (name == "backbone_weights" and "/" in str(value))
 
 
 def commit() -> str | None:

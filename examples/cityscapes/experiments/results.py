@@ -46,12 +46,14 @@ def summaries(results: Sequence[dict[str, Any]]) -> dict[str, Summary]:
     }
 
 
-def cell(summary: Summary, digits: int) -> str:
-    """Return what a table shows: `mean ± spread`, only the mean, or nothing."""
-    if summary.mean is None:
+def cell(numbers: tuple[float | None, float | None, int], digits: int) -> str:
+    """Return what a table shows of a mean, its spread and the number of values: `mean ± spread`."""
+    mean, spread, _ = numbers
+    if mean is None:
         return ""
-    spread = "" if summary.spread is None else f" ± {summary.spread:.{digits}f}"
-    return f"{summary.mean:.{digits}f}{spread}"
+    # Adding 0 turns the -0.0 that a mean of rounding errors may leave into 0.0.
+    text = f"{round(mean, digits) + 0.0:.{digits}f}"
+    return text if spread is None else f"{text} ± {spread:.{digits}f}"
 
 
 def digits_of(figure: str) -> int:

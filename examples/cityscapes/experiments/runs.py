@@ -43,7 +43,7 @@ def run_all(configs: Sequence[TrainConfig], workers: int) -> dict[str, str]:
     A failure is printed at once, and the other runs go on. The cores are shared out evenly.
 
     Raises:
-        InterruptedRunsError: On Ctrl-C or SIGTERM, when all processes have saved and ended.
+        InterruptedRunsError: On Ctrl-C, SIGTERM or SIGHUP, when all processes have saved and ended.
     """
     waiting = deque(config for config in configs if not is_finished(config.out))
     num_threads = max(1, (os.cpu_count() or 1) // workers)
@@ -69,7 +69,7 @@ def run_all(configs: Sequence[TrainConfig], workers: int) -> dict[str, str]:
                         failures[config.out.name] = reason(process, config.out)
                         bar.write(f"{config.out}: {failures[config.out.name]}", file=sys.stderr)
                 if signals:
-                    raise InterruptedRunsError(progress(configs), status=143)
+                    raise InterruptedRunsError(progress(configs), status=128 + signals[0])
         except KeyboardInterrupt:
             raise InterruptedRunsError(progress(configs), status=130) from None
         finally:

@@ -9,7 +9,6 @@ from examples.cityscapes.experiments.experiment_flags import add_options, run_to
 from examples.cityscapes.experiments.plots import draw_sweep
 from examples.cityscapes.experiments.published import published_rows
 from examples.cityscapes.experiments.table1 import line, table
-from examples.cityscapes.experiments.training import distinct
 from examples.common.checkpoint import write_atomically
 
 FIGURES_2 = {"a": "fig2a", "b": "fig2b"}
@@ -28,7 +27,7 @@ def sweep(
     """Run the points of figure 2a, 2b or both, and write sweep.md, sweep.csv and sweep.png."""
     chosen = [figure] if figure in FIGURES_2 else list(FIGURES_2)
     tables = {name: published_rows(FIGURES_2[name]) for name in chosen}
-    trainings = distinct([row.training for rows in tables.values() for row in rows])
+    trainings = [row.training for rows in tables.values() for row in rows]
     seeds = seeds or (QUICK_SEEDS if quick else SEEDS)
     # The paper's, only for this experiment; the other presets are tuned to rates of their own.
     is_paper = not quick and options.get("preset", "tiny" if options.get("data") else "") == "tiny"
@@ -49,10 +48,7 @@ def sweep(
         for name, rows in tables.items():
             tasks = tuple(rows[0].weights)
             body += f"\n## Figure 2{name}: {' and '.join(tasks)}\n\n" + table(rows, outcome, tasks)
-            lines += [
-                {"figure": name, **line(row, outcome, ("semantic", "instance", "depth"))}
-                for row in rows
-            ]
+            lines += [{"figure": name, **line(row, outcome)} for row in rows]
         write_atomically(out / "sweep.png", draw_sweep(tables, outcome))
         write_page(out, "sweep", body, lines, outcome)
     return outcome

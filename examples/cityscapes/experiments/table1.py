@@ -17,7 +17,7 @@ from examples.cityscapes.experiments.results import (
     markdown_table,
     summaries,
 )
-from examples.cityscapes.experiments.training import Training, distinct
+from examples.cityscapes.experiments.training import Training
 from examples.cityscapes.report.weights import tasks_with_optimum
 from examples.cityscapes.settings import TASKS
 from examples.cityscapes.training.log import training_line
@@ -31,7 +31,7 @@ SEEDS = (0, 1, 2)
 def table1(*, out: Path, seeds: tuple[int, ...] = SEEDS, **options: Any) -> ExperimentOutcome:
     """Run the rows of both tables, and write table1.md, table1.csv and table1.png."""
     tables = {name: published_rows(name) for name in TABLES}
-    trainings = distinct([row.training for rows in tables.values() for row in rows])
+    trainings = [row.training for rows in tables.values() for row in rows]
     outcome = run_experiment("table1", trainings, out=out, seeds=seeds, **options)
     if outcome.results:
         body = "# Single tasks, fixed weights and learned weights\n\n" + _INTRODUCTION
@@ -41,7 +41,7 @@ def table1(*, out: Path, seeds: tuple[int, ...] = SEEDS, **options: Any) -> Expe
         for name, rows in tables.items():
             body += f"\n## {TABLES[name]}\n\n" + table(rows, outcome, TASKS)
         lines = [
-            {"table": name, "loss": row.loss, **line(row, outcome, TASKS)}
+            {"table": name, "loss": row.loss, **line(row, outcome)}
             for name, rows in tables.items()
             for row in rows
         ]
@@ -99,9 +99,9 @@ def table(rows: list[PublishedRow], outcome: ExperimentOutcome, tasks: tuple[str
     return f"Weights of {', '.join(tasks)}.\n\n{markdown_table(columns, lines)}"
 
 
-def line(row: PublishedRow, outcome: ExperimentOutcome, tasks: tuple[str, ...]) -> dict[str, Any]:
+def line(row: PublishedRow, outcome: ExperimentOutcome) -> dict[str, Any]:
     """Return the same for programs."""
-    cells: dict[str, Any] = {f"weight_{task}": row.weights.get(task) for task in tasks}
+    cells: dict[str, Any] = {f"weight_{task}": row.weights.get(task) for task in TASKS}
     for figure, summary in summaries(outcome.of(row.training)).items():
         cells |= flat(figure, summary)
     return cells | {f"published_{f}": row.figures.get(f) for f in FIGURES if f in _PUBLISHED}

@@ -1,7 +1,6 @@
 """What is trained for an experiment, and the settings that all of its trainings share."""
 
 import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -73,11 +72,6 @@ def config_of(
             "seed": seed,
         }
     )
-
-
-def distinct(trainings: Sequence[Training]) -> list[Training]:
-    """Drop repetitions: a training that two tables show is run once."""
-    return list(dict.fromkeys(trainings))
 
 
 def shared_settings(settings: dict[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from examples.cityscapes.experiments.methods import (
     with_delta_m,
 )
 from examples.cityscapes.experiments.published import published_lines
-from examples.cityscapes.experiments.results import markdown_table
+from examples.cityscapes.experiments.results import cell, markdown_table
 from examples.cityscapes.experiments.two_task_plot import draw_methods
 from examples.cityscapes.flags import parser_of
 from examples.cityscapes.protocols import TWO_TASK
@@ -75,7 +75,7 @@ def page(rows: list[Method], figures: dict[str, BySeed]) -> str:
     for method in rows:
         of_method = figures[method.name]
         means = intervals(of_method)
-        cells = [means[f].cell(_DIGITS.get(f, 2)) if means else "" for f in COLUMNS]
+        cells = [cell(means[f], _DIGITS.get(f, 2)) if means else "" for f in COLUMNS]
         lines.append([method.name, "this run", str(len(of_method)), *cells])
         if method.published:
             lines.append(_published_cells(published.pop(method.published)))

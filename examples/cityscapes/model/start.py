@@ -8,7 +8,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -103,17 +102,12 @@ def _start_depth_at_mean(model: SceneNet, dataset: CityscapesDataset) -> None:
         valid = disparity[~disparity.isnan()]
         total, count = total + float(valid.double().sum()), count + len(valid)
     if count:
-        last_layer(model, "depth").bias[0] = total / count
+        model.get_parameter("decoders.depth.1.bias")[0] = total / count
 
 
 @torch.no_grad()
 def _start_noise_at(model: SceneNet, sigma: float) -> None:
-    last_layer(model, "depth").bias[1] = 2 * math.log(sigma)
-
-
-def last_layer(model: SceneNet, task: str) -> Any:
-    """Return the layer that makes the output of a task."""
-    return list(model.decoders[task].children())[-1]
+    model.get_parameter("decoders.depth.1.bias")[1] = 2 * math.log(sigma)
 
 
 @contextmanager

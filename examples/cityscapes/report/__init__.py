@@ -1,1 +1,1 @@
-"""What people look at: pictures, curves, tables, one HTML page."""
+"""What people look at: pictures, curves, figures, one HTML page."""

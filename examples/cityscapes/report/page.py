@@ -26,6 +26,7 @@ from examples.cityscapes.report.weights import weight_rows_of
 from examples.cityscapes.settings import are_learned, check_three_tasks
 from examples.common.checkpoint import write_atomically
 from examples.common.errors import InputError
+from examples.common.flag_text import value_text
 
 
 class ReportedRun(NamedTuple):
@@ -76,11 +77,7 @@ def render_report(
     """
     configs = {_name(run): run.config for run in runs}
     logs = {_name(run): read_training(run.config) for run in runs}
-    learned = {
-        _name(run): logs[_name(run)]
-        for run in runs
-        if are_learned(run.config.weighting) and logs[_name(run)]
-    }
+    learned = {n: log for n, log in logs.items() if log and are_learned(configs[n].weighting)}
     validations = {_name(run): read_validations(run.config.out) for run in runs}
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -107,7 +104,7 @@ def render_report(
         per_class=class_rows([run.metrics for run in runs]),
         curves=curves if any(logs.values()) else [],
         weights=[
-            row for run in runs for row in weight_rows_of(run.config, learned.get(_name(run)))
+            row for name, log in learned.items() for row in weight_rows_of(configs[name], log)
         ],
         noise_per_pixel=any(run.config.depth_noise == "per-pixel" for run in runs),
         settings=settings(runs[0].config),
@@ -123,10 +120,8 @@ def settings(config: TrainConfig) -> list[tuple[str, str, bool]]:
     for field in dataclasses.fields(config):
         if field.name not in ("data", "out"):
             value = getattr(config, field.name)
-            shown = ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
-            if field.name in ("size", "crop"):
-                shown = shown.replace(", ", "x")
-            rows.append((field.name.replace("_", " "), shown, value != field.default))
+            text = value_text(field.name, value)
+            rows.append((field.name.replace("_", " "), text, value != field.default))
     return rows
 
 

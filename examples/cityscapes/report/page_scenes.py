@@ -87,14 +87,10 @@ def _one_scene(sample: Sample, predicted: dict[str, Arrays]) -> dict[str, Any]:
         "input": _data_uri(sample.image.permute(1, 2, 0).numpy()),
         "columns": [
             (
-                title,
-                [(row, _data_uri(shades[name](arrays[name]))) for row, arrays in rows.items()],
+                name.replace("_", " "),
+                [(row, _data_uri(shade(arrays[name]))) for row, arrays in rows.items()],
             )
-            for name, title in (
-                ("classes", "classes"),
-                ("instances", "instances"),
-                ("inverse_depth", "inverse depth"),
-            )
+            for name, shade in shades.items()
             if all(name in arrays for arrays in rows.values())
         ],
     }

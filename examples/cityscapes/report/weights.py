@@ -20,10 +20,8 @@ def tasks_with_optimum(config: TrainConfig) -> tuple[str, ...]:
     return tuple(task for task in config.tasks if not (per_pixel and task == "depth"))
 
 
-def weight_rows_of(config: TrainConfig, lines: list[dict[str, Any]] | None) -> list[dict[str, Any]]:
+def weight_rows_of(config: TrainConfig, lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return `weight_rows` of the tasks whose weight has that optimum."""
-    if not lines:
-        return []
     tasks = tasks_with_optimum(config)
     return [row for row in weight_rows(lines, config.form) if row["task"] in tasks]
 

@@ -8,6 +8,7 @@ import numpy as np
 from examples.cityscapes.labels import THING_TRAIN_IDS, TRAIN_CLASSES
 from examples.cityscapes.scene.clustering import METHODS, find_centres
 from examples.common.errors import InputError
+from examples.common.flag_text import flag_of
 
 MAX_VOTES = 1500
 """Votes that are clustered, in all; OPTICS takes 0.4 ms for each."""
@@ -34,8 +35,7 @@ class Grouping:
             )
         for name in ("reach", "min_area"):
             if not 0 < (value := getattr(self, name)) < math.inf:
-                flag = name.replace("_", "-")
-                raise InputError(f"--{flag}: should be above 0; found {value}")
+                raise InputError(f"{flag_of(name)}: should be above 0; found {value}")
         if self.max_votes < 1:
             raise InputError(f"`max_votes` should be at least 1; found {self.max_votes}")
 

@@ -4,12 +4,10 @@ from typing import Any
 
 import numpy as np
 
-from examples.cityscapes.labels import CLASS_NAMES, IGNORE_INDEX, THING_TRAIN_IDS, TRAIN_CLASSES
+from examples.cityscapes.labels import CLASS_NAMES, IGNORE_INDEX, TRAIN_CLASSES
 
 _LABEL_ID = np.zeros(IGNORE_INDEX + 1, dtype=np.int32)
 _LABEL_ID[: len(TRAIN_CLASSES)] = [c.id for c in TRAIN_CLASSES]
-_THING = np.zeros(IGNORE_INDEX + 1, dtype=bool)
-_THING[list(THING_TRAIN_IDS)] = True
 
 CATEGORIES = [
     {

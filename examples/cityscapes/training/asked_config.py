@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from examples.cityscapes.config import TrainConfig, load_config, new_config, read_fields, recorded
-from examples.cityscapes.settings import flag_of
 from examples.common.errors import InputError
+from examples.common.flag_text import flag_of
 
 _FREE_ON_RESUME = {
     "data",

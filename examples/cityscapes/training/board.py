@@ -12,7 +12,6 @@ from tqdm import tqdm
 
 from examples.cityscapes.config import TrainConfig
 from examples.cityscapes.labels import PALETTE
-from examples.cityscapes.model.network import Output, without_noise
 from examples.cityscapes.protocols import PROTOCOLS
 from examples.cityscapes.scene.colors import color_classes, color_disparity, color_instances
 from examples.cityscapes.scene.maps import to_arrays
@@ -97,7 +96,7 @@ class Board:
         iteration: int,
         figures: dict[str, float | None],
         image: Tensor,
-        maps: dict[str, Output],
+        maps: dict[str, Tensor],
     ) -> None:
         """Add the figures of a validation, and what the network makes of an image (1, 3, H, W)."""
         for name, value in figures.items():
@@ -109,13 +108,10 @@ class Board:
 
 
 def pictures(
-    image: Tensor, maps: dict[str, Output], palette: np.ndarray = PALETTE
+    image: Tensor, maps: dict[str, Tensor], palette: np.ndarray = PALETTE
 ) -> dict[str, np.ndarray]:
-    """Colour the first image of a batch and its predictions; each (H, W, 3), uint8."""
-    first = {task: output[:1].float().cpu() for task, output in without_noise(maps).items()}
-    if "semantic" in first:
-        first["semantic"] = first["semantic"].argmax(dim=1)
-    arrays = to_arrays(first)
+    """Colour the first image of a batch and its predicted maps; each (H, W, 3), uint8."""
+    arrays = to_arrays({task: values[:1].cpu() for task, values in maps.items()})
     colored = {"input": image[0].permute(1, 2, 0).cpu().numpy()}
     if "classes" in arrays:
         colored["classes"] = color_classes(arrays["classes"], palette)

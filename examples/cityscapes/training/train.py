@@ -14,6 +14,7 @@ from examples.cityscapes.config import TrainConfig
 from examples.cityscapes.data import dataset as data
 from examples.cityscapes.data.dataset import Batch, CityscapesDataset
 from examples.cityscapes.data.order import in_order
+from examples.cityscapes.evaluation.metrics import predict_maps
 from examples.cityscapes.flags import add_config_flags
 from examples.cityscapes.model.start import initial_model, start_model
 from examples.cityscapes.training import run_folder
@@ -192,8 +193,7 @@ def validate_and_save_best(progress: Progress, run: Run) -> Progress:
         append_lines(run.config.out / "validation.jsonl", [line])
     if run.board:
         image = val.read(0).image.unsqueeze(0)
-        with torch.no_grad():
-            maps = model(image.to(ranks.device))
+        maps = predict_maps(model, image.to(ranks.device))
         run.board.add_validation(progress.iteration, figures, image, maps)
     set_training_mode(run.state, run.config)
     save(progress, run, "last.pt")  # again: it has been saved before validating
