@@ -53,8 +53,8 @@ def test_state_dict_carries_task_names():
     closed = UncertaintyWeightedLoss(PAIR, estimator="closed_form", constraint="unit_sum")
     assert set(closed.state_dict()) == {
         *(f"heads.{task}.{name}" for task in PAIR for name in ("log_var", "num_batches_tracked")),
-        "scales.running_losses",
-        "constraint.last_log_weights",
+        *(f"scales.running_losses.{task}" for task in PAIR),
+        *(f"constraint.last_log_vars.{task}" for task in PAIR),
     }
 
 
@@ -76,7 +76,9 @@ def test_an_older_checkpoint_counts_as_started(estimator, holder, has_count):
     module, loss_fn, prefix = holder(UncertaintyWeightedLoss(PAIR, estimator=estimator))
     log_vars = {"a": torch.tensor([2.0]), "b": torch.tensor([-1.0])}
     old = {f"{prefix}heads.{task}.log_var": value for task, value in log_vars.items()}
-    if has_count:  # those of the closed form had one, and no running means
+    if has_count:  # those of the closed form had one, and no running means, or all in one vector
+        old[f"{prefix}scales.running_losses"] = torch.tensor([1e3, 1e-3])
+        old[f"{prefix}constraint.last_log_weights"] = torch.tensor([0.0, 0.0])
         old |= {f"{prefix}heads.{task}.num_batches_tracked": torch.tensor(7) for task in log_vars}
     module.load_state_dict(old)
     expected = {task: (value / 2).exp().item() for task, value in log_vars.items()}
@@ -229,3 +231,44 @@ def test_assigned_tensors_are_the_ones_that_are_used():
     losses = leaves([4.0, 3.0])
     loss_fn(losses).total.backward()
     assert [loss.grad.item() for loss in losses] == pytest.approx([0.5 / 4, 1 / 3])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"estimator": "closed_form"},
+        {"estimator": "closed_form", "constraint": "unit_sum"},
+        {"constraint": "unit_sum"},
+        {"estimator": "closed_form", "constraint": "softmax", "temperature": 0.1},
+    ],
+    ids=str,
+)
+def test_a_checkpoint_is_read_by_name_also_if_tasks_have_another_order_or_number(options):
+    saved = UncertaintyWeightedLoss(PAIR, **options)
+    for losses in ({"a": leaf(100.0), "b": leaf(0.01)}, {"a": leaf(80.0), "b": leaf(0.02)}):
+        saved(losses)
+    other_order = UncertaintyWeightedLoss(dict(reversed(PAIR.items())), **options)
+    other_order.load_state_dict(saved.state_dict())
+    for module in (saved, other_order):
+        module({"a": leaf(70.0), "b": None})
+    assert numbers(other_order.weights()) == pytest.approx(numbers(saved.weights()))
+
+    more = UncertaintyWeightedLoss({"new": "laplace", **PAIR}, **options)
+    more.load_state_dict(saved.state_dict(), strict=False)
+    assert more["a"].sigma == saved["a"].sigma
+    more({"new": leaf(1.0), "a": leaf(70.0), "b": leaf(0.02)})
+
+
+@pytest.mark.parametrize("estimator", ["learned", "closed_form"])
+def test_a_checkpoint_in_half_precision_leaves_the_state_in_float32(estimator):
+    loss_fn = UncertaintyWeightedLoss(PAIR, estimator=estimator, constraint="unit_sum")
+    loss_fn(leaves([4.0, 3.0]))
+    half = {
+        name: value.bfloat16() if value.is_floating_point() else value
+        for name, value in loss_fn.state_dict().items()
+    }
+    for assign in (False, True):
+        loaded = UncertaintyWeightedLoss(PAIR, estimator=estimator, constraint="unit_sum")
+        loaded.load_state_dict(half, assign=assign)
+        dtypes = {value.dtype for value in loaded.state_dict().values()}
+        assert dtypes == {torch.float32, torch.int64}

@@ -286,3 +286,42 @@ def test_a_late_task_joins_at_the_joint_optimum():
 def test_what_does_not_combine_is_refused(heads, options):
     with pytest.raises(ValueError, match=r"`constraint='unit_sum'` should"):
         UncertaintyWeightedLoss(heads, constraint="unit_sum", **options)
+
+
+@pytest.mark.parametrize("estimator", ["learned", "closed_form"])
+@pytest.mark.parametrize("frozen", ["gaussian", "laplace"])
+def test_a_frozen_task_keeps_its_share_and_the_others_divide_the_rest(estimator, frozen):
+    options = {"momentum": 1} if estimator == "closed_form" else {}
+    loss_fn = UncertaintyWeightedLoss(
+        at_one(), estimator=estimator, constraint="unit_sum", **options
+    )
+    loss_fn.initialize_from(by_kind([1.0, 1.0, 1.0]))
+    share = loss_fn.weights()[frozen].item()
+    loss_fn.freeze(frozen)
+    for values in ([1.0, 4.0, 2.0], [5.0, 0.1, 2.0]):
+        loss_fn(by_kind(values))
+        assert loss_fn.weights()[frozen].item() == pytest.approx(share, rel=1e-6)
+        assert sum(weights(loss_fn)) == pytest.approx(1, abs=1e-6)
+        used = [loss_fn[kind].weight.item() for kind in KINDS]
+        assert used == pytest.approx(weights(loss_fn), rel=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_task_without_labels_keeps_its_share_in_any_dtype(dtype):
+    loss_fn = UncertaintyWeightedLoss(at_one(), constraint="unit_sum")
+    optimizer = torch.optim.SGD(loss_fn.param_groups(lr=0.05))
+    values = {"gaussian": None, "laplace": 3.0, "softmax": 0.2}
+    share = loss_fn.weights()["gaussian"].item()
+    for _ in range(100):
+        losses = {
+            k: None if v is None else torch.tensor(v, dtype=dtype, requires_grad=True)
+            for k, v in values.items()
+        }
+        optimizer.zero_grad()
+        loss_fn(losses).total.backward()
+        optimizer.step()
+    assert loss_fn.weights()["gaussian"].item() == pytest.approx(share, rel=1e-5)
+
+
+def by_kind(values):
+    return {k: torch.tensor(v, requires_grad=True) for k, v in zip(KINDS, values, strict=True)}

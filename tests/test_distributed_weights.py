@@ -1,14 +1,16 @@
 """On several ranks, weights per element and missing losses count as in one joined batch."""
 
+from copy import deepcopy
 from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
 from tests.ranks import on_two_ranks
-from uncertainty_mtl import ScaledSigmoidHead, UncertaintyWeightedLoss
+from uncertainty_mtl import GaussianHead, ScaledSigmoidHead, UncertaintyWeightedLoss
 
 pytestmark = pytest.mark.slow
 
@@ -96,3 +98,18 @@ def test_a_zero_on_one_rank_leaves_the_mean_to_the_other(on_ranks, estimator):
         assert found["sigma"]["boxes"].item() == pytest.approx(3)
         # The weight is 1 / 18, times the two ranks that gradients are averaged over.
         assert found["gradient"].item() == pytest.approx(rank * 2 / 18)
+
+
+def outside_of_the_group(rank: int) -> Any:
+    group = dist.new_group([1])
+    loss_fn = UncertaintyWeightedLoss(
+        {"depth": GaussianHead(init_sigma=1.0)}, global_counts=True, process_group=group
+    )
+    prediction = torch.full((4,), 2.0 + rank, requires_grad=True)
+    deepcopy(loss_fn)({"depth": prediction}, {"depth": torch.zeros(4)}).total.backward()
+    return prediction.grad
+
+
+def test_a_copy_of_a_loss_with_a_group_works_also_outside_of_the_group(tmp_path):
+    for rank, gradient in enumerate(on_two_ranks(tmp_path, outside_of_the_group)):
+        torch.testing.assert_close(gradient, torch.full((4,), (2.0 + rank) / 4))

@@ -62,7 +62,7 @@ def test_closed_form_follows_the_running_mean_of_batch_norm(kind, values, moment
         if i:
             norm(torch.full((2, 1), value))
         running, rounding = norm.running_mean.item(), 1e-6 * max(values)
-        assert loss_fn.scales.running_losses.item() == pytest.approx(running, abs=rounding)
+        assert loss_fn.scales.running_losses.a.item() == pytest.approx(running, abs=rounding)
         optimal = C[kind] / loss_fn.weights()["a"].item()
         assert optimal == pytest.approx(running, rel=1e-4, abs=rounding)
     loss_fn.eval()({"a": leaf(1e3)})
@@ -186,3 +186,12 @@ def test_two_estimators_of_one_head_keep_running_means_of_their_own():
     slow({"a": leaf(2.0)})
     assert slow.weights()["a"].item() == pytest.approx(1 / 2)
     assert math.isclose(fast.weights()["a"].item(), 1 / 10, rel_tol=1e-5)
+
+
+@every_kind
+@given(values=st.lists(st.floats(1e-4, 1e4), min_size=2, max_size=6))
+def test_a_closed_form_with_a_momentum_of_1_knows_only_the_newest_loss(kind, values):
+    loss_fn = UncertaintyWeightedLoss({"a": kind}, estimator="closed_form", momentum=1)
+    for value in values:
+        loss_fn({"a": leaf(value)})
+    assert loss_fn.weights()["a"].item() * values[-1] == pytest.approx(C[kind], rel=1e-4)

@@ -150,3 +150,10 @@ def test_a_priority_of_a_group_reaches_its_tasks():
     loss = leaf(2.0)
     loss_fn({"g": {"x": loss}, "a": None}).total.backward()
     assert loss.grad.item() == pytest.approx(1.5)
+
+
+def test_the_priority_of_a_group_does_not_reach_a_task_whose_name_begins_alike():
+    group = UncertaintyWeightedLoss({"y": "laplace"})
+    loss_fn = UncertaintyWeightedLoss({"g": group, "g.x": "laplace"}, priorities={"g": 3.0})
+    loss_fn({"g": {"y": leaf(1.0)}, "g.x": leaf(1.0)})
+    assert numbers(loss_fn.weights()) == pytest.approx({"g.y": 3.0, "g.x": 1.0})

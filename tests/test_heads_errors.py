@@ -6,7 +6,12 @@ import pytest
 import torch
 
 from tests.test_heads import REGRESSION, every_head, fixed_batch, weighing_heads
-from uncertainty_mtl import GaussianHead, ScaledSoftmaxHead
+from uncertainty_mtl import (
+    GaussianHead,
+    ScaledSigmoidHead,
+    ScaledSoftmaxHead,
+    UncertaintyWeightedLoss,
+)
 
 
 @pytest.mark.parametrize("head_cls", REGRESSION)
@@ -91,3 +96,22 @@ def test_a_reduced_loss_must_be_a_scalar_tensor(case):
         case.head().weigh(1.0)
     with pytest.raises(TypeError, match=r"`loss`.*Found list.*sum or mean"):
         case.head().weigh([torch.tensor(1.0), torch.tensor(2.0)])
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        ScaledSoftmaxHead(),
+        ScaledSoftmaxHead(exact=True),
+        ScaledSoftmaxHead(class_weight=[1.0, 2.0]),
+        ScaledSigmoidHead(pos_weight=[1.0, 2.0]),
+    ],
+    ids=lambda head: repr(head),
+)
+def test_a_loss_on_another_device_than_the_predictions_says_how_to_move_it(head):
+    loss_fn = UncertaintyWeightedLoss({"a": head})
+    logits = torch.zeros(4, 2, device="meta", requires_grad=True)
+    is_softmax = isinstance(head, ScaledSoftmaxHead)
+    target = torch.zeros(4, dtype=torch.long) if is_softmax else torch.zeros(4, 2)
+    with pytest.raises(ValueError, match=r"Move the sigmas with `loss_fn.to\('meta'\)`"):
+        loss_fn({"a": logits}, {"a": target.to("meta")})

@@ -137,3 +137,23 @@ def test_no_warning_for_sigmas_that_move_or_are_meant_to_stay():
         else:
             run(history, 6)
         history.flush()
+
+
+def test_a_record_stays_as_it_was_if_the_caller_changes_the_terms():
+    history = SigmaHistory(loss(), flush_every=10)
+    losses = history.loss_fn({"a": torch.tensor(4.0, requires_grad=True), "b": None})
+    history.record(0, losses)
+    expected = losses.tasks["a"].item()
+    with torch.no_grad():
+        losses.tasks["a"].mul_(0)
+    history.flush()
+    assert [row.nll for row in history.rows if row.task == "a"] == pytest.approx([expected])
+
+
+def test_a_constraint_that_leaves_the_bounds_is_no_reason_to_warn():
+    heads = {"a": LaplaceHead(sigma_bounds=(0.5, 2.0)), "b": LaplaceHead(sigma_bounds=(0.5, 2.0))}
+    loss_fn = UncertaintyWeightedLoss(heads, constraint="unit_sum", estimator="closed_form")
+    history = SigmaHistory(loss_fn, flush_every=2)
+    for step in range(4):  # the tests turn warnings into errors
+        a, b = torch.tensor([1e-6, 1e6], requires_grad=True)
+        history.record(step, loss_fn({"a": a, "b": b}))

@@ -151,3 +151,22 @@ def test_heads_must_fit_the_output():
         mc_dropout(model, torch.zeros(1, 1), heads={"a": GaussianHead()})
     with pytest.raises(ValueError, match="`samples` should be"):
         mc_dropout(model, torch.zeros(1, 1), samples=0)
+
+
+def test_outputs_of_a_group_have_uncertainties_of_their_own():
+    class Grouped(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = nn.Sequential(nn.Dropout(0.5), nn.Linear(3, 2))
+
+        def forward(self, x):
+            y = self.net(x)
+            return {"g": {"y": y[:, :1]}, "z": y[:, 1:]}
+
+    loss_fn = UncertaintyWeightedLoss(
+        {"g": UncertaintyWeightedLoss({"y": GaussianHead(init_sigma=2.0)}), "z": "laplace"}
+    )
+    found = mc_dropout(Grouped(), torch.ones(4, 3), samples=5, heads=loss_fn)
+    torch.testing.assert_close(found["g"]["y"].aleatoric, torch.full((4, 1), 4.0))
+    assert found["z"].mean.shape == (4, 1)
+    assert mc_dropout(Grouped(), torch.ones(4, 3), samples=5)["g"]["y"].mean.shape == (4, 1)

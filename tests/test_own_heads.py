@@ -7,7 +7,8 @@ import torch
 from torch.distributions import Poisson, StudentT
 
 from tests.own_heads import PoissonHead, QuarticHead, StudentHead
-from uncertainty_mtl import UncertaintyWeightedLoss
+from uncertainty_mtl import TaskHead, UncertaintyWeightedLoss
+from uncertainty_mtl.forms import LIEBEL_KOERNER, BaseLoss
 
 COUNTS = torch.tensor([0.0, 3.0, 1.0, 7.0])
 
@@ -54,7 +55,7 @@ def test_in_a_loss_it_is_added_as_it_is(estimator):
     torch.testing.assert_close(people.grad, (people.exp() - COUNTS).detach() / 4)
     assert loss_fn.sigmas()["people"].isnan()
     assert loss_fn.weights()["people"].item() == 1
-    assert not any("people" in key for key in loss_fn.state_dict())
+    assert not any("heads.people" in key for key in loss_fn.state_dict())
 
 
 def test_without_labels_it_adds_zero_and_keeps_the_graph_connected():
@@ -135,3 +136,53 @@ def test_a_power_form_starts_from_data_at_its_optimum(estimator):
     assert QuarticHead(init_sigma=2.0).weigh(torch.tensor(16.0)).item() == pytest.approx(
         1 + math.log(2.0)
     )
+
+
+def test_a_head_takes_a_power_form_only():
+    class Revised(QuarticHead):
+        def __init__(self):
+            TaskHead.__init__(self, form=LIEBEL_KOERNER)
+
+    with pytest.raises(TypeError, match="should be a PowerForm, or None"):
+        Revised()
+
+
+@pytest.mark.parametrize("count", [torch.full((2,), 16.0), 16, 16.0], ids=type)
+@pytest.mark.parametrize("has_scale", [False, True])
+def test_a_likelihood_of_channels_without_a_form_is_a_mean_over_all_of_them(count, has_scale):
+    class Channels(TaskHead):
+        def __init__(self):
+            super().__init__(form=None, scale_inside=has_scale, num_channels=2)
+
+        def base_loss(self, prediction, target, mask=None):
+            return BaseLoss((prediction - target).abs().sum(dim=(0, 2)), count)
+
+        def distribution(self, prediction):
+            raise NotImplementedError
+
+    prediction, target = torch.randn(2, 4, 2, 4)
+    expected = (prediction - target).abs().mean()
+    torch.testing.assert_close(Channels()(prediction, target), expected)
+    losses = UncertaintyWeightedLoss({"a": Channels()})({"a": prediction}, {"a": target})
+    torch.testing.assert_close(losses.total, expected)
+
+
+def test_two_forwards_before_one_backward_are_possible_whatever_the_likelihood_saves():
+    class Softplus(StudentHead):
+        def base_loss(self, prediction, target, mask=None):
+            scale = torch.nn.functional.softplus(self.bounded_log_var())
+            return BaseLoss(((prediction - target) ** 2 * scale).sum(), target.numel())
+
+    head = Softplus(init_sigma=2.0)
+    prediction = torch.randn(4, requires_grad=True)
+    (head(prediction, COUNTS) + head(prediction, -COUNTS)).backward()
+    slope = torch.sigmoid(head.log_var.detach())
+    squares = ((prediction - COUNTS) ** 2).mean() + ((prediction + COUNTS) ** 2).mean()
+    torch.testing.assert_close(head.log_var.grad, slope * squares.detach())
+
+
+def test_a_head_without_parameter_and_prediction_is_on_the_device_of_the_others():
+    loss_fn = UncertaintyWeightedLoss({"a": "gaussian", "people": PoissonHead()}).to("meta")
+    a = torch.zeros(4, device="meta", requires_grad=True)
+    losses = loss_fn({"a": a, "people": None}, {"a": a.detach(), "people": None})
+    assert losses.total.device.type == "meta"

@@ -259,3 +259,10 @@ def test_second_derivatives_of_a_gradient_penalty_reach_the_sigmas():
     assert gradient.item() == pytest.approx(weight * 6)
     (of_sigma,) = torch.autograd.grad(gradient.square(), loss_fn["a"].log_var)
     assert of_sigma.item() == pytest.approx(-2 * (weight * 6) ** 2)
+
+
+def test_only_a_transform_is_blamed_for_what_a_transform_forbids():
+    with torch.inference_mode():
+        loss_fn = UncertaintyWeightedLoss(PAIR)
+    with pytest.raises(RuntimeError, match="outside InferenceMode"):
+        loss_fn(leaves([4.0, 3.0]))

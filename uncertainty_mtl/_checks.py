@@ -216,13 +216,12 @@ def check_sigma(init_sigma: float | None, bounds: tuple[float, float]) -> None:
         )
 
 
-def check_num_channels(num_channels: int | None) -> None:
-    """Raise unless ``num_channels`` is None or a positive integer."""
-    if num_channels is not None and not (isinstance(num_channels, int) and num_channels >= 1):
-        raise ValueError(
-            "`num_channels` should be None (one sigma for all elements) or an integer of at least "
-            f"1 (one sigma per channel). Found {num_channels!r}."
-        )
+def check_count(name: str, value: object, or_none: str = "") -> None:
+    """Raise unless ``value`` is an integer of at least 1, or None where that has a meaning."""
+    if (value is None and or_none) or (isinstance(value, int) and value >= 1):
+        return
+    other = f", or None ({or_none})" if or_none else ""
+    raise ValueError(f"`{name}` should be an integer of at least 1{other}. Found {value!r}.")
 
 
 def check_class_weight(class_weight: Tensor, logits: object = None) -> None:
@@ -237,6 +236,12 @@ def check_class_weight(class_weight: Tensor, logits: object = None) -> None:
         )
 
 
+REDUCED_IN_ORDER = (
+    " Already reduced losses may also come in order, as a sequence or a 1-D tensor, without "
+    "`targets`."
+)
+
+
 def check_tasks(
     argument: str, found: object, tasks: Iterable[str], *, may_be_left_out: Iterable[str] = ()
 ) -> None:
@@ -247,8 +252,8 @@ def check_tasks(
     expected = f"`{argument}` should be a mapping with the tasks {tasks}. Found"
     if not isinstance(found, Mapping):
         raise TypeError(
-            f"{expected} {type(found).__name__}. Already reduced losses may also come in order, as "
-            "a sequence or a 1-D tensor, without `targets`."
+            f"{expected} {type(found).__name__}."
+            + (REDUCED_IN_ORDER if argument == "predictions" else "")
         )
     missing = [name for name in tasks if name not in found and name not in optional]
     unknown = [name for name in found if name not in tasks]

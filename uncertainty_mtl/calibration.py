@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from uncertainty_mtl._checks import check_between, check_labels, check_mask, check_same_shape
+from uncertainty_mtl._checks import check_count, check_labels, check_mask, check_same_shape
 from uncertainty_mtl.classification import ScaledSoftmaxHead
 
 
@@ -86,7 +86,7 @@ def reliability_curve(
         ([0, 3], 0.667)
     """
     check_labels(probability, target)
-    check_between("bins", bins, 0)
+    check_count("bins", bins)
     valid = target != ignore_index
     confidence, predicted = probability.max(dim=1)
     confidence, correct = confidence[valid].double(), (predicted == target)[valid].double()

@@ -18,8 +18,10 @@ def is_distributed() -> bool:
 
 
 def num_ranks(group: Group) -> int:
-    """Return how many processes the group has: 1 where none was initialised."""
-    return 1 if group is False or not is_distributed() else dist.get_world_size(group)
+    """Return how many processes the group has: 1 for a process outside of it, or without one."""
+    if group is False or not is_distributed():
+        return 1
+    return max(1, dist.get_world_size(group))  # -1 on a process that is not in the group
 
 
 def sum_over_ranks(base: BaseLoss, group: Group = None) -> BaseLoss:

@@ -2,14 +2,15 @@
 
 import warnings
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from uncertainty_mtl.entries import Entries, Step
 from uncertainty_mtl.forms import PowerForm
-from uncertainty_mtl.parameters import KeepsDtype, write
+from uncertainty_mtl.parameters import KeepsDtype, ValuesByTask, forget, set_values, vector_of
 
 SMALLEST_SHARE = 1e-12
 
@@ -48,13 +49,11 @@ class Constraint(KeepsDtype, ABC):
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
     ) -> None:
-        # The shares of the last step are optional, so that a checkpoint fits every constraint.
-        name = prefix + "last_log_weights"
-        if not hasattr(self, "last_log_weights"):
-            state_dict.pop(name, None)
-        elif name not in state_dict:
-            shares = cast(Tensor, self.last_log_weights)
-            state_dict[name] = torch.full_like(shares, torch.nan)
+        state_dict.pop(prefix + "last_log_weights", None)  # of older versions, by order
+        # The values of the last step are optional, so that a checkpoint fits every constraint.
+        if not hasattr(self, "last_log_vars"):
+            for key in [key for key in state_dict if key.startswith(prefix + "last_log_vars.")]:
+                del state_dict[key]
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
 
@@ -107,20 +106,17 @@ class UnitSum(Constraint):
     a smaller share than the same task in metres.
 
     A task keeps its share if no optimizer has moved its sigma since the last step, because it had
-    no labels or is frozen. The others divide the rest. ``last_log_weights`` stores the shares, so
-    that the next step can tell which have moved.
-    ``sigma_bounds`` are not used, because a sum of 1 already bounds the weights.
+    no labels or is frozen. The others divide the rest. ``last_log_vars`` stores what the last step
+    has written, so that the next one can tell which parameters have moved.
+    The weights may leave ``sigma_bounds``, because a sum of 1 already bounds them.
 
     Args:
-        num_tasks: The number of tasks.
+        tasks: The names of the modules of the tasks' heads.
     """
 
-    last_log_weights: Tensor
-
-    def __init__(self, num_tasks: int) -> None:
+    def __init__(self, tasks: Sequence[str]) -> None:
         super().__init__()
-        shares = torch.full((num_tasks,), torch.nan, dtype=torch.float32)
-        self.register_buffer("last_log_weights", shares)
+        self.last_log_vars = ValuesByTask(dict.fromkeys(tasks, 1))
 
     def optimum(self, entries: Entries, losses: Tensor, known: Tensor) -> Tensor:
         r"""Return the joint optimum; a task without a loss counts as being at its own optimum.
@@ -141,13 +137,18 @@ class UnitSum(Constraint):
             total, slope = weights.sum(), (weights.square() / c).sum()
             multiplier = multiplier + (total.square() - total) / slope
         log_weights = (c / (losses + multiplier)).log()
-        return _log_vars(entries, log_weights.to(stored.dtype))
+        optimum = _log_vars(entries, log_weights.to(stored.dtype))
+        # A frozen task keeps its share, whatever its loss; `within` gives the rest to the others.
+        moves = entries.unless_frozen(torch.ones_like(known))
+        return torch.where(moves, optimum, entries.log_vars().detach())
 
     def within(self, entries: Entries, log_vars: Tensor) -> Tensor:
         """Return the log-variances, rescaled so that their weights sum to 1."""
         log_weights = _log_weights(entries, log_vars.detach())
         frozen = ~entries.unless_frozen(torch.ones_like(log_weights) > 0)
-        kept = (log_weights == self.last_log_weights) | frozen
+        # Compared as stored, because float64 losses and compiled code round log-weights otherwise.
+        last = vector_of(self.last_log_vars)
+        kept = (log_vars.detach().to(last.dtype) == last) | frozen
         # In float64, because 1 minus a large share is a small difference of two numbers.
         weights = log_weights.double().clamp(-300, 300).exp()
         rest = 1 - torch.where(kept, weights, 0.0).sum()
@@ -174,7 +175,7 @@ class UnitSum(Constraint):
         values = self.within(entries, log_vars)
         if training:
             entries.write(values)
-            write((self.last_log_weights, _log_weights(entries, values)))
+            set_values(self.last_log_vars, values)
         # These have the allowed values, and the gradient of the parameters.
         log_weights = _log_weights(entries, values + (log_vars - log_vars.detach()))
         # Only the shares of labelled tasks change, so they are normalised among themselves. Minus
@@ -184,7 +185,7 @@ class UnitSum(Constraint):
 
     def reset_parameters(self) -> None:
         """Forget the shares of the last step."""
-        nn.init.constant_(self.last_log_weights, torch.nan)
+        forget(self.last_log_vars)
 
 
 def _power_form(entries: Entries) -> PowerForm:

@@ -178,13 +178,13 @@ class Entries:
 
     def log_vars(self) -> Tensor:
         """Return all log-variances, connected to the graph; those of frozen heads are detached."""
-        pairs = zip(self.parameters, self.heads, strict=True)
-        return torch.cat([self._log_var(p, head.frozen) for p, head in pairs])
+        triples = zip(self.parameters, self.heads, self.sizes, strict=True)
+        return torch.cat([self._log_var(p, head.frozen, size) for p, head, size in triples])
 
     def counts(self) -> Tensor:
         """Return how many batches have set each entry."""
-        found = [head.num_batches_tracked for head in self.heads]
-        return torch.cat([self._full(1, 0.0) if c is None else c.view(-1) for c in found])
+        pairs = [(h.num_batches_tracked, n) for h, n in zip(self.heads, self.sizes, strict=True)]
+        return torch.cat([self._full(n, 0.0) if c is None else c.view(-1) for c, n in pairs])
 
     def write(
         self, log_vars: Tensor, counts: Tensor | None = None, *, inside: bool = False
@@ -261,9 +261,9 @@ class Entries:
         constant = None if self._constant is None else self._constant * shares
         return Step(losses, num_valid, self.form.times(shares), constant, blank)
 
-    def _log_var(self, parameter: Tensor | None, frozen: bool) -> Tensor:
+    def _log_var(self, parameter: Tensor | None, frozen: bool, size: int) -> Tensor:
         if parameter is None:
-            return self._full(1, 0.0)
+            return self._full(size, 0.0)
         return gathered(parameter.detach() if frozen else parameter)
 
     def _full(self, size: int, value: float) -> Tensor:

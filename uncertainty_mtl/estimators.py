@@ -18,17 +18,17 @@ Heads whose scale is inside the likelihood (exact softmax, data-dependent noise)
 import inspect
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from uncertainty_mtl.collectives import Group, sum_over_ranks
 from uncertainty_mtl.constraint import Constraint
 from uncertainty_mtl.entries import Entries, Step
 from uncertainty_mtl.forms import BaseLoss, PowerForm
-from uncertainty_mtl.parameters import KeepsDtype, write
+from uncertainty_mtl.parameters import KeepsDtype, ValuesByTask, forget, set_values, vector_of
 from uncertainty_mtl.start_from_data import Start
 
 
@@ -60,9 +60,9 @@ class Estimator(KeepsDtype, ABC):
     ) -> Tensor:
         """Return the log-variances of a step, connected to the parameters that get a gradient."""
 
-    @abstractmethod
     def log_vars(self, entries: Entries, constraint: Constraint) -> Tensor:
         """Return the log-variances that the next forward would use, detached."""
+        return constraint.within(entries, entries.log_vars())
 
     def weighed(self, entries: Entries, step: Step) -> Step:
         """Return the step with the weights that the estimator gives it."""
@@ -107,9 +107,12 @@ class Estimator(KeepsDtype, ABC):
         self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
     ) -> None:
         self.start = Start()
+        # Once it was one vector in the order of the tasks, which another loss may have otherwise.
+        state_dict.pop(prefix + "running_losses", None)
         # Other estimators can load a checkpoint of the closed form, which holds the optimum.
         if not hasattr(self, "running_losses"):
-            state_dict.pop(prefix + "running_losses", None)
+            for key in [key for key in state_dict if key.startswith(prefix + "running_losses.")]:
+                del state_dict[key]
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
 
@@ -137,10 +140,6 @@ class Learned(Estimator):
         """Return the parameters as the constraint allows them."""
         return constraint.in_graph(entries, step, training=training)
 
-    def log_vars(self, entries: Entries, constraint: Constraint) -> Tensor:
-        """Return the parameters as the constraint allows them, detached."""
-        return constraint.within(entries, entries.log_vars())
-
 
 class Fixed(Estimator):
     """The weights are constant: the power of their forms is 0, so that sigma has no effect."""
@@ -161,10 +160,6 @@ class Fixed(Estimator):
         """
         return entries.log_vars().clamp(entries.low, entries.high)
 
-    def log_vars(self, entries: Entries, constraint: Constraint) -> Tensor:
-        """Return the parameters, detached."""
-        return constraint.within(entries, entries.log_vars())
-
     def initialize(
         self, entries: Entries, constraint: Constraint, step: Step, group: Group
     ) -> tuple[Tensor, Tensor]:
@@ -181,19 +176,18 @@ class ClosedForm(Estimator):
     sharded parameters (FSDP) only the running means and the loss's ``sigmas()`` are right.
 
     Args:
-        num_entries: How many entries the loss has.
+        sizes: How many entries each task has, by the name of its head's module.
         momentum: Share of the newest batch in the running mean.
         temperature: If given, the weights are :math:`\operatorname{softmax}(1/(L T))` of the
             running means :math:`L`, whatever sigma is.
     """
 
-    running_losses: Tensor
-
-    def __init__(self, num_entries: int, momentum: float, temperature: float | None) -> None:
+    def __init__(
+        self, sizes: Mapping[str, int], momentum: float, temperature: float | None
+    ) -> None:
         super().__init__()
         self.momentum, self.temperature = momentum, temperature
-        nothing = torch.full((num_entries,), math.nan, dtype=torch.float32)
-        self.register_buffer("running_losses", nothing)
+        self.running_losses = ValuesByTask(sizes)
 
     def has_to_observe(self) -> bool:
         """Return True, because every step updates the running means."""
@@ -205,11 +199,13 @@ class ClosedForm(Estimator):
         losses, usable = entries.usable_means(step, group if self.start.is_pending else False)
         usable = entries.unless_frozen(usable)
         before, counts = self._running(entries), entries.counts()
-        moved = torch.where(before.isnan(), losses, before + self.momentum * (losses - before))
+        # Not `before + momentum * (losses - before)`, which cancels a small loss after a large one.
+        moved = before.lerp(losses.to(before.dtype), self.momentum)
+        moved = torch.where(before.isnan(), losses, moved)
         running = torch.where(usable, moved, before)
         optimum = constraint.optimum(entries, running, ~running.isnan())
         entries.write(constraint.within(entries, optimum), counts + usable)
-        write((self.running_losses, running))
+        set_values(self.running_losses, running)
         if self.start.is_pending and not torch.compiler.is_compiling():
             # If FSDP loses values of the parameters, the running means still have them.
             starts, stored = usable & (counts == 0), entries.log_vars().detach()
@@ -247,13 +243,14 @@ class ClosedForm(Estimator):
     ) -> tuple[Tensor, Tensor]:
         """Set the running means to these base losses."""
         losses, usable = super().initialize(entries, constraint, step, group)
-        write((self.running_losses, torch.where(usable, losses, self.running_losses)))
+        running = torch.where(usable, losses, vector_of(self.running_losses))
+        set_values(self.running_losses, running)
         return losses, usable
 
     def reset_parameters(self) -> None:
         """Forget the running means."""
         super().reset_parameters()
-        nn.init.constant_(self.running_losses, math.nan)
+        forget(self.running_losses)
 
     def _softmax(self, entries: Entries) -> Tensor:
         losses = self._running(entries)
@@ -265,19 +262,13 @@ class ClosedForm(Estimator):
         return torch.where(losses.isnan(), average, scores).softmax(0)
 
     def _running(self, entries: Entries) -> Tensor:
+        running = vector_of(self.running_losses)
         if not self.start.is_pending:
-            return self.running_losses
+            return running
         # If a checkpoint of learned sigmas has set a head, its mean starts from that sigma.
         stored = entries.log_vars().detach().clamp(entries.low, entries.high)
         implied = torch.where(entries.counts() > 0, entries.form.loss_at_optimum(stored), math.nan)
-        return torch.where(self.running_losses.isnan(), implied, self.running_losses)
-
-    def _load_from_state_dict(
-        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
-    ) -> None:
-        unknown = torch.full_like(self.running_losses, math.nan)
-        state_dict.setdefault(prefix + "running_losses", unknown)
-        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+        return torch.where(running.isnan(), implied, running)
 
 
 def observe(

@@ -272,7 +272,8 @@ def mean_nll(form: Form, base: BaseLoss, log_var: Tensor, constant: float = 0.0)
         0.25
     """
     num_valid = torch.as_tensor(base.num_valid, dtype=base.summed.dtype, device=base.summed.device)
-    summed, num_valid = base.summed.reshape(-1), num_valid.reshape(-1)
+    summed = base.summed.reshape(-1)
+    num_valid = num_valid.reshape(-1).expand_as(summed)  # one count may stand for all channels
     losses, shares = BaseLoss(summed, num_valid).mean(), shares_of(num_valid)
     return weigh(form.times(shares), losses, log_var.reshape(-1), constant * shares).sum()
 

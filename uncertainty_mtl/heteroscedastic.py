@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.distributions import Categorical, Distribution
 
 from uncertainty_mtl import functional
-from uncertainty_mtl._checks import check_between, check_floating, check_pair
+from uncertainty_mtl._checks import check_between, check_count, check_floating, check_pair
 from uncertainty_mtl.forms import BaseLoss
 from uncertainty_mtl.functional import Noise
 from uncertainty_mtl.task_head import TaskHead
@@ -95,7 +95,8 @@ class HeteroscedasticGaussianHead(NoisyRegressionHead):
     .. math:: \tfrac12 e^{-s_i} (f_i - y_i)^2 + \tfrac12 s_i, \qquad s_i = \log \sigma_i^2.
 
     Args:
-        sigma_bounds: The interval that every predicted :math:`\sigma_i` is clamped to.
+        sigma_bounds: The interval that every predicted :math:`\sigma_i` is clamped to. Outside of
+            it a prediction gets no gradient, so it should be wider than any noise you expect.
         full: Whether to add the constant.
         ignore_nan: Whether to leave out elements whose target is nan.
         beta: Multiplies the term of each element by :math:`\sigma_i^{2\beta}`, without a gradient.
@@ -179,7 +180,8 @@ class HeteroscedasticSoftmaxHead(NoiseHead):
     Args:
         num_samples: The number T of samples, both in training and in evaluation.
         ignore_index: Label of the elements to leave out.
-        sigma_bounds: The interval that every predicted :math:`\sigma` is clamped to.
+        sigma_bounds: The interval that every predicted :math:`\sigma` is clamped to. Outside of it
+            a prediction gets no gradient, so it should be wider than any noise you expect.
 
     Shape:
         - ``prediction``: a pair ``(logits, log_var)``, :math:`(N, C, *)` and the same, or
@@ -212,7 +214,7 @@ class HeteroscedasticSoftmaxHead(NoiseHead):
         sigma_bounds: tuple[float, float] = (1e-6, 1e6),
     ) -> None:
         super().__init__(sigma_bounds)
-        check_between("num_samples", num_samples, 0)
+        check_count("num_samples", num_samples)
         self.num_samples = num_samples
         self.ignore_index = ignore_index
 

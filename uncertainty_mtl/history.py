@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from uncertainty_mtl._checks import check_between
+from uncertainty_mtl._checks import check_count
 from uncertainty_mtl._tasks import all_heads
+from uncertainty_mtl.constraint import UnitSum
 from uncertainty_mtl.loss import UncertaintyWeightedLoss
 from uncertainty_mtl.result import MultiTaskLoss
 
@@ -60,7 +61,7 @@ class SigmaHistory:
         flush_every: int = 100,
         stuck_after: int | None = 1000,
     ) -> None:
-        check_between("flush_every", flush_every, 0)
+        check_count("flush_every", flush_every)
         self.loss_fn = loss_fn
         self.flush_every = flush_every
         self.stuck_after = stuck_after
@@ -94,7 +95,7 @@ class SigmaHistory:
                 _scalar(sigmas[task]),
                 _scalar(weights[task]),
                 _scalar(losses.errors[task]),
-                losses.tasks[task].detach() if task in losses.tasks else torch.tensor(torch.nan),
+                _scalar(losses.tasks[task]) if task in losses.tasks else torch.tensor(torch.nan),
             ]
             for task in sigmas
         }
@@ -168,6 +169,8 @@ class SigmaHistory:
             )
 
     def _warn_if_at_a_bound(self, newest: list[Row]) -> None:
+        if isinstance(self.loss_fn.constraint, UnitSum):  # whose weights may leave the bounds
+            return
         for task, head in all_heads(self.loss_fn.heads):
             low, high = head.sigma_bounds
             sigmas = [row.sigma for row in newest if row.task == task]
@@ -183,4 +186,5 @@ class SigmaHistory:
 
 
 def _scalar(value: Tensor) -> Tensor:
+    # A copy: the caller may change the terms in place, and a captured graph writes over them.
     return value.detach().mean()

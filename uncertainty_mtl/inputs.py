@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -88,14 +88,22 @@ def measure(
         given = inputs[task]
         label = given[0] if len(given) == 1 else given[1]
         if label is None:
-            summed[task] = absent(head, None if len(given) == 1 else given[0])
+            devices = [part.device for other in inputs.values() for part in parts_of(other[0])]
+            device = devices[0] if devices else None
+            summed[task] = absent(head, None if len(given) == 1 else given[0], device)
             counts.append(0.0)
         elif len(given) == 1:
             naming(task, head.check_reduced, label)
             summed[task] = label
             counts.append(1.0)
         else:
-            summed[task], count = naming(task, head.base_loss, *given)
+            try:
+                summed[task], count = naming(task, head.base_loss, *given)
+            except RuntimeError:
+                if head.log_var is not None:
+                    for part in parts_of(given[0]):
+                        _check_device(part.device, head.log_var.device)
+                raise
             # A user's own head may count with Python numbers.
             counts.append(
                 count
@@ -105,7 +113,7 @@ def measure(
     return summed, counts
 
 
-def absent(head: TaskHead, prediction: Any) -> Tensor:
+def absent(head: TaskHead, prediction: Any, device: torch.device | None) -> Tensor:
     """Return a loss of 0, from which head and prediction get a zero gradient.
 
     DistributedDataParallel waits for a gradient of every parameter, so there has to be one. It
@@ -115,7 +123,8 @@ def absent(head: TaskHead, prediction: Any) -> Tensor:
     log_var = head.log_var
     tensors: list[Tensor] = [p for p in head.parameters() if p is not log_var]
     tensors += [part for part in parts_of(prediction) if part.is_floating_point()]
-    device = tensors[0].device if tensors else None if log_var is None else log_var.device
+    if tensors or log_var is not None:  # `device` is for a head without either
+        device = (tensors[0] if tensors else cast(Tensor, log_var)).device
     zero = torch.zeros((), dtype=torch.float32, device=device)
     if tensors:
         zero = torch.stack([zero, *(x.unsqueeze(0)[:0].sum() for x in tensors)]).sum()

@@ -208,8 +208,8 @@ class UncertaintyWeightedLoss(WeighedTasks):
         """
         weights = self._by_task("weights")
         for task, priority in self.priorities.items():
-            if not isinstance(self[task], TaskHead):  # a group does not know its priority
-                weights |= {n: w * priority for n, w in weights.items() if n.startswith(f"{task}.")}
+            if isinstance(group := self[task], UncertaintyWeightedLoss):  # it does not know its own
+                weights |= {f"{task}.{name}": w * priority for name, w in group.weights().items()}
         return weights
 
     def param_groups(self, lr: float | None = 1e-2) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.distributions import Categorical
 from torch.nn.modules.dropout import _DropoutNd
 
-from uncertainty_mtl._checks import check_between
+from uncertainty_mtl._checks import check_count
 from uncertainty_mtl.loss import UncertaintyWeightedLoss
 from uncertainty_mtl.task_head import TaskHead
 
@@ -100,19 +100,23 @@ def mc_dropout(
         Gal and Ghahramani, *Dropout as a Bayesian Approximation*, ICML 2016; Kendall and Gal, *What
         Uncertainties Do We Need in Bayesian Deep Learning for Computer Vision?*, NeurIPS 2017.
     """
-    check_between("samples", samples, 0)
-    check_between("samples_at_once", samples if samples_at_once is None else samples_at_once, 0)
+    check_count("samples", samples)
+    check_count("samples_at_once", samples_at_once, or_none="all of them")
     with torch.no_grad(), _only_dropout_is_stochastic(model):
         outputs = _sample(model, inputs, samples, samples_at_once or samples)
-        if not isinstance(outputs[0], Mapping):
-            return _summary(outputs, _single_head(heads))
-        if isinstance(heads, TaskHead):
-            heads = dict.fromkeys(outputs[0], heads)
-        by_task = {} if heads is None else {task: heads[task] for task in heads}
-        return {
-            task: _summary([output[task] for output in outputs], by_task.get(task))
-            for task in outputs[0]
-        }
+        return _by_task(outputs, heads)
+
+
+def _by_task(outputs: list[Any], heads: Any) -> Any:
+    if not isinstance(outputs[0], Mapping):
+        return _summary(outputs, _single_head(heads))
+    if isinstance(heads, TaskHead):
+        heads = dict.fromkeys(outputs[0], heads)
+    by_task = {} if heads is None else {task: heads[task] for task in heads}
+    return {
+        task: _by_task([output[task] for output in outputs], by_task.get(task))
+        for task in outputs[0]
+    }
 
 
 def _sample(model: nn.Module, inputs: Any, samples: int, at_once: int) -> list[Any]:

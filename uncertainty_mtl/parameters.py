@@ -1,6 +1,6 @@
 """How log-variances are kept, read and set, also when FSDP has sharded them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import torch
@@ -20,6 +20,18 @@ class KeepsDtype(nn.Module):
             return moved if moved.dtype == tensor.dtype else tensor.to(moved.device)
 
         return super()._apply(keep_dtype, recurse)  # type: ignore[no-untyped-call]
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
+        # `load_state_dict(assign=True)` takes the checkpoint's tensors, and with them their dtype.
+        for name, own in (
+            *self.named_parameters(recurse=False),
+            *self.named_buffers(recurse=False),
+        ):
+            if isinstance(found := state_dict.get(prefix + name), Tensor):
+                state_dict[prefix + name] = found.to(own.dtype)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
 
 def is_usable(loss: Tensor) -> Tensor:
@@ -85,7 +97,9 @@ def write(*pairs: tuple[Tensor, Tensor]) -> None:
             for tensor, value in pairs:
                 tensor.copy_(_distributed(value, tensor) if _is_sharded(tensor) else value)
     except RuntimeError as error:
-        raise RuntimeError(CAPTURED) from error
+        if "transform" in str(error) or "vmap" in str(error):
+            raise RuntimeError(CAPTURED) from error
+        raise
 
 
 def _distributed(value: Tensor, like: Tensor) -> Tensor:
@@ -93,3 +107,43 @@ def _distributed(value: Tensor, like: Tensor) -> Tensor:
 
     sharded = cast(DTensor, like)
     return distribute_tensor(value, sharded.device_mesh, sharded.placements)
+
+
+class ValuesByTask(KeepsDtype):
+    """A vector whose parts are saved by task, so that a checkpoint is read by name, not by order.
+
+    It has no methods of its own, because no task could have the name of such a method. The
+    functions below read and set it.
+
+    Args:
+        sizes: The length of each task's part, by the name of the module of its head.
+    """
+
+    def __init__(self, sizes: Mapping[str, int]) -> None:
+        super().__init__()
+        for task, size in sizes.items():
+            self.register_buffer(task, torch.full((size,), torch.nan, dtype=torch.float32))
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
+        for task, part in self.named_buffers():  # nan, where the checkpoint holds none
+            state_dict.setdefault(prefix + task, torch.full_like(part, torch.nan))
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+
+def vector_of(values: ValuesByTask) -> Tensor:
+    """Return the values of all tasks."""
+    return torch.cat(list(values.buffers()))
+
+
+def set_values(values: ValuesByTask, vector: Tensor) -> None:
+    """Set the values of all tasks."""
+    parts = list(values.buffers())
+    write(*zip(parts, torch.split(vector, [part.numel() for part in parts]), strict=True))
+
+
+def forget(values: ValuesByTask) -> None:
+    """Set all values to nan."""
+    for part in values.buffers():
+        nn.init.constant_(part, torch.nan)

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from uncertainty_mtl._checks import check_num_channels, check_reduced_loss, check_sigma
-from uncertainty_mtl.forms import SOFTMAX, BaseLoss, Form
+from uncertainty_mtl._checks import check_count, check_reduced_loss, check_sigma
+from uncertainty_mtl.forms import SCALE_INSIDE, SOFTMAX, BaseLoss, PowerForm
 from uncertainty_mtl.functional import mean_nll
 from uncertainty_mtl.parameters import KeepsDtype, gathered, is_usable, project, write
 
@@ -28,7 +28,8 @@ class TaskHead(KeepsDtype, ABC):
 
     ``log_var`` holds :math:`s = \log \sigma^2`. The logarithm is learned because a raw sigma could
     cross zero. It stays float32 whatever the model is cast to. ``num_batches_tracked`` counts the
-    batches that have set it; while it is 0, sigma has its initial value.
+    batches from which a loss has set it. Training a head by itself does not count: the first batch
+    of a loss then sets sigma anew, unless it is frozen.
 
     Args:
         form: The weight and the penalty as functions of :math:`s`, a
@@ -76,7 +77,7 @@ class TaskHead(KeepsDtype, ABC):
     def __init__(
         self,
         *,
-        form: Form | None,
+        form: PowerForm | None,
         init_sigma: float | None = None,
         sigma_bounds: tuple[float, float] = (1e-6, 1e6),
         num_channels: int | None = None,
@@ -85,7 +86,13 @@ class TaskHead(KeepsDtype, ABC):
     ) -> None:
         super().__init__()
         check_sigma(init_sigma, sigma_bounds)
-        check_num_channels(num_channels)
+        check_count("num_channels", num_channels, or_none="one sigma for all elements")
+        if not (form is None or isinstance(form, PowerForm)):
+            raise TypeError(
+                "The `form` of a head should be a PowerForm, or None. Found "
+                f"{type(form).__name__}. A loss has other forms for all of its heads: "
+                "`UncertaintyWeightedLoss(heads, form='liebel_koerner')`."
+            )
         self.form = form
         self.init_sigma = init_sigma
         self.sigma_bounds = sigma_bounds
@@ -143,13 +150,9 @@ class TaskHead(KeepsDtype, ABC):
             TypeError: If ``loss`` is not a floating-point tensor.
             ValueError: If ``loss`` has another shape, or the head needs the elements themselves.
         """
-        return self.nll(self.reduced(loss))
-
-    def reduced(self, loss: Tensor) -> BaseLoss:
-        """Return an already reduced base loss in the form that :meth:`nll` takes."""
         self.check_reduced(loss)
         loss = loss.to(torch.promote_types(loss.dtype, torch.float32))
-        return BaseLoss(loss, torch.ones_like(loss))
+        return self.nll(BaseLoss(loss, torch.ones_like(loss)))
 
     def check_reduced(self, loss: object) -> None:
         """Raise unless ``loss`` is a reduced loss that this head can weigh."""
@@ -164,7 +167,7 @@ class TaskHead(KeepsDtype, ABC):
     def nll(self, base: BaseLoss) -> Tensor:
         """Return the scalar negative log-likelihood for a base loss; 0 if nothing is valid."""
         if self.form is None:
-            return torch.where(base.num_valid > 0, base.mean(), 0.0)
+            return mean_nll(SCALE_INSIDE, base, base.summed.detach().new_zeros(1))
         return mean_nll(self.form, base, self.bounded_log_var(), self.constant)
 
     def bounded_log_var(self) -> Tensor:
@@ -175,7 +178,8 @@ class TaskHead(KeepsDtype, ABC):
         if self.training:
             project([self.log_var], low, high)
         log_var = self.log_var.detach() if self.frozen else self.log_var
-        return log_var if self.training else log_var.clamp(low, high)
+        # A copy: the next forward projects the parameter in place, and autograd may have saved it.
+        return log_var.clone() if self.training else log_var.clamp(low, high)
 
     def log_var_bounds(self) -> tuple[float, float]:
         """Return ``sigma_bounds`` as bounds of ``log_var``."""

@@ -1,5 +1,6 @@
 """Computes a loss from the inputs of a call, by its heads, an estimator and a constraint."""
 
+import copy
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -64,14 +65,14 @@ class WeighedTasks(nn.Module):
             zero_is_missing = frozenset(zero_is_missing)
         self.zero_is_missing = zero_is_missing
         own = own_heads(heads)
-        num_entries = sum(head.num_channels or 1 for head in own.values())
+        sizes = {heads._module_names[task]: head.num_channels or 1 for task, head in own.items()}
         builders: dict[str, Callable[[], Estimator]] = {
             "learned": Learned,
-            "closed_form": lambda: ClosedForm(num_entries, momentum, temperature),
+            "closed_form": lambda: ClosedForm(sizes, momentum, temperature),
             "fixed": Fixed,
         }
         self.scales = builders[estimator]()
-        self.constraint: Constraint = UnitSum(num_entries) if constraint == "unit_sum" else Free()
+        self.constraint: Constraint = UnitSum(list(sizes)) if constraint == "unit_sum" else Free()
         weights = weights or {}
         self._forms: list[forms.Form] = [
             forms.PowerForm(weights.get(task, 1.0), power=0.0, slope=0.0)
@@ -103,6 +104,13 @@ class WeighedTasks(nn.Module):
     def __getstate__(self) -> dict[str, Any]:
         # A copy makes its own constants.
         return {**self.__dict__, "_entries_of": {}}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "WeighedTasks":
+        memo[id(self.process_group)] = self.process_group  # a handle, which cannot be copied
+        found = type(self).__new__(type(self))
+        memo[id(self)] = found
+        found.__dict__.update(copy.deepcopy(self.__getstate__(), memo))
+        return found
 
     def _weigh(self, predictions: Any, targets: Any, masks: Any) -> MultiTaskLoss:
         tasks, own, inputs, extra = self._inputs(predictions, targets, masks)

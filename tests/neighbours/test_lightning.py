@@ -3,6 +3,7 @@
 import csv
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -92,3 +93,24 @@ def test_the_logger_gets_one_row_for_every_step(fit, tmp_path):
 def test_the_callback_tells_of_weight_decay(fit):
     with pytest.raises(ValueError, match=r"weight decay on the `log_var` of \['y'\]"):
         fit(Module(decay=0.1), SigmaCallback())
+
+
+@pytest.mark.filterwarnings("ignore:`training_step` returned `None`")
+def test_a_step_that_is_skipped_is_not_recorded(fit):
+    class Skipping(Module):
+        def training_step(self, batch, batch_idx):
+            return None if batch_idx == 2 else super().training_step(batch, batch_idx)
+
+    callback = SigmaCallback()
+    fit(Skipping(), callback)
+    assert len(callback.history.rows) == 14
+
+
+def test_only_the_first_process_writes_the_record(fit, tmp_path):
+    callback = SigmaCallback(csv_path=tmp_path / "sigma.csv")
+    fit(Module(), callback)
+    (tmp_path / "sigma.csv").unlink()
+    for rank in (1, 0):
+        trainer = SimpleNamespace(is_global_zero=rank == 0)
+        callback.on_train_end(trainer, None)
+        assert (tmp_path / "sigma.csv").exists() == (rank == 0)

@@ -60,7 +60,9 @@ class SigmaCallback(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Record the step."""
+        """Record the step, unless ``training_step`` has skipped it by returning None."""
+        if not outputs:
+            return
         losses = outputs.get("losses") if isinstance(outputs, dict) else None
         if not isinstance(losses, MultiTaskLoss):
             raise TypeError(
@@ -74,5 +76,5 @@ class SigmaCallback(Callback):
         """Read the pending values, and write the record."""
         if self.history is not None:
             self.history.flush()
-            if self.csv_path is not None:
+            if self.csv_path is not None and trainer.is_global_zero:
                 self.history.to_csv(self.csv_path)
