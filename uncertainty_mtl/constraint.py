@@ -10,7 +10,14 @@ from torch import Tensor
 
 from uncertainty_mtl.entries import Entries, Step
 from uncertainty_mtl.forms import PowerForm
-from uncertainty_mtl.parameters import KeepsDtype, ValuesByTask, forget, set_values, vector_of
+from uncertainty_mtl.parameters import (
+    KeepsDtype,
+    ValuesByTask,
+    drop_saved,
+    forget,
+    set_values,
+    vector_of,
+)
 
 SMALLEST_SHARE = 1e-12
 
@@ -52,8 +59,7 @@ class Constraint(KeepsDtype, ABC):
         state_dict.pop(prefix + "last_log_weights", None)  # of older versions, by order
         # The values of the last step are optional, so that a checkpoint fits every constraint.
         if not hasattr(self, "last_log_vars"):
-            for key in [key for key in state_dict if key.startswith(prefix + "last_log_vars.")]:
-                del state_dict[key]
+            drop_saved(state_dict, prefix + "last_log_vars")
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
 
@@ -146,7 +152,7 @@ class UnitSum(Constraint):
         """Return the log-variances, rescaled so that their weights sum to 1."""
         log_weights = _log_weights(entries, log_vars.detach())
         frozen = ~entries.unless_frozen(torch.ones_like(log_weights) > 0)
-        # Compared as stored, because float64 losses and compiled code round log-weights otherwise.
+        # Compared as stored: float64 losses and compiled code round log-weights differently.
         last = vector_of(self.last_log_vars)
         kept = (log_vars.detach().to(last.dtype) == last) | frozen
         # In float64, because 1 minus a large share is a small difference of two numbers.

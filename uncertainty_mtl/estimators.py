@@ -28,7 +28,14 @@ from uncertainty_mtl.collectives import Group, sum_over_ranks
 from uncertainty_mtl.constraint import Constraint
 from uncertainty_mtl.entries import Entries, Step
 from uncertainty_mtl.forms import BaseLoss, PowerForm
-from uncertainty_mtl.parameters import KeepsDtype, ValuesByTask, forget, set_values, vector_of
+from uncertainty_mtl.parameters import (
+    KeepsDtype,
+    ValuesByTask,
+    drop_saved,
+    forget,
+    set_values,
+    vector_of,
+)
 from uncertainty_mtl.start_from_data import Start
 
 
@@ -107,12 +114,11 @@ class Estimator(KeepsDtype, ABC):
         self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
     ) -> None:
         self.start = Start()
-        # Once it was one vector in the order of the tasks, which another loss may have otherwise.
+        # Older versions saved one vector in the order of the tasks, which losses may not share.
         state_dict.pop(prefix + "running_losses", None)
         # Other estimators can load a checkpoint of the closed form, which holds the optimum.
         if not hasattr(self, "running_losses"):
-            for key in [key for key in state_dict if key.startswith(prefix + "running_losses.")]:
-                del state_dict[key]
+            drop_saved(state_dict, prefix + "running_losses")
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
 

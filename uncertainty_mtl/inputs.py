@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from uncertainty_mtl._checks import check_reduced_loss, check_tasks
+from uncertainty_mtl.forms import BaseLoss
 from uncertainty_mtl.task_head import TaskHead
 
 
@@ -97,13 +98,7 @@ def measure(
             summed[task] = label
             counts.append(1.0)
         else:
-            try:
-                summed[task], count = naming(task, head.base_loss, *given)
-            except RuntimeError:
-                if head.log_var is not None:
-                    for part in parts_of(given[0]):
-                        _check_device(part.device, head.log_var.device)
-                raise
+            summed[task], count = naming(task, _base_loss, head, *given)
             # A user's own head may count with Python numbers.
             counts.append(
                 count
@@ -111,6 +106,16 @@ def measure(
                 else torch.full_like(summed[task].detach(), count)
             )
     return summed, counts
+
+
+def _base_loss(head: TaskHead, prediction: Any, *others: Any) -> BaseLoss:
+    try:
+        return head.base_loss(prediction, *others)
+    except RuntimeError:  # perhaps because the head is on another device
+        if head.log_var is not None:
+            for part in parts_of(prediction):
+                _check_device(part.device, head.log_var.device)
+        raise
 
 
 def absent(head: TaskHead, prediction: Any, device: torch.device | None) -> Tensor:

@@ -97,6 +97,7 @@ def write(*pairs: tuple[Tensor, Tensor]) -> None:
             for tensor, value in pairs:
                 tensor.copy_(_distributed(value, tensor) if _is_sharded(tensor) else value)
     except RuntimeError as error:
+        # PyTorch has no class of its own for errors of transforms.
         if "transform" in str(error) or "vmap" in str(error):
             raise RuntimeError(CAPTURED) from error
         raise
@@ -141,6 +142,12 @@ def set_values(values: ValuesByTask, vector: Tensor) -> None:
     """Set the values of all tasks."""
     parts = list(values.buffers())
     write(*zip(parts, torch.split(vector, [part.numel() for part in parts]), strict=True))
+
+
+def drop_saved(state_dict: dict[str, Any], name: str) -> None:
+    """Remove the values of all tasks from a checkpoint, for a module that keeps none."""
+    for key in [key for key in state_dict if key.startswith(f"{name}.")]:
+        del state_dict[key]
 
 
 def forget(values: ValuesByTask) -> None:

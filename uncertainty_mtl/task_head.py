@@ -29,7 +29,7 @@ class TaskHead(KeepsDtype, ABC):
     ``log_var`` holds :math:`s = \log \sigma^2`. The logarithm is learned because a raw sigma could
     cross zero. It stays float32 whatever the model is cast to. ``num_batches_tracked`` counts the
     batches from which a loss has set it. Training a head by itself does not count: the first batch
-    of a loss then sets sigma anew, unless it is frozen.
+    of a loss then replaces this sigma, unless the head is frozen.
 
     Args:
         form: The weight and the penalty as functions of :math:`s`, a

@@ -65,7 +65,7 @@ class WeighedTasks(nn.Module):
             zero_is_missing = frozenset(zero_is_missing)
         self.zero_is_missing = zero_is_missing
         own = own_heads(heads)
-        sizes = {heads._module_names[task]: head.num_channels or 1 for task, head in own.items()}
+        sizes = {_tasks.module_name(task): head.num_channels or 1 for task, head in own.items()}
         builders: dict[str, Callable[[], Estimator]] = {
             "learned": Learned,
             "closed_form": lambda: ClosedForm(sizes, momentum, temperature),
