@@ -8,7 +8,7 @@ from pathlib import Path
 
 from examples.common.errors import InputError
 from examples.common.flag_text import flag_of
-from examples.common.records import read_object
+from examples.common.records import check_whole_numbers, read_object
 
 MODALITIES = ("flair", "t1", "t1ce", "t2")
 DEVICES = ("auto", "cpu", "cuda")
@@ -57,6 +57,7 @@ class BrainConfig:
     """`auto` takes the GPU if there is one."""
 
     def __post_init__(self) -> None:
+        check_whole_numbers(vars(self))
         manual_weights(self.weighting)
         for flag, choices in (("missing", MODALITIES), ("device", DEVICES)):
             if (value := getattr(self, flag)) not in choices:

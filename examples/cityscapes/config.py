@@ -1,5 +1,6 @@
 """Everything that decides a training run, as one checked and saved dataclass."""
 
+import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,7 +8,8 @@ from typing import Any
 
 from examples.cityscapes.presets import PRESETS
 from examples.cityscapes.protocols import PROTOCOLS
-from examples.cityscapes.settings import TASKS, are_learned, check_choices, check_config
+from examples.cityscapes.settings import TASKS, check_choices, check_config
+from examples.cityscapes.weighting import check_weighting, overridden
 from examples.common.errors import InputError
 from examples.common.records import read_object
 
@@ -128,6 +130,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         check_config(self)
+        check_weighting(self)
 
 
 def new_config(given: dict[str, Any]) -> TrainConfig:
@@ -171,18 +174,19 @@ def load_config(run: Path) -> TrainConfig:
 
 
 def read_fields(path: Path, way_out: str) -> dict[str, Any]:
-    """Read the fields of a config.json by name; the file of an older version may lack some.
+    """Read the fields of a config.json by name.
+
+    Fields that had no effect on the run have their defaults, and so have those that the file of an
+    older version lacks.
 
     Args:
         path: The file.
         way_out: What the user can do if it holds anything else.
     """
-    fields: dict[str, Any] = {}
+    defaults = {field.name: field.default for field in dataclasses.fields(TrainConfig)}
+    fields: dict[str, Any] = dict(defaults)
     for name, value in read_object(path, TrainConfig, way_out).items():
         is_path = name in ("data", "out", "init_from") and value is not None
         fields[name] = Path(value) if is_path else tuple(value) if type(value) is list else value
-    if not are_learned(fields.get("weighting", "uncertainty")):
-        # Runs with fixed weights recorded the defaults of these fields, which they do not use. The
-        # defaults have changed since, so today's check would refuse the recorded ones.
-        fields = {k: v for k, v in fields.items() if k not in ("form", "sigma_init")}
-    return fields
+    # Older versions accepted any value of such fields, and had other defaults.
+    return defaults | overridden(fields, {})

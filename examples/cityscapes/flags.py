@@ -76,7 +76,10 @@ def parser_of(kind: Any) -> Callable[[str], object]:
     """Return what reads a field of this type from the command line."""
     options = [option for option in get_args(kind) if option is not type(None)]
     if type(None) in get_args(kind):
-        return lambda text: None if text == "none" else parser_of(options[0])(text)
+        read = parser_of(options[0])
+        return _named(
+            lambda text: None if text == "none" else read(text), f"{read.__name__} or none"
+        )
     if kind == tuple[int, int]:
         return height_and_width
     if options:  # a tuple of anything else

@@ -22,6 +22,8 @@ class Protocol:
     """RGB colour by number of the class, uint8."""
     depth_label: str
     """The label of the colour scale beside a map of inverse depth."""
+    depth_is_in_pixels: bool
+    """Whether inverse depths are disparities in pixels, which grow with the size of the image."""
     has_zero_depth: bool
     """Whether an inverse depth of 0 is a valid label, such as that of the sky."""
 
@@ -33,6 +35,7 @@ THREE_TASK = Protocol(
     np.arange(len(CLASS_NAMES), dtype=np.uint8),
     PALETTE,
     depth_label="disparity, px",
+    depth_is_in_pixels=True,
     has_zero_depth=True,
 )
 """The tasks of Kendall, Gal and Cipolla (CVPR 2018)."""
@@ -45,6 +48,7 @@ TWO_TASK = Protocol(
     # The colour of its first class stands for a category.
     PALETTE[np.unique(CATEGORY_OF, return_index=True)[1]],
     depth_label="inverse depth",  # papers do not say in which unit their arrays are
+    depth_is_in_pixels=False,
     has_zero_depth=False,
 )
 """The tasks of papers on multi-task learning since MTAN (Liu et al., CVPR 2019)."""

@@ -1,6 +1,5 @@
 """Checks of a run's settings, and what their short forms stand for."""
 
-import dataclasses
 import math
 from typing import Any
 
@@ -8,6 +7,7 @@ from examples.cityscapes.presets import PRESETS
 from examples.cityscapes.protocols import PROTOCOLS, THREE_TASK
 from examples.common.errors import InputError
 from examples.common.flag_text import flag_of
+from examples.common.records import check_whole_numbers
 
 TASKS = THREE_TASK.tasks
 BACKBONES = ("resnet18", "resnet34", "resnet50", "resnet101")
@@ -22,6 +22,7 @@ LABELS = ("gtFine", "gtCoarse")
 
 def check_config(config: Any) -> None:
     """Raise unless the settings of a run, a `TrainConfig`, are in range and go together."""
+    check_whole_numbers(vars(config))
     check_choices("--protocol", (config.protocol,), tuple(PROTOCOLS))
     check_choices("--tasks", config.tasks, PROTOCOLS[config.protocol].tasks)
     if not config.tasks or len(set(config.tasks)) != len(config.tasks):
@@ -31,8 +32,6 @@ def check_config(config: Any) -> None:
     check_choices("--optimizer", (config.optimizer,), ("sgd", "adamw"))
     check_choices("--device", (config.device,), DEVICES)
     check_choices("--preset", (config.preset,), tuple(PRESETS))
-    _check_depth_noise(config)
-    _check_weighting(config)
     if len(config.size) != 2 or min(config.size) < 8:
         raise InputError(f"--size: height and width should be at least 8; found {config.size}")
     _check_augmentation(config.size, config.scale, config.crop)
@@ -76,60 +75,6 @@ def check_config(config: Any) -> None:
     for flag in ("weight_decay", "warmup", "num_workers", "cache_mb", "seed", "eval_every"):
         if not 0 <= (value := getattr(config, flag)) < math.inf:
             raise InputError(f"{flag_of(flag)}: should not be negative; found {value}")
-
-
-def _check_weighting(config: Any) -> None:
-    check_choices("--estimator", (config.estimator,), ESTIMATORS)
-    check_choices("--form", (config.form,), FORMS)
-    check_choices("--constraint", (config.constraint,), CONSTRAINTS)
-    initial_sigma(config.sigma_init)
-    if not 0 < config.closed_form_momentum <= 1:
-        raise InputError(
-            f"--closed-form-momentum: should be above 0 and at most 1; "
-            f"found {config.closed_form_momentum}"
-        )
-    if config.form == "liebel_koerner" and config.constraint != "none":
-        raise InputError(
-            f"--constraint: {config.constraint} does not go with --form liebel_koerner, whose "
-            "penalty is not the logarithm of its weight"
-        )
-    _check_softmax(config)
-    if fixed_weights(config.weighting, config.tasks) is None:
-        return
-    defaults = {f.name: f.default for f in dataclasses.fields(config)}
-    for name in ("estimator", "form", "constraint", "temperature", "sigma_init"):
-        if getattr(config, name) != defaults[name]:
-            raise InputError(
-                f"{flag_of(name)}: needs --weighting uncertainty; found {config.weighting}"
-            )
-
-
-def _check_softmax(config: Any) -> None:
-    is_softmax = config.constraint == "softmax"
-    if is_softmax and config.estimator != "closed_form":
-        raise InputError(
-            f"--constraint: softmax needs --estimator closed_form; found {config.estimator}"
-        )
-    if is_softmax and config.temperature is None:
-        raise InputError("--temperature: required by --constraint softmax, such as 5")
-    if not is_softmax and config.temperature is not None:
-        raise InputError(f"--temperature: needs --constraint softmax; found {config.constraint}")
-    if is_softmax and not 0 < config.temperature < math.inf:
-        raise InputError(f"--temperature: should be above 0; found {config.temperature}")
-
-
-def _check_depth_noise(config: Any) -> None:
-    check_choices("--depth-noise", (config.depth_noise,), DEPTH_NOISE)
-    if config.depth_noise == "shared":
-        return
-    if "depth" not in config.tasks:
-        raise InputError("--depth-noise: per-pixel needs the task depth in --tasks")
-    # Its scale is inside of the likelihood, where no other form and no constraint reaches it.
-    for name, needed in (("weighting", "uncertainty"), ("form", "nll"), ("constraint", "none")):
-        if (found := getattr(config, name)) != needed:
-            raise InputError(
-                f"--depth-noise: per-pixel needs {flag_of(name)} {needed}; found {found}"
-            )
 
 
 def _check_augmentation(

@@ -99,11 +99,17 @@ def height_and_width(text: str) -> tuple[int, int]:
 
 def seeds(text: str) -> tuple[int, ...]:
     """Read how many seeds, or a list of different ones with commas."""
-    if "," not in text:
-        return tuple(range(positive_number(text)))
+    if "," not in text and text.isdecimal() and 1 <= int(text) <= _MOST_SEEDS:
+        return tuple(range(int(text)))
     parts = [part.strip() for part in text.split(",") if part.strip()]
-    if not parts or not all(map(str.isdecimal, parts)) or len(set(parts)) < len(parts):
+    is_list = "," in text and parts and all(map(str.isdecimal, parts))
+    if not is_list or len(set(parts)) < len(parts):
         raise argparse.ArgumentTypeError(
-            f"should be how many, or different seeds with commas; found {text!r}"
+            f"should be how many, at most {_MOST_SEEDS}, or different seeds with commas; found "
+            f"{text!r}"
         )
     return tuple(map(int, parts))
+
+
+_MOST_SEEDS = 1000
+"""A larger number is rather meant as a seed."""

@@ -75,15 +75,15 @@ def _is_number(value: Any) -> bool:
     return type(value) in (int, float) and abs(value) <= sys.float_info.max  # False for NaN
 
 
-_INT = 2**63
+TOO_LARGE = 2**63
 """The smallest number that is too large for the integers of torch and numpy."""
 
 # By `type`, as `isinstance` takes a bool for an int. No file name holds a null character.
 _SCALARS: dict[Any, tuple[Callable[[Any], bool], str]] = {
     bool: (lambda value: type(value) is bool, "true or false"),
-    int: (lambda value: type(value) is int and -_INT <= value < _INT, "a whole number"),
-    Count: (lambda value: type(value) is int and 0 <= value < _INT, "a whole number from 0 up"),
-    PositiveInt: (lambda v: type(v) is int and 1 <= v < _INT, "a whole number from 1 up"),
+    int: (lambda v: type(v) is int and -TOO_LARGE <= v < TOO_LARGE, "a whole number"),
+    Count: (lambda v: type(v) is int and 0 <= v < TOO_LARGE, "a whole number from 0 up"),
+    PositiveInt: (lambda v: type(v) is int and 1 <= v < TOO_LARGE, "a whole number from 1 up"),
     Measured: (lambda value: type(value) is float or _is_number(value), "a number"),
     float: (_is_number, "a finite number"),
     NotNegative: (lambda value: _is_number(value) and value >= 0, "a finite number from 0 up"),

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from examples.common.errors import InputError
-from examples.common.json_types import Mismatch, checker_of
+from examples.common.flag_text import flag_of
+from examples.common.json_types import TOO_LARGE, Mismatch, checker_of
 
 
 def read_object(path: Path, kind: Any, way_out: str) -> dict[str, Any]:
@@ -30,6 +31,13 @@ def read_object(path: Path, kind: Any, way_out: str) -> dict[str, Any]:
         raise InputError(f"{path}: cannot be read ({error.strerror}); {way_out}") from error
     except Mismatch as error:
         raise InputError(f"{path}: {error}; {way_out}") from error
+
+
+def check_whole_numbers(settings: dict[str, Any]) -> None:
+    """Raise if a setting is a whole number that could not be read back from its file."""
+    for name, value in settings.items():
+        if type(value) is int and value >= TOO_LARGE:
+            raise InputError(f"{flag_of(name)}: should be below 2**63; found {value}")
 
 
 def read_lines(

@@ -3,8 +3,6 @@
 import argparse
 import functools
 import json
-import shutil
-import uuid
 import zlib
 from collections.abc import Callable, Collection
 from dataclasses import replace
@@ -17,7 +15,7 @@ from tqdm import tqdm
 
 from examples.common.command_line import height_and_width, whole_number
 from examples.common.errors import InputError
-from examples.common.folders import complete_file
+from examples.common.folders import complete_folder, named_in_errors
 from examples.common.lock import locked
 from examples.rendered_scenes.camera import CALIBRATIONS
 from examples.rendered_scenes.conditions import MIXED, TIMES, WEATHERS, sample_conditions
@@ -61,7 +59,8 @@ def synthesize(
 
     Scene number i of a split depends on ``seed``, split and i only; weather and time change its
     image and nothing else, noise its labels or its disparity. The folder appears when it is
-    complete: until then everything is in a folder beside it, removed if anything goes wrong.
+    complete: until then everything is in a folder beside it, removed if anything goes wrong. What a
+    killed call has left there, the next one removes.
 
     Only training scenes have noise, so that figures on the validation split are measured
     against the truth. The files without noise are then in ``gtFine_clean/`` and
@@ -86,13 +85,10 @@ def synthesize(
     _check_choices(weather, time, classes)
     noise = {"label_noise": label_noise, "disparity_noise": disparity_noise}
     _check_noise(**noise)
-    out = out.resolve()
-    partial = out.with_name(f"{out.name}.partial-{uuid.uuid4().hex[:8]}")
-    partial.mkdir(parents=True)
+    options: dict[str, Any] = {"size": size, "seed": seed, "weather": weather, "time": time}
+    jobs = [("train", i) for i in range(train)] + [("val", i) for i in range(val)]
     record = NoiseRecord()
-    try:
-        options: dict[str, Any] = {"size": size, "seed": seed, "weather": weather, "time": time}
-        jobs = [("train", i) for i in range(train)] + [("val", i) for i in range(val)]
+    with complete_folder(out.resolve()) as folder:
         for split, index in tqdm(jobs, desc="synthesize", unit="scene"):
             clean = sample_scene(split, index, **options, classes=classes)
             noisy = clean
@@ -100,18 +96,13 @@ def synthesize(
                 noisy = with_noise(clean, split, index, seed=seed, **noise)
                 record.add(clean, noisy)
                 changed = [*["gtFine"] * (label_noise > 0), *["disparity"] * (disparity_noise > 0)]
-                write_scene(partial, split, index, clean, packages=changed, suffix="_clean")
-            write_scene(partial, split, index, noisy)
+                write_scene(folder, split, index, clean, packages=changed, suffix="_clean")
+            write_scene(folder, split, index, noisy)
         if any(noise.values()):
             text = json.dumps(
                 {**noise, "splits": ["train"], "measured": record.as_json()}, indent=4
             )
-            _write_atomically(partial / "noise.json", lambda file: file.write(text.encode()))
-        if out.exists():
-            out.rmdir()  # it is empty; not every system renames onto a folder
-        partial.replace(out)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+            _write(folder / "noise.json", lambda file: file.write(text.encode()))
 
 
 def sample_scene(
@@ -202,21 +193,21 @@ def write_scene(
         if package not in packages:
             continue
         picture = Image.fromarray(pixels)
-        _write_atomically(
+        _write(
             root / f"{package}{suffix}" / split / city / f"{stem}_{kind}.png",
             functools.partial(picture.save, format="PNG", **_COMPRESSION),
         )
     if "camera" in packages:
         text = json.dumps(scene.camera.as_json(), indent=4)
-        _write_atomically(
+        _write(
             root / f"camera{suffix}" / split / city / f"{stem}_camera.json",
             lambda file: file.write(text.encode()),
         )
 
 
-def _write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
+def _write(path: Path, write: Callable[[BinaryIO], object]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with complete_file(path) as partial, partial.open("wb") as file:
+    with named_in_errors(path), path.open("wb") as file:
         write(file)
 
 

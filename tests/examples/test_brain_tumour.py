@@ -500,6 +500,8 @@ def test_compare_writes_both_weightings_beside_the_published_rows(tmp_path, caps
         (["--lr", "-1"], "--lr: should be above 0"),
         (["--lr", "nan"], "--lr"),
         (["--seed", "-1"], "--seed"),
+        (["--seed", "9223372036854775808"], "--seed: should be below 2**63"),
+        (["--iterations", "9223372036854775808"], "--iterations: should be below 2**63"),
         (["--missing", "dwi"], "dwi"),
         (["--data", "no/such/folder"], "no/such/folder: no such folder"),
         (["--data", "."], "no case found"),

@@ -10,6 +10,7 @@ from PIL import Image
 from examples.cityscapes.__main__ import main
 from examples.cityscapes.data.check import check
 from examples.cityscapes.data.prepare import prepare
+from examples.cityscapes.data.prepared import is_prepared
 from examples.rendered_scenes import synthesize
 from tests.examples.array_tree import write_arrays
 from tests.examples.tiny_tree import scene, write_frame, write_tree
@@ -295,6 +296,16 @@ def test_sound_arrays_have_no_problems(arrays, capsys):
         "val: 2 images (2 with label_7, 2 with depth)",
         f"{arrays}: no problems",
     ]
+
+
+def test_a_manifest_makes_no_prepared_copy_of_original_data(tree, arrays, tmp_path):
+    prepare(tree, tmp_path / "copy", (16, 32), workers=1)
+    folders = (tree, arrays, tmp_path / "copy")
+    lines = [check(folder)[0] for folder in folders]
+    for folder in folders[:2]:
+        shutil.copy(tmp_path / "copy/manifest.json", folder)
+    assert [is_prepared(folder) for folder in folders] == [False, False, True]
+    assert [check(folder)[0] for folder in folders] == lines
 
 
 def test_all_problems_of_arrays_are_listed_in_one_go(arrays, capsys):

@@ -89,7 +89,10 @@ def test_a_folder_that_is_no_demo_is_not_replaced(tmp_path, capsys):
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
 
 
-@pytest.mark.parametrize("bad", [["--size", "4x8"], ["--train-scenes", "3"], ["--seed", "x"]])
+@pytest.mark.parametrize(
+    "bad",
+    [["--size", "4x8"], ["--train-scenes", "3"], ["--seed", "x"], ["--seed", str(2**63)]],
+)
 def test_a_setting_that_makes_no_sense_leaves_nothing_behind(tmp_path, bad):
     try:
         status = main(["demo", "--out", str(tmp_path / "demo"), *SMALLEST, *bad])

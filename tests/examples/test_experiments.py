@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from examples.cityscapes.__main__ import main
-from examples.cityscapes.config import load_config
+from examples.cityscapes.config import TrainConfig, load_config
 from examples.cityscapes.evaluation.tables import TINY as TABLE_1
 from examples.cityscapes.experiments.inits import STARTS, agree_from
 from examples.cityscapes.experiments.published import published_rows
@@ -235,9 +236,14 @@ def test_other_settings_are_refused_and_named(table1, tree, capsys):
         (["--weighting", "equal"], "--weighting"),
         (["--seeds", "1,1"], "--seeds"),
         (["--seeds", "0"], "--seeds"),
+        (["--seeds", "10000000000000000000"], "--seeds: should be how many, at most 1000"),
+        (["--seeds", "1,9223372036854775808"], "--seed: should be below 2**63"),
+        (["--iterations", "9223372036854775808"], "--iterations: should be below 2**63"),
         (["--workers", "0"], "--workers"),
         (["--batch-size", "0"], "--batch-size"),
         (["--data", "nowhere"], "nowhere"),
+        (["--closed-form-momentum", "0.3"], "0.3 needs --estimator closed_form"),
+        (["--estimator", "closed_form", "--sigma-init", "2"], "2 needs --estimator learned"),
     ],
 )
 def test_what_makes_no_sense_is_said_in_a_line_and_leaves_nothing(
@@ -248,6 +254,18 @@ def test_what_makes_no_sense_is_said_in_a_line_and_leaves_nothing(
     assert words in error
     assert error.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [("--estimator", "closed_form"), ("--closed-form-momentum", "0.3"), ("--sigma-init", "2")],
+)
+def test_inits_takes_no_flag_that_would_leave_its_starts_without_effect(
+    tmp_path, tree, capsys, flag, value
+):
+    command = ["inits", "--out", tmp_path / "out", "--data", tree, *SMALLEST]
+    assert status([*command, flag, value]) == 2
+    assert f"unrecognized arguments: {flag}" in capsys.readouterr().err
 
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path, tree, capsys):
@@ -310,6 +328,41 @@ def test_the_plot_of_weights_holds_their_optimum(monkeypatch):
     assert list(learned.get_ydata()) == [2, 2, 2]
     # c is 1 for the Laplace loss of depth: 1 / 4, 1 / mean(4, 2) and 1 / mean(2, 0.5).
     np.testing.assert_allclose(optimum.get_ydata(), [1 / 4, 1 / 3, 1 / 1.25])
+
+
+@pytest.mark.parametrize(
+    ("unfinished", "workers", "cores", "expected"),
+    [
+        (5, 2, 8, 4),  # more runs than workers
+        (3, 8, 8, 2),  # fewer
+        (1, 8, 8, 8),
+        (1, 1, 1, 1),
+        (4, 4, 2, 1),  # more workers than cores
+        (0, 4, 2, None),
+    ],
+)
+def test_the_runs_that_train_side_by_side_share_out_the_cores(
+    tmp_path, monkeypatch, unfinished, workers, cores, expected
+):
+    def start(config, num_threads):
+        """Return what stands for a process that has finished its run."""
+        threads.append(num_threads)
+        (config.out / "figures.json").touch()
+        sentinel, other = os.pipe()
+        os.close(other)  # which makes the sentinel readable
+        return SimpleNamespace(sentinel=sentinel, join=lambda: os.close(sentinel))
+
+    threads = []
+    monkeypatch.setattr("examples.cityscapes.experiments.runs.start", start)
+    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    configs = []
+    for number in range(unfinished + 2):
+        configs.append(TrainConfig(data=tmp_path, out=tmp_path / str(number), **TINY))
+        configs[-1].out.mkdir()
+        if number >= unfinished:
+            (configs[-1].out / "figures.json").touch()
+    assert run_all(configs, workers) == {}
+    assert threads == [expected] * unfinished
 
 
 # Failures and interruptions

@@ -4,12 +4,16 @@ import argparse
 import dataclasses
 import json
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 
 from examples.cityscapes.config import TrainConfig, load_config, new_config, to_json
 from examples.cityscapes.flags import add_config_flags, field_docstrings
+from examples.cityscapes.model.start import initial_model
 from examples.cityscapes.presets import PRESETS
+from examples.cityscapes.training.loaders import training_order
+from examples.common.errors import InputError
 from tests.examples.tiny_run import as_flags
 
 # For every field a value that is not its default; `out` and `data` have none.
@@ -60,6 +64,44 @@ def test_every_field_can_be_given_and_arrives_as_it_was_meant(field):
     else:
         value = OTHER[type(field.default)](field.default)
     assert parse(as_flags({field.name: value})) == {field.name: value}
+
+
+EXPECTED = {
+    int: "invalid int value: 'a,b'",
+    float: "invalid float value: 'a,b'",
+    float | None: "invalid float or none value: 'a,b'",
+    tuple[int, int]: "should be HEIGHTxWIDTH, such as 128x256; found 'a,b'",
+    tuple[int, int] | None: "should be HEIGHTxWIDTH, such as 128x256; found 'a,b'",
+    tuple[int, ...]: "invalid list with commas value: 'a,b'",
+    tuple[float, float]: "invalid list with commas value: 'a,b'",
+}
+NUMBERS = [name for name, kind in get_type_hints(TrainConfig).items() if kind in EXPECTED]
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_what_is_not_of_a_fields_type_is_refused_by_the_name_of_the_type(name, capsys):
+    with pytest.raises(SystemExit):
+        parse([f"--{name.replace('_', '-')}", "a,b"])
+    assert capsys.readouterr().err.endswith(f"{EXPECTED[get_type_hints(TrainConfig)[name]]}\n")
+
+
+WHOLE = [name for name, kind in get_type_hints(TrainConfig).items() if kind is int]
+
+
+@pytest.mark.parametrize("name", WHOLE)
+@pytest.mark.parametrize("value", [2**63, 10**30])
+def test_a_number_that_could_not_be_read_back_is_refused(name, value):
+    with pytest.raises(InputError, match=f"--{name.replace('_', '-')}: .* 2.*63; found {value}"):
+        new_config({"data": Path("data"), "out": Path("run"), name: value})
+
+
+def test_the_largest_seed_is_read_back_and_draws_random_numbers(tmp_path):
+    largest = 2**63 - 1
+    config = new_config({"data": tmp_path, "out": tmp_path, "seed": largest, "preset": "demo"})
+    (tmp_path / "config.json").write_text(to_json(config))
+    assert load_config(tmp_path).seed == largest
+    initial_model(config, None, None)
+    assert len(list(training_order(config, num_images=8, first=0))) == config.iterations
 
 
 def test_what_is_not_given_is_left_to_the_preset():

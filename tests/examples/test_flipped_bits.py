@@ -5,6 +5,7 @@ import random
 import pytest
 import torch
 
+from examples.cityscapes.data.files import FINE
 from examples.cityscapes.data.prepare import prepare
 from examples.cityscapes.data.prepared import PreparedSplit
 from examples.common.checkpoint import read_checkpoint, save_checkpoint
@@ -44,7 +45,7 @@ def test_a_prepared_copy_with_a_flipped_bit_is_refused_or_unchanged(tmp_path):
     prepare(write_tree(tmp_path / "raw", train=2, val=1), tmp_path / "copy", size, workers=1)
 
     def read():
-        split = PreparedSplit(tmp_path / "copy", "train", size, TASKS)
+        split = PreparedSplit(tmp_path / "copy", "train", size, TASKS, FINE)
         return [split.read(index) for index in range(2)]
 
     expected, refused = read(), 0
@@ -67,7 +68,7 @@ def test_a_frame_is_checked_when_it_is_first_read_and_no_other_is(tmp_path):
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
-    split = PreparedSplit(tmp_path / "copy", "train", (16, 32), TASKS)
+    split = PreparedSplit(tmp_path / "copy", "train", (16, 32), TASKS, FINE)
     split.read(0)
     with pytest.raises(InputError, match=r"frame 1, town_000001_000000, has changed"):
         split.read(1)

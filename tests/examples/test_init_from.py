@@ -8,10 +8,13 @@ import pytest
 import torch
 
 from examples.cityscapes.__main__ import main
-from examples.cityscapes.config import TrainConfig, load_config
+from examples.cityscapes.config import TrainConfig, load_config, to_json
 from examples.cityscapes.data.dataset import CityscapesDataset
+from examples.cityscapes.evaluation.evaluate import load_trained
+from examples.cityscapes.evaluation.predictors import baselines, by_network
 from examples.cityscapes.model.start import initial_model, start_model
 from examples.cityscapes.training import train as training
+from examples.cityscapes.training.asked_config import asked_config
 from examples.cityscapes.training.log import read_log
 from examples.common.checkpoint import read_checkpoint
 from examples.common.errors import InputError
@@ -63,6 +66,13 @@ def test_a_run_starts_with_the_weights_of_another(first, second):
     assert_same(dict(start(second)), dict(read_checkpoint(first.out / "last.pt")["model"]))
     best = dataclasses.replace(second, init_from=first.out / "best.pt")
     assert_same(dict(start(best)), dict(read_checkpoint(first.out / "best.pt")["model"]))
+
+
+def test_its_untrained_network_is_that_of_the_other_run(first, second):
+    cpu = torch.device("cpu")
+    image = torch.randint(0, 256, (1, 3, *first.size), dtype=torch.uint8)
+    untrained = baselines(second, first.data, cpu)["untrained"](image)
+    assert_same(untrained, by_network(load_trained(first), cpu)(image))
 
 
 def test_nothing_but_the_weights_is_taken(first, second):
@@ -194,6 +204,60 @@ def test_a_flag_that_does_not_go_with_a_configuration_is_refused(
     assert message.partition(":")[0] in (said := capsys.readouterr().err)
     assert message.partition(": ")[2] in said
     assert not out.exists()
+
+
+CLOSED_FORM = {"estimator": "closed_form"}
+
+
+@pytest.mark.parametrize(
+    ("sigma", "given", "kept"),
+    [
+        *(
+            (sigma, {"weighting": weighting}, {})
+            for weighting in ("equal", "random", "fixed:1,2,3")
+            for sigma in (
+                {**CLOSED_FORM, "closed_form_momentum": 0.3},
+                {**CLOSED_FORM, "constraint": "softmax", "temperature": 2.0},
+                {"form": "nll", "depth_noise": "per-pixel"},
+                {"constraint": "unit_sum", "sigma_init": "2"},
+            )
+        ),
+        ({"weighting": "equal"}, {"weighting": "uncertainty"}, {}),
+        ({**CLOSED_FORM, "closed_form_momentum": 0.3}, {"estimator": "learned"}, {}),
+        ({"sigma_init": "2", "form": "nll"}, CLOSED_FORM, {"form": "nll"}),
+        (
+            {**CLOSED_FORM, "constraint": "softmax", "temperature": 2.0},
+            {"constraint": "none"},
+            CLOSED_FORM,
+        ),
+        (
+            {"form": "nll", "depth_noise": "per-pixel"},
+            {"tasks": ("semantic", "instance")},
+            {"form": "nll"},
+        ),
+    ],
+)
+def test_flags_beside_a_configuration_leave_out_what_they_make_useless(
+    first, tmp_path, sigma, given, kept
+):
+    file, out = tmp_path / "config.json", tmp_path / "run"
+    file.write_text(to_json(dataclasses.replace(first, **sigma)))
+    found = asked_config({**given, "out": out}, resume=False, file=file)
+    assert found == dataclasses.replace(first, out=out, **{**kept, **given})
+
+
+def test_what_an_older_version_recorded_without_using_it_is_not_taken_over(first, tmp_path):
+    file, out = tmp_path / "config.json", tmp_path / "run"
+    fields = json.loads(to_json(dataclasses.replace(first, weighting="equal")))
+    file.write_text(json.dumps({**fields, "form": "nll", "sigma_init": "1"}))
+    given = {"out": out, "weighting": "uncertainty"}
+    assert asked_config(given, resume=False, file=file) == dataclasses.replace(first, out=out)
+
+
+def test_a_useless_flag_beside_a_configuration_is_refused(first, tmp_path):
+    given = {"out": tmp_path / "run", "weighting": "equal", "sigma_init": "2"}
+    with pytest.raises(InputError, match="--sigma-init: 2 needs --weighting uncertainty"):
+        asked_config(given, resume=False, file=first.out / "config.json")
 
 
 def test_a_file_that_is_no_configuration_is_refused(first, tmp_path, capsys):

@@ -106,6 +106,20 @@ def test_a_false_positive_costs_as_many_pixels_as_it_has_in_the_original():
         assert found["semantic_iiou_per_class"]["car"] == pytest.approx(area / (area + pixel_area))
 
 
+@pytest.mark.parametrize("scale", [1, 2, 16])
+def test_the_iiou_of_a_scene_is_that_of_2048x1024_at_every_size(scale):
+    # The official formula for a car of 160x160 pixels, all found, and 160x1280 beside it.
+    car, too_many = 12794.0202738185, 160 * 1280
+    target = torch.full((1, 64 * scale, 128 * scale), ROAD)
+    target[:, 20 * scale : 30 * scale, 20 * scale : 30 * scale] = CAR
+    predicted = target.clone()
+    predicted[:, 20 * scale : 30 * scale, 20 * scale : 110 * scale] = CAR
+    metric = SemanticIoU()
+    metric.add(predicted, target, (target == CAR).int())
+    iiou = metric.compute()["semantic_iiou_per_class"]["car"]
+    assert iiou == pytest.approx(car / (car + too_many))
+
+
 def test_a_group_has_no_instance_to_weigh():
     found = with_instances([CAR, CAR], [CAR, CAR], [26001, 0])
     assert found["semantic_iiou_per_class"]["car"] == 1.0

@@ -17,6 +17,7 @@ from examples.cityscapes.commands.images import images_below
 from examples.cityscapes.commands.prediction_files import files_to_write
 from examples.cityscapes.config import TrainConfig
 from examples.cityscapes.evaluation.evaluate import load_trained
+from examples.cityscapes.protocols import THREE_TASK, TWO_TASK
 from examples.cityscapes.report.pictures import draw_overlay, draw_panels, outlines
 from examples.cityscapes.scene.colors import color_classes
 from examples.cityscapes.scene.grouping import Grouping
@@ -28,6 +29,7 @@ from tests.examples.tiny_run import TINY
 from tests.examples.tiny_tree import write_tree
 
 SIZE = TINY["size"]
+CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
@@ -91,27 +93,29 @@ def test_the_prediction_for_a_batch_is_that_of_every_image_alone(config, model):
     rng = np.random.default_rng(0)
     shapes = [(32, 64), (16, 32), (50, 100)]
     images = [rng.integers(0, 255, (*shape, 3)).astype(np.uint8) for shape in shapes]
-    together = predict_maps(model, images, SIZE, torch.device("cpu"))
+    together = predict_maps(model, images, SIZE, CPU, THREE_TASK)
     for image, maps in zip(images, together, strict=True):
-        (alone,) = predict_maps(model, [image], SIZE, torch.device("cpu"))
+        (alone,) = predict_maps(model, [image], SIZE, CPU, THREE_TASK)
         for task, values in maps.items():
             assert values.shape[-2:] == image.shape[:2]
             torch.testing.assert_close(values, alone[task], atol=1e-4, rtol=1e-4)
         torch.testing.assert_close(maps["semantic"].sum(0), torch.ones(image.shape[:2]))
-        scene = predict_scene(model, image, SIZE, torch.device("cpu"), Grouping())
+        scene = predict_scene(model, image, SIZE, CPU, Grouping())
         np.testing.assert_array_equal(scene.classes, alone["semantic"].argmax(0).numpy())
 
 
 def test_vectors_and_disparities_are_in_pixels_of_the_image(model):
     # Of one colour, so that an image of any size looks the same to the network.
     image = np.full((*SIZE, 3), 99, np.uint8)
-    (small,) = predict_maps(model, [image], SIZE, torch.device("cpu"))
+    (small,) = predict_maps(model, [image], SIZE, CPU, THREE_TASK)
     outputs = model(torch.from_numpy(image).permute(2, 0, 1).unsqueeze(0))
     torch.testing.assert_close(small["depth"], outputs["depth"][0].detach())
     large_image = np.full((3 * SIZE[0], 3 * SIZE[1], 3), 99, np.uint8)
-    (large,) = predict_maps(model, [large_image], SIZE, torch.device("cpu"))
+    (large,) = predict_maps(model, [large_image], SIZE, CPU, THREE_TASK)
     for task in ("instance", "depth"):
         torch.testing.assert_close(large[task][:, 1::3, 1::3], 3 * small[task])
+    (unitless,) = predict_maps(model, [large_image], SIZE, CPU, TWO_TASK)  # such as that of arrays
+    torch.testing.assert_close(unitless["depth"][:, 1::3, 1::3], small["depth"])
 
 
 @pytest.mark.parametrize(
@@ -282,7 +286,7 @@ def test_the_panels_of_any_image_are_a_picture_of_moderate_size(shape):
         "classes": np.zeros(shape, np.uint8),
         "inverse_depth": np.ones(shape, np.float32),
     }
-    with Image.open(io.BytesIO(draw_panels(arrays))) as picture:
+    with Image.open(io.BytesIO(draw_panels(arrays, THREE_TASK))) as picture:
         assert picture.width == 1200
         assert picture.height < 2500
 
@@ -396,7 +400,7 @@ def test_the_overlay_blends_half_and_half_and_outlines_every_instance():
     classes[2:7, 2:10] = 13
     instances = np.zeros((9, 12), np.int32)
     instances[2:7, 2:6], instances[2:7, 6:10] = 1, 2
-    with Image.open(io.BytesIO(draw_overlay(image, classes, instances))) as picture:
+    with Image.open(io.BytesIO(draw_overlay(image, classes, instances, THREE_TASK))) as picture:
         drawn = np.array(picture).astype(int)
     white = (drawn == 255).all(axis=2)
     # Two touching boxes of 5x4: all but the 3x2 pixels inside of each.

@@ -14,6 +14,7 @@ from examples.cityscapes.config import TrainConfig
 from examples.cityscapes.data import prepare as preparing
 from examples.cityscapes.data.augment import Augmentation, Box, crop
 from examples.cityscapes.data.dataset import CityscapesDataset, batches
+from examples.cityscapes.data.files import FINE
 from examples.cityscapes.data.order import Draw, in_order
 from examples.cityscapes.data.prepare import prepare
 from examples.cityscapes.data.prepared import PreparedSplit
@@ -85,7 +86,7 @@ def test_a_limit_copies_the_first_images_of_each_split_and_more_can_follow(tree,
 
 def test_a_part_read_from_the_copy_is_that_part_of_the_whole(tree, tmp_path):
     prepare(tree, tmp_path / "out", SIZE, workers=1)
-    split = PreparedSplit(tmp_path / "out", "train", SIZE, TASKS)
+    split = PreparedSplit(tmp_path / "out", "train", SIZE, TASKS, FINE)
     box = Box(3, 5, 9, 20)
     expected = crop(split.read(1), box)
     torch.testing.assert_close(split.read(1, box), expected, equal_nan=True, rtol=0, atol=0)
@@ -147,7 +148,7 @@ def test_worker_processes_read_the_same_batches(tree, tmp_path):
 
 def test_a_split_is_sent_to_another_process_without_its_images(tree, tmp_path):
     prepare(tree, tmp_path / "out", SIZE, workers=1)
-    split = PreparedSplit(tmp_path / "out", "train", SIZE, TASKS)
+    split = PreparedSplit(tmp_path / "out", "train", SIZE, TASKS, FINE)
     expected = split.read(5)
     sent = pickle.dumps(split)  # as multiprocessing does it
     assert len(sent) < 10_000
@@ -212,9 +213,9 @@ def test_touched_copied_moved_or_deleted_sources_are_no_change(tree, tmp_path):
     prepare(tree, tmp_path / "out", SIZE, workers=1)
     os.utime(image_of(tree, 0))
     image_of(tree, 1).unlink()
-    assert len(PreparedSplit(tmp_path / "out", "train", SIZE, TASKS).frames) == 6
+    assert len(PreparedSplit(tmp_path / "out", "train", SIZE, TASKS, FINE).frames) == 6
     tree.rename(tmp_path / "elsewhere")
-    assert len(PreparedSplit(tmp_path / "out", "train", SIZE, TASKS).frames) == 6
+    assert len(PreparedSplit(tmp_path / "out", "train", SIZE, TASKS, FINE).frames) == 6
 
 
 def test_frames_that_come_and_go_are_followed(tree, tmp_path):
@@ -227,7 +228,7 @@ def test_frames_that_come_and_go_are_followed(tree, tmp_path):
     prepare(tree, out, SIZE, workers=1, per_shard=2)
     prepare(tree, tmp_path / "fresh", SIZE, workers=1, per_shard=2)
     assert contents(out) == contents(tmp_path / "fresh")
-    assert len(PreparedSplit(out, "train", SIZE, TASKS).frames) == 3
+    assert len(PreparedSplit(out, "train", SIZE, TASKS, FINE).frames) == 3
 
 
 def test_a_damaged_copy_is_named_and_renewed(tree, tmp_path, capsys):

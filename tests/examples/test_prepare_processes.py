@@ -11,6 +11,7 @@ from concurrent.futures.process import BrokenProcessPool
 import pytest
 
 from examples.cityscapes.data import write_shards as writing
+from examples.cityscapes.data.files import FINE
 from examples.cityscapes.data.prepare import prepare
 from examples.cityscapes.data.prepared import PreparedSplit
 from examples.common.errors import InputError
@@ -74,7 +75,7 @@ prepare.prepare(Path({str(tree)!r}), Path({str(out)!r}), {SIZE}, workers=1, per_
     process.wait()
 
     with pytest.raises(InputError, match="not completely prepared; run `prepare` again"):
-        PreparedSplit(out, "train", SIZE, TASKS)
+        PreparedSplit(out, "train", SIZE, TASKS, FINE)
     before = {p: p.stat().st_mtime_ns for p in out.glob("train/0000[0-2]/*")}
     assert len(before) == 3 * 6
     prepare(tree, out, SIZE, workers=1, per_shard=1)

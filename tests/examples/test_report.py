@@ -136,6 +136,22 @@ def test_a_baseline_that_is_blank_hides_no_class(config, tree):
     assert "<tr><td>road</td>" in text
 
 
+def test_figures_say_which_network_they_are_of(config, tree):
+    config = dataclasses.replace(config, eval_every=2)
+    training.train(dataclasses.replace(config, iterations=2))
+    evaluate(config, tree, "cpu")
+    assert "the last checkpoint, after 2 iterations." in report(config)[0]
+    assert "went on" not in report(config)[0]
+    training.train(config, resume=True)
+    text, _ = report(config)
+    assert "the last checkpoint, after 2 iterations. The training went on since then" in text
+    evaluate(config, tree, "cpu", checkpoint="best")
+    best = torch.load(config.out / "best.pt", weights_only=True)["iteration"]
+    text, _ = report(config)
+    assert f"the best checkpoint, after {best} iterations." in text
+    assert "went on" not in text
+
+
 def test_data_set_run_dates_and_versions_are_shown(config, tree, tmp_path):
     training.train(config)
     text, _ = report(config)

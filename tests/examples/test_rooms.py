@@ -12,6 +12,7 @@ ROOMS = [
     "protocols",
     "presets",
     "settings",
+    "weighting",
     "config",
     "flags",
     "data",

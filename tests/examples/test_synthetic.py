@@ -2,6 +2,9 @@
 
 import json
 import re
+import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -174,15 +177,26 @@ def test_a_failure_midway_leaves_nothing_behind(tmp_path, monkeypatch, error):
     assert not any(tmp_path.iterdir())
 
 
-def test_an_interrupt_while_a_file_is_written_leaves_no_file_of_that_name(tmp_path, monkeypatch):
-    def half_written(self, file, **options):
-        file.write(b"half a")
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(Image.Image, "save", half_written)
-    with pytest.raises(KeyboardInterrupt):
-        write.write_scene(tmp_path, "train", 0, sample_scene("train", 0, size=SIZE, seed=0))
-    assert not any(tmp_path.rglob("*.png"))
+def test_what_a_killed_call_has_left_is_gone_after_the_next(tree, tmp_path):
+    script = f"""
+import os, signal
+from pathlib import Path
+from examples.rendered_scenes import synthesize, write
+render = write.sample_scene
+def render_or_die(split, index, **options):
+    if split == "val":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return render(split, index, **options)
+write.sample_scene = render_or_die
+synthesize(Path({str(tmp_path / "out")!r}), train=4, val=3, size={SIZE}, seed=5)
+"""
+    process = subprocess.run([sys.executable, "-c", script], check=False)  # noqa: S603
+    assert process.returncode == -signal.SIGKILL
+    assert any(tmp_path.iterdir())
+    assert not (tmp_path / "out").exists()
+    synthesize(tmp_path / "out", train=4, val=3, size=SIZE, seed=5)
+    assert _files(tmp_path / "out") == _files(tree)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 # Ids

@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from examples.cityscapes.config import TrainConfig, load_config
+from examples.cityscapes.data.dataset import CityscapesDataset
 from examples.cityscapes.evaluation.evaluate import evaluate
 from examples.cityscapes.training import state
 from examples.cityscapes.training import train as training
-from examples.cityscapes.training.log import MetricLog, cut_log, read_log
+from examples.cityscapes.training.log import CHUNK, MetricLog, cut_log, read_log
 from examples.cityscapes.training.losses import build_loss
 from examples.common.checkpoint import read_checkpoint, save_checkpoint
 from examples.common.errors import InputError, NonFiniteLossError
@@ -79,6 +80,15 @@ def test_an_interrupted_and_resumed_run_ends_bit_identical(config, optimizer, mo
 
     assert_same(*(read_checkpoint(c.out / "last.pt") for c in (config, again)))
     assert_same(*(read_log(c.out / "metrics.jsonl") for c in (config, again)))
+
+
+def test_a_resumed_run_reads_only_the_images_that_it_trains_on(config, monkeypatch):
+    config = dataclasses.replace(config, start_at_mean=True, cache_mb=0, iterations=3)
+    training.train(config)
+    read, reads = CityscapesDataset.read, []
+    monkeypatch.setattr(CityscapesDataset, "read", lambda *a: reads.append(a) or read(*a))
+    training.train(dataclasses.replace(config, iterations=5), resume=True)
+    assert len(reads) == 1 + 2 * config.batch_size  # the first is read to check it
 
 
 @pytest.mark.parametrize(
@@ -326,13 +336,13 @@ def test_the_log_drops_half_a_line_left_by_a_killed_run(tmp_path):
 
 
 def test_nothing_is_read_back_from_the_device_between_writes(tmp_path):
-    log = MetricLog(tmp_path / "metrics.jsonl", chunk=3)
+    log = MetricLog(tmp_path / "metrics.jsonl")
     values = {q: {"depth": torch.tensor(1.5)} for q in ("loss", "num_labelled", "nll", "sigma")}
-    for iteration in range(4):
+    for iteration in range(2 * CHUNK + 1):
         log.add({"iteration": iteration}, values)
-    assert len(read_log(log.path)) == 3
+    assert len(read_log(log.path)) == 2 * CHUNK
     log.flush()
-    assert len(read_log(log.path)) == 4
+    assert len(read_log(log.path)) == 2 * CHUNK + 1
 
 
 @pytest.mark.parametrize(

@@ -137,6 +137,8 @@ def test_predictions_have_seven_classes_in_the_colours_of_their_categories(confi
     train(config)
     image = next((tree / "leftImg8bit/val/town").iterdir())
     command = ["predict", "--run", config.out, "--image", image, "--out", tmp_path / "out"]
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/classes.png").write_bytes(b"the key of another network")
     assert main([*map(str, command), "--device", "cpu"]) == 0
     with np.load(tmp_path / f"out/{image.stem}_arrays.npz") as arrays:
         assert sorted(arrays) == ["classes", "image", "inverse_depth"]
@@ -148,7 +150,10 @@ def test_predictions_have_seven_classes_in_the_colours_of_their_categories(confi
     with Image.open(tmp_path / f"out/{image.stem}_overlay.png") as overlay:
         blended = np.array(overlay).astype(int)
     assert np.abs(blended - (pixels + colors[classes]) / 2).max() <= 0.5
-    assert (tmp_path / "out/classes.png").is_file()
+    with Image.open(tmp_path / "out/classes.png") as key:
+        shown = set(map(tuple, np.array(key.convert("RGB")).reshape(-1, 3).tolist()))
+    assert set(map(tuple, colors.tolist())) <= shown
+    assert (119, 11, 32) not in shown  # the bicycle, of the 19 classes
 
 
 # Random weights
@@ -227,8 +232,8 @@ def test_the_softmax_weighs_by_the_losses_of_the_step(config):
     [
         ({"constraint": "softmax", "temperature": 5.0}, "needs --estimator closed_form"),
         ({"constraint": "softmax", "estimator": "closed_form"}, "--temperature: required by"),
-        ({"temperature": 5.0}, "--temperature: needs --constraint softmax"),
-        ({"weighting": "random", "temperature": 5.0}, "needs --constraint softmax"),
+        ({"temperature": 5.0}, "--temperature: 5.0 needs --constraint softmax"),
+        ({"weighting": "random", "temperature": 5.0}, "needs --weighting uncertainty"),
         ({"weighting": "random", "estimator": "closed_form"}, "needs --weighting uncertainty"),
         ({"weighting": "rlw"}, "should be uncertainty, equal, random or fixed"),
     ],

@@ -4,6 +4,7 @@ import csv
 import json
 import shutil
 import statistics
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -18,6 +19,7 @@ from examples.cityscapes.experiments.interval import interval
 from examples.cityscapes.experiments.methods import methods
 from examples.cityscapes.experiments.published import published_lines
 from examples.cityscapes.experiments.results import cell
+from examples.cityscapes.experiments.training import config_of, shared_settings
 from examples.rendered_scenes import synthesize
 from tests.examples.array_tree import write_arrays
 from tests.examples.tiny_run import TINY, as_flags
@@ -117,6 +119,18 @@ def test_every_method_has_names_of_its_own_and_a_published_row_where_it_says_so(
     published = {line["method"] for line in published_lines("two_task")}
     assert {method.published for method in rows} - {""} == {"STL", "LS", "UW", "RLW"}
     assert {method.published for method in rows} - {""} <= published
+
+
+def test_every_row_has_the_settings_about_sigma_that_it_uses():
+    given = {**TINY, "protocol": "two-task", "sigma_init": "2", "form": "nll"}
+    settings = shared_settings(given)
+    used = {"equal": ("data", "symmetric"), "random": ("data", "symmetric")}
+    for method in methods((5.0,)):
+        for training in method.trainings:
+            config = config_of(training, 0, settings, Path("data"), Path("runs"))
+            learned = ("2" if config.estimator == "learned" else "data", "nll")
+            expected = used.get(config.weighting, learned)
+            assert (config.sigma_init, config.form) == expected, training.name
 
 
 # The command
@@ -237,6 +251,7 @@ def test_arrays_of_the_same_scenes_give_the_same_figures(table, arrays, tmp_path
         (["--temperatures", "5,5"], "--temperatures"),
         (["--protocol", "three-task"], "--protocol"),
         (["--estimator", "closed_form"], "--estimator"),
+        (["--closed-form-momentum", "0.3"], "--closed-form-momentum"),
         (["--size", "16x32"], "is 32x64 (height x width)"),
         (["--form", "liebel_koerner"], "--constraint: softmax does not go with"),
     ],

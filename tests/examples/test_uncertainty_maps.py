@@ -9,6 +9,7 @@ from PIL import Image
 from examples.cityscapes.__main__ import main
 from examples.cityscapes.config import TrainConfig
 from examples.cityscapes.model.network import SceneNet, without_noise
+from examples.cityscapes.protocols import THREE_TASK
 from examples.cityscapes.scene.uncertainty import predict_with_uncertainty
 from examples.cityscapes.training import train as training
 from examples.cityscapes.training.losses import build_loss
@@ -31,7 +32,9 @@ def network(config, **fields):
 
 
 def doubts(model, image=IMAGE, samples=20, at_once=7):
-    return predict_with_uncertainty(model, image, SIZE, CPU, samples=samples, at_once=at_once)
+    return predict_with_uncertainty(
+        model, image, SIZE, CPU, THREE_TASK, samples=samples, at_once=at_once
+    )
 
 
 @torch.no_grad()

@@ -14,6 +14,7 @@ from examples.cityscapes.data.order import in_order
 from examples.cityscapes.evaluation.evaluate import measure
 from examples.cityscapes.evaluation.metrics import predict_maps
 from examples.cityscapes.evaluation.predictors import by_network
+from examples.cityscapes.labels import PALETTE
 from examples.cityscapes.model.network import SceneNet
 from examples.cityscapes.training.distributed import Ranks
 from examples.cityscapes.training.log import read_log
@@ -95,7 +96,7 @@ def test_tensorboard_shows_the_scalars_of_the_log_and_pictures_of_the_right_size
     for line in read_log(config.out / "metrics.jsonl"):
         event = shown.Scalars("sigma/depth")[line["iteration"]]
         assert (event.step, event.value) == (
-            line["iteration"],
+            line["iteration"] + 1,
             pytest.approx(line["sigma"]["depth"]),
         )
     validations = read_log(config.out / "validation.jsonl")
@@ -110,12 +111,17 @@ def test_tensorboard_shows_the_scalars_of_the_log_and_pictures_of_the_right_size
 
 
 def test_tensorboard_forgets_what_came_after_the_checkpoint_that_a_run_goes_on_from(config):
-    config = dataclasses.replace(config, tensorboard=True, iterations=5, checkpoint_every=5)
+    fields = {"tensorboard": True, "checkpoint_every": 5, "eval_every": 5}
+    config = dataclasses.replace(config, **fields, iterations=5)
     train(config)
     train(dataclasses.replace(config, iterations=8), resume=True)
     shown = EventAccumulator(str(config.out / "tensorboard"), purge_orphaned_data=True)
     shown.Reload()
-    assert [event.step for event in shown.Scalars("loss/depth")] == list(range(8))
+    assert [event.step for event in shown.Scalars("loss/depth")] == list(range(1, 9))
+    validated = [line["iteration"] for line in read_log(config.out / "validation.jsonl")]
+    assert validated[0] == 5  # the iteration that the run went on from
+    for shown_of in (shown.Scalars("validation/selection_error"), shown.Images("pictures/input")):
+        assert [event.step for event in shown_of] == validated
 
 
 def test_pictures_are_bytes(config):
@@ -124,6 +130,6 @@ def test_pictures_are_bytes(config):
 
     image = torch.randint(0, 256, (1, 3, 16, 32), dtype=torch.uint8)
     model = SceneNet(config).eval()
-    shown = pictures(image, predict_maps(model, image))
+    shown = pictures(image, predict_maps(model, image), PALETTE)
     assert {picture.dtype for picture in shown.values()} == {np.dtype("uint8")}
     assert np.array_equal(shown["input"], image[0].permute(1, 2, 0).numpy())

@@ -11,6 +11,8 @@ from examples.cityscapes.config import TrainConfig, load_config, to_json
 from examples.cityscapes.training.log import read_log
 from examples.cityscapes.training.train import train
 from examples.common.checkpoint import read_checkpoint
+from examples.common.errors import InputError
+from examples.common.flag_text import flag_of
 from tests.examples.tiny_run import TINY
 from tests.examples.tiny_tree import write_tree
 
@@ -112,9 +114,71 @@ def test_frozen_batch_norm_keeps_its_statistics_and_learns_its_scale(config):
     assert not torch.equal(scales[0], torch.ones_like(scales[0]))
 
 
-def test_a_run_with_fixed_weights_loads_with_the_defaults_of_an_older_version(config):
-    old = dataclasses.replace(config, weighting="equal")
-    fields = {**json.loads(to_json(old)), "form": "nll", "sigma_init": "1"}
+@pytest.mark.parametrize(
+    ("changes", "recorded"),
+    [
+        ({"weighting": "equal"}, {"form": "nll", "sigma_init": "1"}),  # older defaults
+        ({"estimator": "closed_form"}, {"sigma_init": "1"}),
+        ({}, {"closed_form_momentum": 0.3}),
+    ],
+    ids=["equal", "closed_form", "learned"],
+)
+def test_a_run_of_an_older_version_loads_with_settings_that_it_did_not_use(
+    config, changes, recorded
+):
+    old = dataclasses.replace(config, **changes)
+    fields = {**json.loads(to_json(old)), **recorded}
     config.out.mkdir(exist_ok=True)
     (config.out / "config.json").write_text(json.dumps(fields))
-    assert load_config(config.out).weighting == "equal"
+    assert load_config(config.out) == old
+
+
+# Settings that leave each other without effect
+
+CLOSED_FORM = {"estimator": "closed_form"}
+PER_PIXEL = {"form": "nll", "depth_noise": "per-pixel"}
+SETTINGS = {
+    **CLOSED_FORM,
+    "closed_form_momentum": 0.3,
+    "form": "paper",
+    "constraint": "unit_sum",
+    "temperature": 2.0,
+    "sigma_init": "2",
+    "depth_noise": "per-pixel",
+}
+"""Every setting about sigma, with a value that is not its default."""
+
+
+@pytest.mark.parametrize(
+    ("base", "used"),
+    [
+        ({}, {"estimator", "form", "constraint", "sigma_init"}),
+        (CLOSED_FORM, {"closed_form_momentum", "form", "constraint"}),
+        (
+            {**CLOSED_FORM, "constraint": "softmax", "temperature": 5.0},
+            {"closed_form_momentum", "form", "temperature"},
+        ),
+        (PER_PIXEL, {"estimator", "sigma_init"}),
+        ({**PER_PIXEL, **CLOSED_FORM}, {"closed_form_momentum", "sigma_init"}),
+        (
+            {"tasks": ("semantic", "instance"), "form": "nll"},
+            {"estimator", "form", "constraint", "sigma_init"},
+        ),
+        ({"weighting": "equal"}, set()),
+        ({"weighting": "random"}, set()),
+        ({"weighting": "fixed:1,2,3"}, set()),
+    ],
+    ids=lambda value: "-".join(map(str, value.values())) if isinstance(value, dict) else "",
+)
+def test_a_setting_about_sigma_changes_the_run_or_is_refused(config, base, used):
+    config = dataclasses.replace(config, iterations=3, **base)
+    plain = trained(config)
+    for name, value in SETTINGS.items():
+        if getattr(config, name) == value:
+            continue
+        changed = {name: value, "out": config.out.with_name(name)}
+        if name in used:
+            assert trained(config, **changed) != plain, name
+        else:
+            with pytest.raises(InputError, match=flag_of(name)):
+                dataclasses.replace(config, **changed)

@@ -15,7 +15,7 @@ import uncertainty_mtl
 from examples.cityscapes.commands.finished import FinishedImages
 from examples.cityscapes.commands.images import images_below
 from examples.cityscapes.commands.photos import BadImages, Photo, check_photos, photo_batches
-from examples.cityscapes.commands.prediction_files import files_to_write, write_files
+from examples.cityscapes.commands.prediction_files import files_to_write, write_files, write_key
 from examples.cityscapes.commands.trained import Trained, check_can_sample
 from examples.cityscapes.scene.grouping import Grouping
 from examples.cityscapes.scene.maps import Arrays, Maps, predict_maps, to_arrays
@@ -105,6 +105,8 @@ def predict(
         for batch, size in clock.each("reading", batches):
             for name, arrays in _predict_batch(trained, batch, size, options, clock):
                 with clock.stage("writing"):
+                    if "overlay" in kinds and bad.num_done == len(finished):  # the first one
+                        write_key(out, trained.protocol)
                     files = write_files(out, name, arrays, kinds, trained.protocol)
                 record.add(name, files)
                 bad.num_done += 1
@@ -136,7 +138,9 @@ def _predict_batch(
     """Yield name and arrays of each image."""
     pixels = {name: photo.pixels for name, photo in batch.items()}
     if options.samples is None:
-        found = predict_maps(trained.network, list(pixels.values()), size, trained.device)
+        found = predict_maps(
+            trained.network, list(pixels.values()), size, trained.device, trained.protocol
+        )
         all_maps = clock.each("network", found)
         for (name, image), maps in zip(pixels.items(), all_maps, strict=True):
             with clock.stage("clustering"):
@@ -152,6 +156,7 @@ def _predict_batch(
                 image,
                 size,
                 trained.device,
+                trained.protocol,
                 samples=options.samples,
                 at_once=options.batch_size,
             )

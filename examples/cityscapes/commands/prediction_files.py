@@ -7,7 +7,7 @@ from pathlib import Path, PurePath
 
 import numpy as np
 
-from examples.cityscapes.protocols import THREE_TASK, Protocol
+from examples.cityscapes.protocols import Protocol
 from examples.cityscapes.report.pictures import (
     draw_key,
     draw_overlay,
@@ -52,12 +52,14 @@ def files_to_write(
     return tuple(kind for kind in FILES if kind in (asked or set(FILES) - set(needs)))
 
 
+def write_key(out: Path, protocol: Protocol) -> None:
+    """Write the key of the colours in overlays, over that of any other protocol."""
+    out.mkdir(parents=True, exist_ok=True)
+    write_atomically(out / "classes.png", draw_key(protocol))
+
+
 def write_files(
-    out: Path,
-    name: PurePath,
-    arrays: Arrays,
-    kinds: tuple[str, ...],
-    protocol: Protocol = THREE_TASK,
+    out: Path, name: PurePath, arrays: Arrays, kinds: tuple[str, ...], protocol: Protocol
 ) -> list[Path]:
     """Draw a prediction and write its files, or none of them if anything fails.
 
@@ -79,14 +81,12 @@ def write_files(
         contents["uncertainty.png"] = draw_uncertainty(arrays)
     if "arrays" in kinds:
         buffer = io.BytesIO()
-        np.savez_compressed(buffer, allow_pickle=False, **arrays)
+        # Before 2.1, NumPy would save its argument `allow_pickle` as one more array.
+        np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
         contents["arrays.npz"] = buffer.getvalue()
 
     folder = out / name.parent
     folder.mkdir(parents=True, exist_ok=True)
-    key = out / "classes.png"
-    if "overlay" in kinds and not key.exists():
-        write_atomically(key, draw_key(protocol))
     paths = [folder / f"{name.name}_{ending}" for ending in contents]
     # All files take their places at once, when the last of them has been written.
     with ExitStack() as stack:

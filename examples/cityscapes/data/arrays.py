@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from examples.cityscapes.data.augment import Box, crop
-from examples.cityscapes.data.files import Frame
+from examples.cityscapes.data.files import FINE, Frame
 from examples.cityscapes.data.sample import Sample
 from examples.cityscapes.data.shard_arrays import BROKEN_ARRAY
 from examples.cityscapes.data.targets import find_centroids
@@ -32,6 +32,15 @@ def is_array_tree(root: Path) -> bool:
     return any((root / split / IMAGES).is_dir() for split in ("train", "val"))
 
 
+def check_fine(root: Path, labels: str) -> None:
+    """Raise if coarse labels are asked for, which a tree of arrays does not have."""
+    if labels != FINE:
+        raise InputError(
+            f"--labels: {labels} needs the official layout, but {root} holds arrays; leave out the "
+            "flag"
+        )
+
+
 class ArraySplit:
     """The images of one split, ordered by number.
 
@@ -47,8 +56,6 @@ class ArraySplit:
 
     protocol = TWO_TASK
     """The protocol whose labels the samples have."""
-    factor = 1.0
-    """How many times wider the original images are; 1, as the tree does not say."""
 
     def __init__(self, root: Path, split: str, size: tuple[int, int], tasks: Iterable[str]) -> None:
         self.size = size

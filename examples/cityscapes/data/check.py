@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from examples.cityscapes.data.arrays import is_array_tree
+from examples.cityscapes.data.arrays import check_fine, is_array_tree
 from examples.cityscapes.data.check_arrays import check_arrays
 from examples.cityscapes.data.check_copy import check_copy
 from examples.cityscapes.data.check_tree import check_tree
@@ -29,6 +29,7 @@ def check(data: Path, labels: str = FINE) -> tuple[list[str], Problems]:
     if is_prepared(data):
         return check_copy(data, problems), problems
     if is_array_tree(data):
+        check_fine(data, labels)
         return check_arrays(data, problems), problems
     return check_tree(data, problems, labels), problems
 

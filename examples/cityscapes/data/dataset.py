@@ -143,11 +143,6 @@ class CityscapesDataset(Dataset[Sample | InputError]):
         return translate(self._split.read(index, box), self._split.protocol, self.protocol)
 
     @property
-    def factor(self) -> float:
-        """How many times wider the first of the original images is."""
-        return self._split.factor
-
-    @property
     def is_kept(self) -> bool:
         """Whether the decoded images are in memory."""
         return self._kept is not None

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
+from examples.cityscapes.data.arrays import is_array_tree
 from examples.cityscapes.data.augment import Box
 from examples.cityscapes.data.files import FINE, Frame
 from examples.cityscapes.data.sample import Sample
@@ -21,8 +22,9 @@ _OPEN_SHARDS = 64  # each is four memory maps, and a process may have about a th
 
 
 def is_prepared(root: Path) -> bool:
-    """Whether a folder was written by `prepare`, rather than in the official layout."""
-    return (root / MANIFEST).is_file()
+    """Whether a folder was written by `prepare`; other data may have a manifest.json as well."""
+    is_original = (root / "leftImg8bit").is_dir() or is_array_tree(root)
+    return (root / MANIFEST).is_file() and not is_original
 
 
 class _Choices(TypedDict, total=False):
@@ -53,8 +55,8 @@ def read_manifest(root: Path) -> dict[str, Any]:
 
 def read_recorded(root: Path) -> dict[str, Any]:
     """Return the manifest of a prepared dataset as it was written."""
-    way_out = f"delete {root}, and run `prepare` again"
-    return read_object(root / MANIFEST, Manifest, way_out)
+    # Not "delete it": the folder may hold something else than a copy.
+    return read_object(root / MANIFEST, Manifest, "run `prepare` again, with another --out")
 
 
 def shard_folders(
@@ -104,7 +106,7 @@ class PreparedSplit:
         split: str,
         size: tuple[int, int],
         tasks: Iterable[str],
-        labels: str = FINE,
+        labels: str,
     ) -> None:
         manifest = read_manifest(root)
         if not manifest["complete"]:
@@ -148,11 +150,6 @@ class PreparedSplit:
                         "again, or --tasks semantic,depth"
                     )
                 self.frames.append(frame)
-
-    @property
-    def factor(self) -> float:
-        """How many times wider the original of the first image was; it may be gone by now."""
-        return read_index(self._folders[0])[0]["factor"]
 
     def read(self, index: int, box: Box | None = None) -> Sample:
         """Return a frame, or a part of it."""

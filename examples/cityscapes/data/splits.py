@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from examples.cityscapes.data.arrays import ArraySplit, is_array_tree
+from examples.cityscapes.data.arrays import ArraySplit, check_fine, is_array_tree
 from examples.cityscapes.data.augment import Box, crop
 from examples.cityscapes.data.files import FINE, check_aspect, find_frames
 from examples.cityscapes.data.prepared import PreparedSplit, is_prepared
@@ -47,11 +47,6 @@ class RawSplit:
         for frame in frames:
             check_aspect(frame.image, image_size(frame.image), size)
 
-    @property
-    def factor(self) -> float:
-        """How many times wider the first image is than `size`."""
-        return image_size(self.frames[0].image)[1] / self.size[1]
-
     def read(self, index: int, box: Box | None = None) -> Sample:
         """Return a frame, or a part of it."""
         sample = read_sample(self.frames[index], self.size)
@@ -63,14 +58,15 @@ def open_split(
     split: str,
     size: tuple[int, int],
     tasks: Iterable[str],
-    labels: str = FINE,
-    protocol: Protocol = THREE_TASK,
+    labels: str,
+    protocol: Protocol,
 ) -> RawSplit | PreparedSplit | ArraySplit:
     """Open a split of any kind of folder, if its labels can be translated to the protocol's."""
     if is_prepared(root):
         return PreparedSplit(root, split, size, tasks, labels)
     if not is_array_tree(root):
         return RawSplit(root, split, size, tasks, labels)
+    check_fine(root, labels)
     if protocol is not ArraySplit.protocol:
         raise InputError(
             f"{root}: holds arrays, which need --protocol {ArraySplit.protocol.name}; found "

@@ -63,8 +63,9 @@ def evaluate(
             and write no file, as the figures are not those of the whole split. None: all images.
 
     Returns:
-        The network's figures, and under `position_prior` and `untrained` those of the baselines.
-        If a baseline cannot be made, all of its figures are None.
+        The network's figures, the `checkpoint` and the `iteration` that they are of, and under
+        `position_prior` and `untrained` the figures of the baselines. If a baseline cannot be made,
+        all of its figures are None.
     """
     grouping = grouping or Grouping()
     if official and limit is not None:
@@ -73,7 +74,7 @@ def evaluate(
         check_three_tasks(config, "--official")
         check_official(config.tasks, data)
     where = pick_device(device)
-    model = load_trained(config, checkpoint)
+    model, iteration = read_trained(config, checkpoint)
     trained = by_network(model, where)
     val = open_kept(config, data, "val", limit=limit)
 
@@ -81,7 +82,7 @@ def evaluate(
     metrics["instance_rand_index"] = None
     if "instance" in config.tasks:
         metrics["instance_rand_index"] = instance_rand_index(val, trained, grouping)
-    metrics["num_images"] = len(val)
+    metrics |= {"num_images": len(val), "checkpoint": checkpoint, "iteration": iteration}
     is_whole = limit is None  # for a few images, do not read the whole training split
     others = baselines(config, data, where) if is_whole else dict.fromkeys(BASELINES)
     for name, baseline in others.items():
@@ -107,6 +108,11 @@ def evaluate(
 
 def load_trained(config: TrainConfig, checkpoint: str = "last") -> SceneNet:
     """Return the network of a run's last checkpoint, or of its best."""
+    return read_trained(config, checkpoint)[0]
+
+
+def read_trained(config: TrainConfig, checkpoint: str) -> tuple[SceneNet, int]:
+    """Return the network of a checkpoint, and for how many iterations it was trained."""
     path = config.out / f"{checkpoint}.pt"
     if checkpoint == "best" and not path.is_file():
         raise InputError(
@@ -116,15 +122,18 @@ def load_trained(config: TrainConfig, checkpoint: str = "last") -> SceneNet:
         raise InputError(f"{path}: not found; {config.out} holds no trained network yet")
     model = SceneNet(config)
     try:
-        load_weights(model, read_checkpoint(path).get("model"))
+        saved = read_checkpoint(path)
+        load_weights(model, saved.get("model"))
     except ValueError as error:
         raise InputError(f"{path}: does not fit the run's config.json ({error})") from error
-    return model
+    if not isinstance(saved.get("iteration"), int):
+        raise InputError(f"{path}: not a checkpoint of a run ('iteration' is missing)")
+    return model, saved["iteration"]
 
 
 def measure(dataset: CityscapesDataset, tasks: tuple[str, ...], predict: Predictor) -> Metrics:
     """Return the figures of a predictor over a split; None for a task outside of `tasks`."""
-    metrics = metrics_of(dataset.protocol, pixel_area=dataset.factor**2)
+    metrics = metrics_of(dataset.protocol)
     labels, frames = set(tasks), dataset.frames
     has_ids = all(frame.instance_ids is not None for frame in frames)
     if has_ids and "instance" in dataset.protocol.tasks:

@@ -21,16 +21,13 @@ class SplitMetrics:
 
     To add a metric, write a class with `sums` and `compute()`, like `DepthError`, and call it in
     the methods below.
-
-    Args:
-        pixel_area: How many pixels of the original image one pixel of the maps stands for.
     """
 
     validated = ("semantic_iou_present", "instance_error_px", "depth_error_px")
     """What validation during training looks at."""
 
-    def __init__(self, pixel_area: float = 1.0) -> None:
-        self._semantic = SemanticIoU(pixel_area)
+    def __init__(self) -> None:
+        self._semantic = SemanticIoU()
         self._instance, self._depth = InstanceError(), DepthError()
 
     def add(self, maps: dict[str, Tensor], batch: Batch) -> None:
@@ -60,9 +57,9 @@ class SplitMetrics:
         return {**self._semantic.compute(), **self._instance.compute(), **self._depth.compute()}
 
 
-def metrics_of(protocol: Protocol, pixel_area: float = 1.0) -> SplitMetrics | TwoTaskMetrics:
+def metrics_of(protocol: Protocol) -> SplitMetrics | TwoTaskMetrics:
     """Return the metrics of a protocol, to which nothing has been added yet."""
-    return TwoTaskMetrics() if protocol is TWO_TASK else SplitMetrics(pixel_area)
+    return TwoTaskMetrics() if protocol is TWO_TASK else SplitMetrics()
 
 
 @torch.no_grad()

@@ -147,7 +147,7 @@ def score(frames: list[Frame], predictions: Path) -> Metrics:
 
 def measure_files(frames: list[Frame], predictions: Path) -> Metrics:
     """Measure exported class maps by our own metrics."""
-    metric = SemanticIoU()
+    metric = SemanticIoU(pixel_area=1.0)
     for frame in frames:
         ids = torch.from_numpy(read_instance_ids(truth_of(frame)))
         labels = labels_of(frame, ids)

@@ -14,7 +14,7 @@ from examples.cityscapes.data.files import FINE
 from examples.cityscapes.evaluation.baselines import position_prior
 from examples.cityscapes.evaluation.metrics import predict_maps
 from examples.cityscapes.model.network import SceneNet
-from examples.cityscapes.model.start import backbone_state, initial_model
+from examples.cityscapes.model.start import start_model
 from examples.cityscapes.protocols import PROTOCOLS
 from examples.common.errors import InputError
 
@@ -63,9 +63,8 @@ def baselines(config: TrainConfig, data: Path, device: torch.device) -> dict[str
         return open_kept(config, data, "train", config.labels)
 
     def untrained() -> Predictor:
-        _, weights = backbone_state(config.backbone, config.backbone_weights)
         dataset = train() if config.start_at_mean else None
-        return by_network(initial_model(config, dataset, weights), device)
+        return by_network(start_model(config, dataset)[0], device)
 
     makers = (lambda: by_position(train()), untrained)
     named = zip(BASELINES, makers, strict=True)

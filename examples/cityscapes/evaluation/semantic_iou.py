@@ -32,6 +32,8 @@ MEAN_AREA = {
 }
 """Mean area of an instance in pixels of 2048x1024, as the official evaluation has it."""
 
+_ORIGINAL_AREA = 2048 * 1024
+
 _CATEGORY = torch.from_numpy(CATEGORY_OF)
 _MEMBERSHIP = torch.nn.functional.one_hot(_CATEGORY, len(CATEGORY_NAMES)).double()  # (19, 7)
 
@@ -44,11 +46,12 @@ class SemanticIoU:
     belong to no instance and have no weight.
 
     Args:
-        pixel_area: How many pixels of the original image one pixel of the maps stands for, as the
-            mean areas are in pixels of the original.
+        pixel_area: How many pixels of 2048x1024 one pixel of the maps stands for, as the mean areas
+            are in those. None: as many as the size of the maps says. The official evaluation takes
+            1 for maps of every size.
     """
 
-    def __init__(self, pixel_area: float = 1.0) -> None:
+    def __init__(self, pixel_area: float | None = None) -> None:
         self._pixel_area = pixel_area
         self.sums = torch.zeros(NUM_CLASSES + 4, NUM_CLASSES, dtype=torch.float64)
         """The confusion matrix with the truth in rows; then, by class, the weighted pixels of
@@ -73,6 +76,7 @@ class SemanticIoU:
                 self._add_instances(*maps)
 
     def _add_instances(self, predicted: Tensor, target: Tensor, instances: Tensor) -> None:
+        pixel_area = self._pixel_area or _ORIGINAL_AREA / target.numel()
         inside = (instances > 0) & (target != IGNORE_INDEX)
         keys = instances[inside].long() * NUM_CLASSES + target[inside].long()
         found, member = torch.unique(keys, return_inverse=True)
@@ -83,7 +87,7 @@ class SemanticIoU:
                 continue
             area = row.sum()
             related = row[_CATEGORY[train_id] == _CATEGORY].sum()
-            weight = MEAN_AREA[CLASS_NAMES[train_id]] / (self._pixel_area * area)
+            weight = MEAN_AREA[CLASS_NAMES[train_id]] / (pixel_area * area)
             counted = weight * torch.stack([area, row[train_id], related])
             self.sums[NUM_CLASSES:-1, train_id] += counted
 

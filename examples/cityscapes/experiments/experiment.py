@@ -74,7 +74,7 @@ def run_experiment(
     plain = {"eval_every": 0, "tensorboard": False}
     settings = shared_settings({**plain, **(defaults or {}), **given, "preset": preset})
     for training in trainings:  # raises before anything is written
-        config_of(training, 0, settings, Path("data"), Path("runs"))
+        config_of(training, max(seeds), settings, Path("data"), Path("runs"))
     device = pick_device(settings["device"])
     # Fetched once for all runs, which must not start from different weights.
     found, _ = backbone_state(settings["backbone"], settings["backbone_weights"])

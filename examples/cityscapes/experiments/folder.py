@@ -1,7 +1,6 @@
 """The folder of an experiment: what it was started with, and the scenes rendered into it."""
 
 import json
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -70,8 +69,6 @@ def experiment_folder(
 
 
 def _render(out: Path, scenes: dict[str, Any], settings: dict[str, Any]) -> None:
-    for partial in out.glob("scenes.partial-*"):
-        shutil.rmtree(partial)  # left by a process that was killed
     try:
         synthesize(out / "scenes", **scenes, size=settings["size"], seed=0)
     except InputError:  # a size that cannot be rendered, or the like: nothing was started

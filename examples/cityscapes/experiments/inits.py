@@ -147,7 +147,8 @@ starts first.
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command."""
-    add_options(parser, without=("sigma_init",))
+    needs_closed_form = ("estimator", "closed_form_momentum", "temperature")
+    add_options(parser, without=("sigma_init", *needs_closed_form))
 
 
 def run(**options: Any) -> None:

@@ -40,12 +40,14 @@ class InterruptedRunsError(Exception):
 def run_all(configs: Sequence[TrainConfig], workers: int) -> dict[str, str]:
     """Run the unfinished runs, and return the reasons of failures by the names of the runs.
 
-    A failure is printed at once, and the other runs go on. The cores are shared out evenly.
+    A failure is printed at once, and the other runs go on. The cores are shared out evenly among
+    the runs that train side by side: as many as there are workers, or fewer if fewer are left.
 
     Raises:
         InterruptedRunsError: On Ctrl-C, SIGTERM or SIGHUP, when all processes have saved and ended.
     """
     waiting = deque(config for config in configs if not is_finished(config.out))
+    workers = max(1, min(workers, len(waiting)))
     num_threads = max(1, (os.cpu_count() or 1) // workers)
     running: dict[int, tuple[BaseProcess, TrainConfig]] = {}
     failures: dict[str, str] = {}

@@ -6,19 +6,10 @@ from typing import Any, NamedTuple
 
 from examples.cityscapes.config import TrainConfig, new_config
 from examples.cityscapes.protocols import PROTOCOLS, THREE_TASK
-from examples.cityscapes.settings import are_learned
+from examples.cityscapes.weighting import overridden
 
 DECIDED = ("out", "data", "labels", "tasks", "weighting", "seed")
 """The fields of `TrainConfig` that differ between the trainings, or with the folder."""
-_LEARNED_ONLY = (
-    "estimator",
-    "closed_form_momentum",
-    "form",
-    "constraint",
-    "temperature",
-    "sigma_init",
-    "depth_noise",
-)
 
 
 class Training(NamedTuple):
@@ -50,32 +41,26 @@ def config_of(
     Args:
         training: What to train.
         seed: Seed of the run.
-        settings: Fields of `TrainConfig`; those about sigma apply only to trainings that learn it.
+        settings: All fields of `TrainConfig` but those in `DECIDED`. A training goes without those
+            about sigma that have no effect on it.
         data: The dataset.
         runs: The folder of all runs.
     """
-    chosen = dict(settings)
-    if not are_learned(training.weighting):
-        chosen = {name: value for name, value in chosen.items() if name not in _LEARNED_ONLY}
-    if "depth" not in training.tasks:
-        chosen.pop("depth_noise", None)
+    own = {
+        **dict(training.changes),
+        "data": data,
+        "out": runs / f"{training.name}_seed{seed}",
+        "tasks": training.tasks,
+        "weighting": training.weighting,
+        "seed": seed,
+    }
     if training.log_var_init is not None:
-        chosen["sigma_init"] = f"{math.exp(training.log_var_init / 2):.12g}"
-    return new_config(
-        {
-            **chosen,
-            **dict(training.changes),
-            "data": data,
-            "out": runs / f"{training.name}_seed{seed}",
-            "tasks": training.tasks,
-            "weighting": training.weighting,
-            "seed": seed,
-        }
-    )
+        own["sigma_init"] = f"{math.exp(training.log_var_init / 2):.12g}"
+    return new_config(overridden(settings, own))
 
 
 def shared_settings(settings: dict[str, Any]) -> dict[str, Any]:
     """Return every field that the trainings share, with the values that the preset decides."""
     tasks = PROTOCOLS[settings.get("protocol", THREE_TASK.name)].tasks
-    config = config_of(Training(tasks, "uncertainty"), 0, settings, Path("data"), Path("runs"))
+    config = new_config({**settings, "data": Path("data"), "out": Path("runs"), "tasks": tasks})
     return {name: value for name, value in vars(config).items() if name not in DECIDED}

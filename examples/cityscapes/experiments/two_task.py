@@ -139,7 +139,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     text = f"temperatures of UW-SO, a row for each ({','.join(f'{t:g}' for t in TEMPERATURES)})"
     kind = parser_of(tuple[float, ...])
     parser.add_argument("--temperatures", type=kind, metavar="T,T", help=text)
-    add_options(parser, without=("estimator", "constraint", "temperature"))
+    of_rows = ("estimator", "closed_form_momentum", "constraint", "temperature")
+    add_options(parser, without=of_rows)
 
 
 def run(**options: Any) -> None:

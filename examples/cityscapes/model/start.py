@@ -52,8 +52,15 @@ def backbone_state(backbone: str, choice: str) -> tuple[str, dict[str, Tensor] |
     return "imagenet", weights
 
 
-def start_model(config: TrainConfig, dataset: CityscapesDataset) -> tuple[SceneNet, TrainConfig]:
-    """Return the network of a new run, and the configuration with the weights that were found."""
+def start_model(
+    config: TrainConfig, dataset: CityscapesDataset | None
+) -> tuple[SceneNet, TrainConfig]:
+    """Return the network of a new run, and the configuration with the weights that were found.
+
+    Args:
+        config: The run's configuration.
+        dataset: The training images; only a network with `start_at_mean` needs them.
+    """
     if config.init_from is not None and not config.init_partly:  # replaces all weights
         model = initial_model(config, None, None)
     else:

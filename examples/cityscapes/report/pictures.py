@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from PIL import Image
 
-from examples.cityscapes.protocols import THREE_TASK, Protocol
+from examples.cityscapes.protocols import Protocol
 from examples.cityscapes.scene.colors import color_classes, color_instances
 from examples.cityscapes.scene.maps import Arrays
 
@@ -27,7 +27,7 @@ _TALLEST = 9.0  # inches, of one picture: those of tall images become narrower i
 _NO_MAP = "one sigma for all pixels\n(--depth-noise per-pixel learns a map)"
 
 
-def draw_panels(arrays: Arrays, protocol: Protocol = THREE_TASK) -> bytes:
+def draw_panels(arrays: Arrays, protocol: Protocol) -> bytes:
     """Draw input, classes, instances and inverse depth as one PNG, with a key of the colours."""
     figure = _figure(arrays["image"], rows=2, extra=1.1)
     panels = {"input": arrays["image"], "classes": None, "instances": None, "inverse depth": None}
@@ -77,7 +77,7 @@ def draw_overlay(
     image: np.ndarray,
     classes: np.ndarray,
     instances: np.ndarray | None,
-    protocol: Protocol = THREE_TASK,
+    protocol: Protocol,
 ) -> bytes:
     """Blend the colours of the classes over an image, and outline instances, as a PNG."""
     blended = (image.astype(np.uint16) + color_classes(classes, protocol.palette)) // 2
@@ -96,7 +96,7 @@ def outlines(instances: np.ndarray, thickness: int = 1) -> np.ndarray:
     return (instances > 0) & ~inner
 
 
-def draw_key(protocol: Protocol = THREE_TASK) -> bytes:
+def draw_key(protocol: Protocol) -> bytes:
     """Draw the key of all class colours as a PNG."""
     figure = Figure(figsize=(_WIDTH, 1.0), dpi=120)
     _add_key(figure, protocol, np.arange(len(protocol.class_names)), location="center")

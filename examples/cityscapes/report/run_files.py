@@ -39,6 +39,8 @@ class OptionalFigures(TypedDict, total=False):
 
     semantic_pixels_per_class: PixelsByClass
     official: OfficialFigures
+    checkpoint: str
+    iteration: Count
 
 
 class RunFigures(Figures, OptionalFigures):

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from examples.cityscapes.data.sample import resize_rgb
+from examples.cityscapes.protocols import THREE_TASK, Protocol
 from examples.cityscapes.scene.grouping import Grouping, find_instances
 from examples.cityscapes.scene.panoptic import instance_classes, panoptic_ids
 
@@ -37,7 +38,7 @@ def predict_scene(
     device: torch.device,
     grouping: Grouping,
 ) -> PredictedScene:
-    """Predict classes, instances and confidences for an image of any size.
+    """Predict classes, instances and confidences for an image of any size, for all three tasks.
 
     Args:
         model: In evaluation mode, on `device`.
@@ -46,7 +47,7 @@ def predict_scene(
         device: Where the network is.
         grouping: How votes become instances.
     """
-    (maps,) = predict_maps(model, [pixels], size, device)
+    (maps,) = predict_maps(model, [pixels], size, device, THREE_TASK)
     probabilities = maps["semantic"]
     classes = probabilities.argmax(dim=0).numpy().astype(np.uint8)
     if "instance" not in maps:
@@ -57,7 +58,11 @@ def predict_scene(
 
 @torch.no_grad()
 def predict_maps(
-    model: Network, images: list[np.ndarray], size: tuple[int, int], device: torch.device
+    model: Network,
+    images: list[np.ndarray],
+    size: tuple[int, int],
+    device: torch.device,
+    protocol: Protocol,
 ) -> Iterator[Maps]:
     """Predict images of any sizes in one batch, by a network that works at one size.
 
@@ -68,11 +73,12 @@ def predict_maps(
         images: RGB, each (H, W, 3).
         size: Height and width of the network's input.
         device: Where the network is.
+        protocol: Decides the unit of inverse depths.
 
     Yields:
-        By task, on the CPU, at the image's size: probabilities (19, H, W), offsets
-        (2, H, W) and disparity (1, H, W), both in pixels of the image; `depth_sigma` (1, H, W) as
-        well, if the network predicts its noise.
+        By task, on the CPU, at the image's size: probabilities (K, H, W), offsets (2, H, W) in
+        pixels of the image, and inverse depth (1, H, W); `depth_sigma` (1, H, W) as well, if the
+        network predicts its noise.
     """
     inputs = torch.stack([resize_rgb(pixels, size) for pixels in images]).to(device)
     outputs = model(inputs)
@@ -85,7 +91,7 @@ def predict_maps(
         if "semantic" in maps:
             maps["semantic"] = maps["semantic"].softmax(dim=0)
         # One image at a time: 19 probabilities for every pixel of all of them fill the memory.
-        yield in_pixels_of_the_image(maps, size)
+        yield in_pixels_of_the_image(maps, size, protocol)
 
 
 def enlarge(output: Tensor, size: tuple[int, int]) -> Tensor:
@@ -93,15 +99,15 @@ def enlarge(output: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(output.unsqueeze(0), size, mode="bilinear")[0]
 
 
-def in_pixels_of_the_image(maps: Maps, size: tuple[int, int]) -> Maps:
-    """Convert offsets and disparities from pixels of an input of `size` to pixels of the maps."""
+def in_pixels_of_the_image(maps: Maps, size: tuple[int, int], protocol: Protocol) -> Maps:
+    """Convert what is in pixels of an input of `size` to pixels of the maps."""
     converted = {}
     for name, values in maps.items():
         height, width = values.shape[-2:]
         factors = torch.tensor([width / size[1], height / size[0]]).view(2, 1, 1)
         if name.startswith("instance"):
             values = values * factors
-        elif name.startswith("depth"):
+        elif name.startswith("depth") and protocol.depth_is_in_pixels:
             values = values * factors[0]
         converted[name] = values
     return converted
@@ -124,7 +130,7 @@ def input_size(shape: tuple[int, int], size: tuple[int, int]) -> tuple[int, int]
 def to_arrays(maps: dict[str, Tensor], grouping: Grouping | None = None) -> Arrays:
     """Return the predictions for one image, and the instances that follow from them.
 
-    `classes` are train ids, `offsets` (2, H, W) and `inverse_depth` are in pixels (a disparity),
+    `classes` are train ids, `offsets` (2, H, W) and `inverse_depth` have the unit of the maps,
     `instances` are numbers from 1 up, and `panoptic` has classes and instances in one, numbered as
     in `instanceIds` files. Both need the classes and the offsets.
 

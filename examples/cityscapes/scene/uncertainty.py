@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from examples.cityscapes.data.sample import resize_rgb
 from examples.cityscapes.model.network import Output, SceneNet
+from examples.cityscapes.protocols import Protocol
 from examples.cityscapes.scene.maps import Arrays, Maps, enlarge, in_pixels_of_the_image
 from uncertainty_mtl import (
     ClassificationUncertainty,
@@ -33,6 +34,7 @@ def predict_with_uncertainty(
     pixels: np.ndarray,
     size: tuple[int, int],
     device: torch.device,
+    protocol: Protocol,
     *,
     samples: int,
     at_once: int,
@@ -44,14 +46,15 @@ def predict_with_uncertainty(
         pixels: RGB, (H, W, 3).
         size: Height and width of the network's input.
         device: Where the network is.
+        protocol: Decides the unit of inverse depths.
         samples: How many masks are drawn; all outputs are kept until the last one.
         at_once: How many of them go through the decoders together.
 
     Returns:
         The maps as `predict_maps` gives them, and arrays (H, W) of the tasks that are trained.
         `class_epistemic` is the mutual information and `class_aleatoric` the expected entropy, in
-        nats: their sum is the entropy of the mean. The others are standard deviations in pixels of
-        the image: `inverse_depth_epistemic` and `offset_epistemic` (both components) of the
+        nats: their sum is the entropy of the mean. The others are standard deviations in the unit
+        of the maps: `inverse_depth_epistemic` and `offset_epistemic` (both components) of the
         prediction between masks, `inverse_depth_aleatoric` of the noise that the network predicts,
         if it does.
     """
@@ -87,6 +90,7 @@ def predict_with_uncertainty(
                 for name, values in group.items()
             },
             size,
+            protocol,
         )
         for group in (maps, doubts)
     )

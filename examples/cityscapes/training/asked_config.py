@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from examples.cityscapes.config import TrainConfig, load_config, new_config, read_fields, recorded
+from examples.cityscapes.weighting import overridden
 from examples.common.errors import InputError
 from examples.common.flag_text import flag_of
 
@@ -26,8 +27,8 @@ def asked_config(given: dict[str, Any], *, resume: bool, file: Path | None) -> T
     Args:
         given: The fields that have a flag on the command line.
         resume: Whether the run in `out` is resumed.
-        file: The config.json of another run. Except for `out`, it supplies the fields for which no
-            flag is given.
+        file: The config.json of another run. It supplies the fields for which no flag is given,
+            except for `out`, and for settings about sigma that the flags leave without effect.
     """
     if "out" not in given:
         raise InputError("--out: required; give the folder of the run")
@@ -41,8 +42,7 @@ def asked_config(given: dict[str, Any], *, resume: bool, file: Path | None) -> T
                 f"--preset: cannot be combined with --config, as {file} has a value for every "
                 "setting; leave out one of the flags"
             )
-        fields = read_fields(file, "--config takes the config.json of a run")
-        given = {**fields, **given}
+        given = overridden(read_fields(file, "--config takes the config.json of a run"), given)
     if "data" not in given:
         raise InputError("--data: required, unless a run is resumed or --config names a dataset")
     return new_config(given)

@@ -11,7 +11,6 @@ from torch import Tensor
 from tqdm import tqdm
 
 from examples.cityscapes.config import TrainConfig
-from examples.cityscapes.labels import PALETTE
 from examples.cityscapes.protocols import PROTOCOLS
 from examples.cityscapes.scene.colors import color_classes, color_disparity, color_instances
 from examples.cityscapes.scene.maps import to_arrays
@@ -60,12 +59,14 @@ def open_board(config: TrainConfig, first: int, ranks: Ranks) -> Iterator["Board
         yield None
         return
     # `purge_step` hides what an interrupted run wrote after its last checkpoint.
-    with SummaryWriter(config.out / "tensorboard", purge_step=first) as writer:
+    with SummaryWriter(config.out / "tensorboard", purge_step=first + 1) as writer:
         yield Board(writer, config.batch_size, PROTOCOLS[config.protocol].palette)
 
 
 class Board:
     """Scalars and pictures of a run in TensorBoard's format.
+
+    A step is the number of iterations that are done, for losses and for validations.
 
     Args:
         writer: A `SummaryWriter`.
@@ -80,7 +81,7 @@ class Board:
     def add_lines(self, lines: list[Line]) -> None:
         """Add the lines that metrics.jsonl has just got."""
         for line in lines:
-            step = line["iteration"]
+            step = line["iteration"] + 1
             self.writer.add_scalar("learning_rate", line["learning_rate"], step)
             for quantity in QUANTITIES:
                 for name, value in line[quantity].items():
@@ -88,7 +89,7 @@ class Board:
                         self.writer.add_scalar(f"{quantity}/{name}", value, step)
         now = time.monotonic()
         rate = len(lines) * self.batch_size / max(now - self._since, 1e-9)
-        self.writer.add_scalar("images_per_second", rate, lines[-1]["iteration"])
+        self.writer.add_scalar("images_per_second", rate, step)
         self._since = now
 
     def add_validation(
@@ -107,9 +108,7 @@ class Board:
         self.writer.flush()
 
 
-def pictures(
-    image: Tensor, maps: dict[str, Tensor], palette: np.ndarray = PALETTE
-) -> dict[str, np.ndarray]:
+def pictures(image: Tensor, maps: dict[str, Tensor], palette: np.ndarray) -> dict[str, np.ndarray]:
     """Colour the first image of a batch and its predicted maps; each (H, W, 3), uint8."""
     arrays = to_arrays({task: values[:1].cpu() for task, values in maps.items()})
     colored = {"input": image[0].permute(1, 2, 0).cpu().numpy()}

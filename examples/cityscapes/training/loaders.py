@@ -25,8 +25,8 @@ def training_data(config: TrainConfig) -> CityscapesDataset:
     )
     if len(dataset) < config.batch_size:
         raise InputError(
-            f"--batch-size: {config.batch_size} is more than the {len(dataset)} images of "
-            f"{config.data}/leftImg8bit/train"
+            f"--batch-size: {config.batch_size} is more than the {len(dataset)} training images of "
+            f"{config.data}"
         )
     dataset.keep(config.cache_mb)
     check_labels(dataset, config)

@@ -22,6 +22,9 @@ from examples.common.records import read_lines
 
 Line = dict[str, Any]
 
+CHUNK = 20
+"""Iterations per write of metrics.jsonl."""
+
 
 class MetricLog:
     """Collects scalars on the device and appends them to a file in chunks.
@@ -32,17 +35,13 @@ class MetricLog:
     Args:
         path: The file to append to. None writes nothing: processes other than the first collect
             only so that all of them stop at the same iteration if a loss is not finite.
-        chunk: Iterations per write.
         listeners: Called with every chunk of lines that was written.
     """
 
     def __init__(
-        self,
-        path: Path | None,
-        chunk: int = 20,
-        listeners: tuple[Callable[[list[Line]], None], ...] = (),
+        self, path: Path | None, listeners: tuple[Callable[[list[Line]], None], ...] = ()
     ) -> None:
-        self.path, self.chunk, self.listeners = path, chunk, listeners
+        self.path, self.listeners = path, listeners
         self._plain: list[dict[str, float]] = []
         self._tensors: list[dict[str, dict[str, Tensor]]] = []
         self.latest: dict[str, Any] = {}
@@ -51,7 +50,7 @@ class MetricLog:
         """Add an iteration: plain numbers, and 0-dim tensors by quantity and task."""
         self._plain.append(plain)
         self._tensors.append(tensors)
-        if len(self._plain) >= self.chunk:
+        if len(self._plain) >= CHUNK:
             self.flush()
 
     def flush(self) -> None:

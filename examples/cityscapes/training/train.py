@@ -3,7 +3,7 @@
 import argparse
 import signal
 from collections.abc import Iterable
-from contextlib import closing
+from contextlib import closing, nullcontext
 from itertools import islice, takewhile
 from pathlib import Path
 from typing import Any, cast
@@ -72,7 +72,7 @@ def train(config: TrainConfig, *, resume: bool = False, deadline: float | None =
         checkpoint = config.out / "last.pt"
         resume = resume and checkpoint.is_file()  # without a checkpoint, start from scratch
         if resume:  # the checkpoint holds all weights
-            model = initial_model(config, dataset, None)
+            model = initial_model(config, None, None)
         else:
             model, config = start_model(config, dataset)
         state = build_state(model, config, ranks)
@@ -154,7 +154,7 @@ def train_one_step(
         measured = []
         for index, batch in enumerate(parts):
             is_last = index == config.accumulate - 1
-            with torch.enable_grad() if is_last else gradients_stay_here(state.module):
+            with nullcontext() if is_last else gradients_stay_here(state.module):
                 targets, masks = batch.targets(), batch.masks()
                 losses, predictions = state.module(batch.image, targets, masks)
                 (losses.total / config.accumulate).backward()

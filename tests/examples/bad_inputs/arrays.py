@@ -7,6 +7,7 @@ import numpy as np
 
 from tests.examples.array_tree import write_arrays
 from tests.examples.bad_inputs.row import TRAIN, Accepted, Refused
+from tests.examples.bad_inputs.spoil_trees import add_other_manifest
 
 TRAIN_ARRAYS = f"{TRAIN} --data arrays --protocol two-task"
 
@@ -46,6 +47,12 @@ def without(file: str) -> Callable[[], None]:
         (Path("arrays") / file).unlink()
 
     return write
+
+
+def with_other_manifest() -> None:
+    """Write the scenes as arrays, beside what other programs call `manifest.json`."""
+    write_arrays(Path("scenes"), Path("arrays"))
+    add_other_manifest("arrays")
 
 
 def trained() -> None:
@@ -111,6 +118,33 @@ ARRAYS = (
         command=TRAIN_ARRAYS,
         line="arrays/train/depth/0.npy: should hold finite inverse depths; found float32 from ... "
         "to inf",
+    ),
+    Refused(
+        "coarse labels of a tree of arrays",
+        spoil=tree_with("train/image/0.npy", np.copy),
+        command=f"{TRAIN_ARRAYS} --labels gtCoarse",
+        line="--labels: gtCoarse needs the official layout, but arrays holds arrays; leave out the "
+        "flag",
+    ),
+    Refused(
+        "coarse labels of a tree of arrays that is checked",
+        spoil=tree_with("train/image/0.npy", np.copy),
+        command="check --data arrays --labels gtCoarse",
+        line="--labels: gtCoarse needs the official layout, but arrays holds arrays; leave out the "
+        "flag",
+    ),
+    Refused(
+        "fewer arrays than `--batch-size`",
+        spoil=tree_with("train/image/0.npy", np.copy),
+        command=f"{TRAIN_ARRAYS} --batch-size 6",
+        line="--batch-size: 6 is more than the 4 training images of arrays",
+    ),
+    Accepted(
+        "a `manifest.json` of another program in a tree of arrays",
+        spoil=with_other_manifest,
+        command=TRAIN_ARRAYS,
+        rule="is passed over",
+        check=trained,
     ),
     Accepted(
         "an array with a negative inverse depth",

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from examples.cityscapes.data.files import FINE
 from examples.cityscapes.data.prepared import PreparedSplit
 from tests.examples.bad_inputs.row import TRAIN, Accepted, Refused
 from tests.examples.bad_inputs.spoil_runs import flip, has_trained
@@ -48,7 +49,7 @@ def forget_checksums() -> None:
 
 def copy_is_whole() -> None:
     """Assert that every frame of the copy is what was written."""
-    split = PreparedSplit(Path("copy"), "train", (16, 32), ())
+    split = PreparedSplit(Path("copy"), "train", (16, 32), (), FINE)
     assert len([split.read(index) for index in range(4)]) == 4
 
 

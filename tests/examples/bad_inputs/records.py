@@ -179,15 +179,15 @@ RECORDS: list[Refused | Accepted] = [
         what="no frames per shard in the manifest of a prepared copy",
         spoil=lambda: change("copy/manifest.json", "per_shard", value=0),
         command=TRAIN_ON_COPY,
-        line="copy/manifest.json: `per_shard` should be a whole number from 1 up; found 0; delete "
-        "copy, and run `prepare` again",
+        line="copy/manifest.json: `per_shard` should be a whole number from 1 up; found 0; run "
+        "`prepare` again, with another --out",
     ),
     Refused(
         what="a manifest of a prepared copy in another format",
         spoil=lambda: change("copy/manifest.json", "format", value=99),
         command=TRAIN_ON_COPY,
-        line="copy/manifest.json: `format` should be 1; found 99; delete copy, and run `prepare` "
-        "again",
+        line="copy/manifest.json: `format` should be 1; found 99; run `prepare` again, with "
+        "another --out",
     ),
     Refused(
         what="half of the index of a prepared copy",

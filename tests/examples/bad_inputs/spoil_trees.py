@@ -22,6 +22,11 @@ def fill_labels(kind: str, value: int) -> None:
         Image.fromarray(np.full_like(pixels, value)).save(path)
 
 
+def add_other_manifest(root: str) -> None:
+    """Put into a folder what other programs call `manifest.json`."""
+    (Path(root) / "manifest.json").write_text('{"name": "scenes", "version": 3}')
+
+
 def make_void() -> None:
     """Leave no pixel with a class."""
     fill_labels("labelIds", 0)

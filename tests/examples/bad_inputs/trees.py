@@ -7,6 +7,7 @@ from pathlib import Path
 from examples.common.checkpoint import read_checkpoint
 from tests.examples.bad_inputs.row import TRAIN, Accepted, Refused
 from tests.examples.bad_inputs.spoil_trees import (
+    add_other_manifest,
     add_system_files,
     fill_labels,
     link_city,
@@ -166,6 +167,32 @@ TREES: list[Refused | Accepted] = [
         command=PREDICT.format("photos"),
         rule="are passed over",
         check=lambda: assert_predicted(3),
+    ),
+    Refused(
+        what="a folder with a `manifest.json` of another program and no images",
+        spoil=lambda: [remove_images(), add_other_manifest("scenes")],
+        command=TRAIN,
+        line="scenes/manifest.json: `format` is missing; run `prepare` again, with another --out",
+    ),
+    Accepted(
+        what="a `manifest.json` of another program in a dataset",
+        spoil=lambda: add_other_manifest("scenes"),
+        command=TRAIN,
+        rule="is passed over",
+        check=lambda: assert_trained_on(4),
+    ),
+    Accepted(
+        what="a `manifest.json` of another program in a dataset that is prepared",
+        spoil=lambda: add_other_manifest("scenes"),
+        command=PREPARE.format("new"),
+        rule="is passed over",
+        check=lambda: assert_prepared("new", 4),
+    ),
+    Refused(
+        what="preparing into a dataset that has a `manifest.json` of another program",
+        spoil=lambda: add_other_manifest("scenes"),
+        command=PREPARE.format("scenes"),
+        line="--out: scenes holds something other than a prepared dataset",
     ),
     Accepted(
         what="the folder of a city that is a link",
