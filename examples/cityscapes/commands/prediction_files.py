@@ -81,7 +81,7 @@ def write_files(
         contents["uncertainty.png"] = draw_uncertainty(arrays)
     if "arrays" in kinds:
         buffer = io.BytesIO()
-        # Before 2.1, NumPy would save its argument `allow_pickle` as one more array.
+        # No `allow_pickle=False`: NumPy 2.0 and older would save it as one more array.
         np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
         contents["arrays.npz"] = buffer.getvalue()
 

@@ -152,6 +152,12 @@ CHECKPOINTS: list[Refused | Accepted] = [
         command=RESUME,
         line="run/last.pt: not a checkpoint of a run ('rng' is missing)",
     ),
+    Refused(
+        what="a checkpoint without its iteration, when a run is evaluated",
+        spoil=changed(lambda saved: saved.pop("iteration")),
+        command=MEASURE,
+        line="run/last.pt: not a checkpoint of a run ('iteration' is missing)",
+    ),
     Accepted(
         what="a checkpoint of a network that DistributedDataParallel has wrapped",
         spoil=wrap_in("module."),
